@@ -1,0 +1,44 @@
+# Everything a developer or a curious user calls. `make run` and `make test` need nothing set up before.
+
+.DEFAULT_GOAL := help
+LOCAL := .local
+TOOLS := $(LOCAL)/tools
+CARGO_DENY_VERSION := 0.20.2
+export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
+export CARGO_TERM_COLOR ?= auto
+
+ifdef CMDB_DATABASE_URL
+IS_OURS := no
+else
+IS_OURS := yes
+endif
+
+.PHONY: help run test test-replay check prepare
+
+help: ## What can be made
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: ## Serve the endpoint with a demo inventory, and print a curl that works
+	@.dev/with-postgres $(LOCAL)/postgres .dev/run $(LOCAL) $(IS_OURS)
+
+test: ## Run every test, on a PostgreSQL of their own
+	.dev/with-postgres --throwaway cargo test --locked
+
+test-replay: ## Replay the requests of the folder DATA, which has an export and requests.jsonl
+	@test -d "$(DATA)" || { echo "test-replay: DATA names no folder" >&2; exit 2; }
+	CMDB_REPLAY_DATA=$(abspath $(DATA)) .dev/with-postgres --throwaway cargo test --locked --test it replay::
+
+check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query data, licences
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	env -u CMDB_DATABASE_URL .dev/with-postgres --throwaway .dev/queries $(LOCAL)/queries
+	diff -r .sqlx $(LOCAL)/queries || { echo "check: .sqlx is stale: run make prepare" >&2; exit 1; }
+	cargo deny --locked check licenses bans sources
+	.dev/advisories
+
+prepare: ## Renew the query data in .sqlx after a change of SQL
+	env -u CMDB_DATABASE_URL .dev/with-postgres --throwaway .dev/queries .sqlx
+
+$(TOOLS)/bin/cargo-deny:
+	cargo install --locked --version $(CARGO_DENY_VERSION) --root $(TOOLS) cargo-deny

@@ -1,0 +1,43 @@
+//! `check`.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+
+use super::Answer;
+use crate::service::check::Findings;
+use crate::{config, service};
+
+pub(super) async fn check(strict: bool) -> anyhow::Result<Answer> {
+    let pool = config::command_pool(config::database()?);
+    let mut conn = pool.acquire().await.context("the database cannot be reached")?;
+    let report =
+        service::check::check(&mut conn).await.context("the database cannot be checked")?;
+    drop(conn);
+    pool.close().await;
+
+    let mut out = io::stdout().lock();
+    for (name, findings) in &report.invariants {
+        print_findings(&mut out, "broken", name, findings)?;
+    }
+    let (name, written_past) = &report.written_past;
+    print_findings(&mut out, "noted", name, written_past)?;
+    let fine = report.is_sound() && !(strict && written_past.count > 0);
+    Ok(if fine { Answer::Fine } else { Answer::No })
+}
+
+fn print_findings(
+    out: &mut impl Write,
+    word: &str,
+    name: &str,
+    found: &Findings,
+) -> io::Result<()> {
+    if found.count == 0 {
+        return writeln!(out, "ok      {name}");
+    }
+    writeln!(out, "{word:7} {name}: {} times not", found.count)?;
+    for example in &found.examples {
+        writeln!(out, "        {example}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Every setting: its flag, its environment variable, its default, and why one would change it.
+//!
+//! The database's URL holds a password, so it has no flag: a command line can be read by everybody.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+
+/// How long one statement may take. Deadlines are in strict order: this, the request, the drain, and the
+/// supervisor's kill at 30 s; the original's callers give up at 25 s.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request may take, its body included.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long requests under way have to end after a stop.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(18);
+
+/// How long the head of a request may take to arrive.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request waits for a connection to the database before it is told that there is none.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// What the environment alone can set, for the help text.
+pub const ENVIRONMENT_HELP: &str = "\
+Environment only:
+  CMDB_DATABASE_URL       The database: postgresql://user:password@host/name. Else DATABASE_URL is used
+  CMDB_DATABASE_URL_FILE  A file that holds it
+  RUST_LOG                What to log, as in `info,sqlx=debug` [default: info]";
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line to read.
+    Human,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Where the server is to be found.
+#[derive(Debug, Clone, Args)]
+pub struct Listen {
+    /// Where the server listens
+    #[arg(
+        long,
+        env = "CMDB_LISTEN",
+        default_value = "127.0.0.1:8090",
+        value_name = "ADDR",
+        hide_env_values = true
+    )]
+    pub listen: SocketAddr,
+}
+
+/// What the server can be told.
+#[derive(Debug, Clone, Args)]
+pub struct ServeSettings {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "documented at its type")]
+    pub listen: Listen,
+
+    /// Refuse to start while migrations are pending, instead of applying them
+    #[arg(long)]
+    pub no_migrate: bool,
+
+    /// The most connections to the database at once
+    #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N", hide_env_values = true,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub database_connections: u32,
+
+    /// The largest body that is read, in bytes
+    #[arg(
+        long,
+        env = "CMDB_BODY_LIMIT",
+        default_value_t = 1_048_576,
+        value_name = "BYTES",
+        hide_env_values = true
+    )]
+    pub body_limit: usize,
+}
+
+/// Why the settings are of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No database was named.
+    #[error(
+        "no database is set: set CMDB_DATABASE_URL to postgresql://user:password@host/name, or CMDB_DATABASE_URL_FILE to a file that holds it"
+    )]
+    NoDatabase,
+    /// Two were named.
+    #[error("CMDB_DATABASE_URL and CMDB_DATABASE_URL_FILE are both set: set one")]
+    TwoDatabases,
+    /// The file cannot be read.
+    #[error("CMDB_DATABASE_URL_FILE: cannot read {0}")]
+    File(PathBuf, #[source] std::io::Error),
+    /// The URL is none. It is not repeated, since it holds a password.
+    #[error("{0} is no Postgres URL: it should look like postgresql://user:password@host/name")]
+    Url(&'static str),
+}
+
+/// The database that the environment names.
+pub fn database() -> Result<PgConnectOptions, Error> {
+    #[expect(clippy::disallowed_methods, reason = "this is where settings are read")]
+    let read = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let (name, url) = match (read("CMDB_DATABASE_URL"), read("CMDB_DATABASE_URL_FILE")) {
+        (Some(_), Some(_)) => return Err(Error::TwoDatabases),
+        (Some(url), None) => ("CMDB_DATABASE_URL", url),
+        (None, Some(file)) => {
+            let url =
+                std::fs::read_to_string(&file).map_err(|error| Error::File(file.into(), error))?;
+            ("CMDB_DATABASE_URL_FILE", url.trim_end().to_owned())
+        }
+        (None, None) => ("DATABASE_URL", read("DATABASE_URL").ok_or(Error::NoDatabase)?),
+    };
+    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+        return Err(Error::Url(name));
+    }
+    let options: PgConnectOptions = url.parse().or(Err(Error::Url(name)))?;
+    let slow = Duration::from_secs(1);
+    Ok(options
+        .application_name("cmdb-associations")
+        .log_slow_statements(log::LevelFilter::Warn, slow))
+}
+
+/// The server's connections: a statement that takes too long is given up, by Postgres itself.
+pub fn serving_pool(options: PgConnectOptions, connections: u32) -> PgPool {
+    let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        .connect_lazy_with(options.options([("statement_timeout", timeout)]))
+}
+
+/// A command's connections, which may take their time.
+pub fn command_pool(options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(2)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_lazy_with(options)
+}

@@ -1,0 +1,148 @@
+//! Looking for what the stored data must never be, without trusting what keeps it so.
+
+use sqlx::PgConnection;
+
+/// Something that must hold, and a query for what breaks it: how much that is in all, and some of it in words.
+pub struct Invariant {
+    /// What must hold.
+    pub name: &'static str,
+    sql: &'static str,
+}
+
+/// What breaks an invariant.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// How much there is.
+    pub count: i64,
+    /// The first of it, in words.
+    pub examples: Vec<String>,
+}
+
+/// Whatever must hold for the data to be sound.
+pub const INVARIANTS: [Invariant; 10] = [
+    Invariant {
+        name: "every link is under a model association",
+        sql: "select count(*) over (), format('link %s is under model association number %s', id, model_association_id)
+              from instance_association link
+              where not exists (select from model_association a where a.id = link.model_association_id)
+              order by id limit 10",
+    },
+    Invariant {
+        name: "every link's source instance exists",
+        sql: "select count(*) over (), format('link %s is from instance %s of %s', link.id, source_id, model.key)
+              from instance_association link
+              join model_association association on association.id = link.model_association_id
+              join model on model.id = association.source_model_id
+              where not exists (
+                  select from instance i where i.model_id = model.id and i.instance_id = link.source_id)
+              order by link.id limit 10",
+    },
+    Invariant {
+        name: "every link's target instance exists",
+        sql: "select count(*) over (), format('link %s is to instance %s of %s', link.id, target_id, model.key)
+              from instance_association link
+              join model_association association on association.id = link.model_association_id
+              join model on model.id = association.target_model_id
+              where not exists (
+                  select from instance i where i.model_id = model.id and i.instance_id = link.target_id)
+              order by link.id limit 10",
+    },
+    Invariant {
+        name: "every link's account exists",
+        sql: "select count(*) over (), format('link %s is of account number %s', id, supplier_account_id)
+              from instance_association link
+              where not exists (select from supplier_account a where a.id = link.supplier_account_id)
+              order by id limit 10",
+    },
+    Invariant {
+        name: "a pair stands once under its model association",
+        sql: "select count(*) over (), format('links %s are one pair', string_agg(id::text, ', ' order by id))
+              from instance_association
+              group by model_association_id, source_id, target_id having count(*) > 1
+              order by min(id) limit 10",
+    },
+    Invariant {
+        name: "under 1:1 a source is the source of one link",
+        sql: "select count(*) over (), format('%s is 1:1, and links %s are from instance %s', min(association.key),
+                  string_agg(link.id::text, ', ' order by link.id), source_id)
+              from instance_association link
+              join model_association association on association.id = model_association_id and mapping = '1:1'
+              group by model_association_id, source_id having count(*) > 1
+              order by min(link.id) limit 10",
+    },
+    Invariant {
+        name: "under 1:1 and 1:n a target is the target of one link",
+        sql: "select count(*) over (), format('%s is %s, and links %s are to instance %s', min(association.key),
+                  min(mapping), string_agg(link.id::text, ', ' order by link.id), target_id)
+              from instance_association link
+              join model_association association
+                  on association.id = model_association_id and mapping in ('1:1', '1:n')
+              group by model_association_id, target_id having count(*) > 1
+              order by min(link.id) limit 10",
+    },
+    Invariant {
+        name: "no link is in two audit records",
+        sql: "select count(*) over (), format('audit record %s has ids of another one between %s and %s', id, lower, upper - 1)
+              from (
+                  select id, lower(ids), upper(ids),
+                      max(upper(ids)) over (order by lower(ids), id rows between unbounded preceding and 1 preceding) as before
+                  from audit_log, unnest(association_ids) ids
+              ) record
+              where before > lower
+              order by lower limit 10",
+    },
+    Invariant {
+        name: "the next association id is a new one",
+        sql: "select 1::bigint, format('link %s is ahead of the sequence, which stands at %s', highest.id, last_value)
+              from (select max(id) as id from instance_association) highest, instance_association_id_seq
+              where highest.id > last_value or (highest.id = last_value and not is_called)",
+    },
+    Invariant {
+        name: "what keeps this so is in force",
+        sql: "select count(*) over (), format('%s is missing or disabled', name)
+              from unnest(array[
+                  'instance_association_source_key', 'instance_association_target_key',
+                  'instance_association_pkey', 'instance_pkey',
+                  'instance_association_guard_insert', 'instance_association_guard_update',
+                  'instance_wait', 'instance_wait_update', 'instance_keep_linked', 'instance_keep_linked_update',
+                  'instance_keep_linked_truncate', 'model_association_wait', 'model_association_keep_linked',
+                  'model_association_keep_linked_truncate', 'model_association_identify',
+                  'supplier_account_keep', 'supplier_account_keep_update'
+              ]) name
+              where not exists (select from pg_trigger where tgname = name and tgenabled in ('O', 'A'))
+                  and not exists (
+                      select from pg_index join pg_class on pg_class.oid = indexrelid
+                      where relname = name and indisunique and indisvalid)
+              order by name limit 10",
+    },
+];
+
+/// Links that no audit record has: somebody wrote them past the server.
+pub const WRITTEN_PAST: Invariant = Invariant {
+    name: "every link was written by the server",
+    // Each link is matched with the last record that begins at or before it: one sort, whatever the sizes.
+    sql: "with record as (
+              select lower(ids), upper(ids) from audit_log, unnest(association_ids) ids
+          ),
+          placed as (
+              select id, max(begins) over (order by coalesce(begins, id), id nulls first) as begins
+              from (
+                  select null::bigint as id, lower as begins from record
+                  union all
+                  select id, null from instance_association
+              ) entry
+          )
+          select count(*) over (), format('link %s is in no audit record', placed.id)
+          from placed left join record on record.lower = placed.begins
+          where placed.id is not null and (record.upper is null or record.upper <= placed.id)
+          order by placed.id limit 10",
+};
+
+/// What breaks an invariant now.
+pub async fn find(conn: &mut PgConnection, invariant: &Invariant) -> sqlx::Result<Findings> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(invariant.sql).fetch_all(conn).await?;
+    Ok(Findings {
+        count: rows.first().map_or(0, |(count, _)| *count),
+        examples: rows.into_iter().map(|(_, example)| example).collect(),
+    })
+}

@@ -1,0 +1,75 @@
+-- Creates the accepted details of a batch and their audit record if the facts are as foreseen, else reports them.
+--   $1 model association   $2 account   $3 source model   $4 target model
+--   $5 source ids, $6 target ids, $7 accepted: one for each detail
+--   $8 source missing, $9 target missing, $10 source of target, $11 target of source: what was foreseen for
+--      each detail, or nothing at all
+--   $12 request id   $13 app   $14 user
+with
+-- Scalar subqueries, so that each is an index lookup whatever the planner believes about sizes. The odd-looking
+-- conditions repeat the expressions of the two unique indexes.
+detail as materialized (
+    select given.*,
+        (select true from instance
+            where model_id = $3 and instance_id = source_id and supplier_account_id in (0, $2)
+        ) is null as source_missing,
+        (select true from instance
+            where model_id = $4 and instance_id = target_id and supplier_account_id in (0, $2)
+        ) is null as target_missing,
+        (select link.source_id from instance_association link
+            where link.model_association_id = $1 and link.target_id = given.target_id
+                and case when link.model_association_id & 3 = 3 then link.source_id else 0 end
+                  = case when $1 & 3 = 3 then given.source_id else 0 end
+        ) as source_of_target,
+        case when $1 & 3 = 1 then
+            (select link.target_id from instance_association link
+                where link.model_association_id = $1 and link.source_id = given.source_id
+                    and case when link.model_association_id & 3 = 1 then 0 else link.target_id end = 0)
+        end as target_of_source
+    from unnest($5::bigint[], $6::bigint[], $7::boolean[]) with ordinality
+        given (source_id, target_id, accepted, position)
+),
+unforeseen as materialized (
+    select
+    from detail
+    left join unnest($8::boolean[], $9::boolean[], $10::bigint[], $11::bigint[]) with ordinality
+        foreseen (source_missing, target_missing, source_of_target, target_of_source, position) using (position)
+    where (detail.source_missing, detail.target_missing)
+            is distinct from (coalesce(foreseen.source_missing, false), coalesce(foreseen.target_missing, false))
+        or (detail.source_of_target, detail.target_of_source)
+            is distinct from (foreseen.source_of_target, foreseen.target_of_source)
+),
+-- Under 1:1 batches take turns. The number is this lock's own.
+turn as materialized (
+    select pg_advisory_xact_lock(1668113506, $1) where $1 & 3 = 1
+),
+-- Ids follow the order of the details.
+numbered as materialized (
+    select nextval('instance_association_id_seq') as id, source_id, target_id
+    from detail
+    where accepted and not exists (select from unforeseen) and (select count(*) from turn) >= 0
+    order by position
+),
+-- Links are written in the order of targets, in which batches wait for each other.
+written as (
+    insert into instance_association (id, model_association_id, supplier_account_id, source_id, target_id)
+    select id, $1, $2, source_id, target_id from numbered order by target_id, source_id
+    returning id
+),
+audited as (
+    insert into audit_log
+        (origin, request_id, app, user_name, supplier_account_id, model_association_id,
+         association_ids, source_ids, target_ids)
+    select 'request', $12, $13, $14, $2, $1, range_agg(int8range(id, id, '[]')),
+        array_agg(source_id order by id), array_agg(target_id order by id)
+    from numbered
+    having count(*) > 0
+)
+select not exists (select from unforeseen) as "as_foreseen!",
+    (select array_agg(id order by id) from written) as created,
+    array_agg(position order by position) as "positions: Vec<i64>",
+    array_agg(source_missing order by position) as "source_missing: Vec<bool>",
+    array_agg(target_missing order by position) as "target_missing: Vec<bool>",
+    array_agg(source_of_target order by position) as "source_of_target: Vec<Option<i64>>",
+    array_agg(target_of_source order by position) as "target_of_source: Vec<Option<i64>>"
+from detail
+where source_missing or target_missing or source_of_target is not null or target_of_source is not null

@@ -1,0 +1,11 @@
+-- Merging decides what can stand, so nobody else may write links until it is done.
+lock table instance_association in share row exclusive mode;
+
+analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
+
+insert into supplier_account (key)
+select account from staged_model
+union select account from staged_model_association
+union select account from staged_instance
+union select account from staged_link
+on conflict (key) do nothing;

@@ -1,0 +1,104 @@
+-- A link is in the files of both its models, under one id: the first row speaks for it.
+create temporary table candidate_link on commit drop as
+with first as (
+    select distinct on (id) * from staged_link order by id, file, line
+),
+named as (
+    select key, account,
+        (select association.id
+            from model_association association
+            join supplier_account owner on owner.id = association.supplier_account_id
+            where association.key = distinct_name.key and owner.key in (distinct_name.account, '0')
+            order by owner.key = distinct_name.account desc
+            limit 1) as model_association_id
+    from (select distinct key, account from first) distinct_name
+)
+select first.*, owner.id as account_id, association.id as model_association_id, association.mapping,
+    stored.id is not null as stored,
+    case
+        when association.id is null then format('model association %s does not exist', first.key)
+        when (source.key, target.key) <> (first.source_model, first.target_model) then
+            format('model association %s is from %s to %s, not from %s to %s',
+                first.key, source.key, target.key, first.source_model, first.target_model)
+        when (select true from instance
+                where model_id = association.source_model_id and instance_id = first.source_id) is null
+        then format('source instance %s %s does not exist', first.source_model, first.source_id)
+        when (select true from instance
+                where model_id = association.target_model_id and instance_id = first.target_id) is null
+        then format('target instance %s %s does not exist', first.target_model, first.target_id)
+        when (stored.model_association_id, stored.source_id, stored.target_id)
+                <> (association.id, first.source_id, first.target_id)
+        then format('id %s is the id of another stored link', first.id)
+    end as reason
+from first
+join named using (key, account)
+join supplier_account owner on owner.key = first.account
+left join model_association association on association.id = named.model_association_id
+left join model source on source.id = association.source_model_id
+left join model target on target.id = association.target_model_id
+left join instance_association stored on stored.id = first.id;
+
+analyze candidate_link;
+
+insert into left_out
+select file, line, reason from candidate_link where reason is not null
+union all
+select staged.file, staged.line, format('id %s is the id of another link in %s',
+        staged.id, case when staged.file = first.file then 'this file' else 'another file' end)
+from staged_link staged
+join candidate_link first using (id)
+where (staged.key, staged.account, staged.source_model, staged.target_model, staged.source_id, staged.target_id)
+    <> (first.key, first.account, first.source_model, first.target_model, first.source_id, first.target_id);
+
+-- In the order of ids and one at a time: the keys of the table keep the stored over the new, and the lower
+-- id over the higher.
+create temporary table added_link (
+    id bigint not null, model_association_id integer not null, supplier_account_id integer not null
+) on commit drop;
+
+with added as (
+    insert into instance_association (id, model_association_id, supplier_account_id, source_id, target_id)
+    select id, model_association_id, account_id, source_id, target_id
+    from candidate_link
+    where reason is null and not stored
+    order by id
+    on conflict do nothing
+    returning id, model_association_id, supplier_account_id
+)
+insert into added_link select * from added;
+
+insert into left_out
+select refused.file, refused.line,
+    case
+        when standing.source_id = refused.source_id and standing.target_id = refused.target_id
+            then format('link %s is the same pair', standing.id)
+        else format('%s is %s, and link %s holds its place', refused.key, refused.mapping, standing.id)
+    end
+from candidate_link refused
+cross join lateral (
+    select id, source_id, target_id
+    from instance_association
+    where model_association_id = refused.model_association_id and target_id = refused.target_id
+        and (model_association_id & 3 < 3 or source_id = refused.source_id)
+    union all
+    select id, source_id, target_id
+    from instance_association
+    where model_association_id = refused.model_association_id and source_id = refused.source_id
+        and model_association_id & 3 = 1
+    order by id
+    limit 1
+) standing
+where refused.reason is null and not refused.stored
+    and not exists (select from added_link where added_link.id = refused.id);
+
+-- One record for each million of ids, so that a record stays of a bounded size.
+insert into audit_log (origin, supplier_account_id, model_association_id, association_ids)
+select 'import', supplier_account_id, model_association_id, range_agg(int8range(id, id, '[]'))
+from added_link
+group by supplier_account_id, model_association_id, id / 1000000;
+
+select file, count(*) as added, 0::bigint as updated
+from added_link join candidate_link using (id)
+group by file;
+
+analyze model_association, instance_association;

@@ -1,0 +1,28 @@
+-- Two rows of one key are one model if they have one number; else the lower number stands.
+with ranked as (
+    select *, first_value(number) over in_order as kept, row_number() over in_order as rank
+    from staged_model
+    window in_order as (partition by key order by number nulls last, file desc, line desc)
+),
+rejected as (
+    insert into left_out
+    select file, line, format('model %s has a row with a lower id', key)
+    from ranked where number is distinct from kept
+),
+merged as (
+    insert into model (key, name, supplier_account_id, export_number)
+    select ranked.key, name, account.id, number
+    from ranked join supplier_account account on account.key = ranked.account
+    where rank = 1
+    on conflict (key) do update
+        set name = excluded.name,
+            supplier_account_id = excluded.supplier_account_id,
+            export_number = coalesce(excluded.export_number, model.export_number)
+        where (model.name, model.supplier_account_id, model.export_number) is distinct from
+            (excluded.name, excluded.supplier_account_id, coalesce(excluded.export_number, model.export_number))
+    returning key, xmax = 0 as added
+)
+select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated
+from merged join ranked using (key)
+where rank = 1
+group by file;

@@ -1,0 +1,97 @@
+//! Links between instances.
+
+use sqlx::PgConnection;
+
+use crate::domain::association::ModelAssociation;
+use crate::domain::batch::{Detail, Fact, Verdict};
+use crate::domain::caller::Caller;
+
+/// What became of a plan.
+#[derive(Debug)]
+pub enum Attempt {
+    /// What was planned now stands: the ids, in the order of the details.
+    Created(Vec<i64>),
+    /// The facts are others than foreseen, so nothing was written. These are they, one for each detail.
+    Refuted(Vec<Fact>),
+}
+
+/// What to write, and on what assumptions.
+pub struct Batch<'a> {
+    /// Under which model association.
+    pub model_association: &'a ModelAssociation,
+    /// The number of the caller's account.
+    pub account_id: i32,
+    /// All details of the request.
+    pub details: &'a [Detail],
+    /// The facts that the verdicts follow from: one for each detail, or none if nothing is in the way.
+    pub foreseen: &'a [Fact],
+    /// What was decided on each detail.
+    pub verdicts: &'a [Verdict],
+    /// Whom the audit record names.
+    pub caller: &'a Caller,
+    /// And which request.
+    pub request_id: &'a str,
+}
+
+/// Writes the accepted details and their audit record if the facts are as foreseen, else reports the facts.
+///
+/// One statement, so one commit: no plan is carried out on facts that have changed. Whatever another
+/// commit changes while this one runs makes it fail as a lost race, with nothing written.
+///
+/// Links are written in the order of their targets, so that batches that compete for the same places wait
+/// for each other in one direction. Under 1:1 a link takes two places and no order serves both, so such
+/// batches take turns.
+#[tracing::instrument(skip_all, name = "db.instance_association.create")]
+pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<Attempt> {
+    let Batch { model_association, account_id, details, foreseen, verdicts, caller, request_id } =
+        *batch;
+    let sources: Vec<_> = details.iter().map(|detail| detail.source).collect();
+    let targets: Vec<_> = details.iter().map(|detail| detail.target).collect();
+    let accepted: Vec<_> = verdicts.iter().map(Result::is_ok).collect();
+    let source_missing: Vec<_> = foreseen.iter().map(|fact| fact.source_missing).collect();
+    let target_missing: Vec<_> = foreseen.iter().map(|fact| fact.target_missing).collect();
+    let source_of_target: Vec<_> = foreseen.iter().map(|fact| fact.source_of_target).collect();
+    let target_of_source: Vec<_> = foreseen.iter().map(|fact| fact.target_of_source).collect();
+
+    let row = sqlx::query_file!(
+        "src/db/create_links.sql",
+        model_association.id,
+        account_id,
+        model_association.source_model_id,
+        model_association.target_model_id,
+        &sources as &[Option<i64>],
+        &targets as &[Option<i64>],
+        &accepted,
+        &source_missing,
+        &target_missing,
+        &source_of_target as &[Option<i64>],
+        &target_of_source as &[Option<i64>],
+        request_id,
+        caller.app,
+        caller.user,
+    )
+    .fetch_one(conn)
+    .await?;
+
+    if row.as_foreseen {
+        return Ok(Attempt::Created(row.created.unwrap_or_default()));
+    }
+    let mut facts = vec![Fact::default(); details.len()];
+    let found = row
+        .positions
+        .unwrap_or_default()
+        .into_iter()
+        .zip(row.source_missing.unwrap_or_default())
+        .zip(row.target_missing.unwrap_or_default())
+        .zip(row.source_of_target.unwrap_or_default())
+        .zip(row.target_of_source.unwrap_or_default());
+    for ((((position, source_missing), target_missing), source_of_target), target_of_source) in
+        found
+    {
+        let index = usize::try_from(position).ok().and_then(|position| position.checked_sub(1));
+        if let Some(fact) = index.and_then(|index| facts.get_mut(index)) {
+            *fact = Fact { source_missing, target_missing, source_of_target, target_of_source };
+        }
+    }
+    Ok(Attempt::Refuted(facts))
+}

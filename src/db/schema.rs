@@ -1,0 +1,29 @@
+//! The schema itself: its migrations, and whether they are applied.
+
+use sqlx::migrate::Migrator;
+use sqlx::{Connection, PgConnection};
+
+/// The schema's story, compiled in.
+pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// How many migrations this program knows that the database has not had.
+pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
+    // The table is sqlx's own and is not there before the first migration, so the query is not checked at
+    // compile time.
+    let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+        .fetch_one(&mut *conn)
+        .await?;
+    let applied: Vec<i64> = if exists {
+        sqlx::query_scalar("select version from _sqlx_migrations where success")
+            .fetch_all(conn)
+            .await?
+    } else {
+        Vec::new()
+    };
+    Ok(MIGRATOR.iter().filter(|migration| !applied.contains(&migration.version)).count())
+}
+
+/// Asks the server for a sign of life.
+pub async fn ping(conn: &mut PgConnection) -> sqlx::Result<()> {
+    conn.ping().await
+}

@@ -1,0 +1,268 @@
+//! Every refusal a caller can get: its code, and its text in both languages.
+//!
+//! A [`Fault`] refuses a request, a [`DetailFault`] one detail of it. Codes and texts are the original's,
+//! except where `README.md` says how we differ.
+
+use super::batch::DETAIL_LIMIT;
+use super::caller::Unsupported;
+use super::language::Language;
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The body is not a JSON object.
+    #[error("the body is not a JSON object")]
+    NotJson,
+    /// The authorization header is not a JSON object.
+    #[error("the authorization header is not a JSON object")]
+    HeaderNotJson,
+    /// A secret without a code.
+    #[error("no app code")]
+    NoAppCode,
+    /// A code without a secret.
+    #[error("no app secret")]
+    NoAppSecret,
+    /// Neither.
+    #[error("no app code and no app secret")]
+    NoApp,
+    /// No such application, or it is disabled.
+    #[error("unknown app {0:?}")]
+    UnknownApp(String),
+    /// None of the application's secrets.
+    #[error("wrong secret for app {0:?}")]
+    WrongSecret(String),
+    /// A scheme we do not have.
+    #[error("unsupported credentials: {0:?}")]
+    Unsupported(Unsupported),
+    /// The login service does not know the token.
+    #[error("invalid bk_token")]
+    InvalidToken,
+    /// No user, or a user name from an application that is not trusted with it.
+    #[error("no valid user identity")]
+    NoUser,
+    /// A known field has a wrong type, or is given twice.
+    #[error("{0}")]
+    WrongType(Where),
+    /// A required field is missing or empty.
+    #[error("{0} is missing")]
+    Missing(Field),
+    /// `details` is missing or empty.
+    #[error("details is empty")]
+    NoDetails,
+    /// More than [`DETAIL_LIMIT`] details.
+    #[error("more than {DETAIL_LIMIT} details")]
+    TooManyDetails,
+    /// A field does not agree with the model association.
+    #[error("{0} does not fit")]
+    Mismatch(Field),
+    /// No such model association for this account.
+    #[error("unknown model association")]
+    UnknownModelAssociation,
+    /// The body is larger than this many bytes.
+    #[error("the body is larger than {0} bytes")]
+    BodyTooLarge(usize),
+    /// A known path, another method than POST.
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    /// No such path.
+    #[error("not found")]
+    NotFound,
+    /// Something we need does not answer.
+    #[error("{0} is unavailable")]
+    Unavailable(&'static str),
+    /// A bug of ours.
+    #[error("internal error")]
+    Internal,
+}
+
+/// A known field of the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// The source model.
+    SourceModel,
+    /// The target model.
+    TargetModel,
+    /// The model association.
+    ModelAssociation,
+    /// The tenant.
+    SupplierAccount,
+}
+
+impl Field {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SourceModel => "bk_obj_id",
+            Self::TargetModel => "bk_asst_obj_id",
+            Self::ModelAssociation => "bk_obj_asst_id",
+            Self::SupplierAccount => "bk_supplier_account",
+        }
+    }
+}
+
+impl std::fmt::Display for Field {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where in the body a type is wrong, and how: `details[3].bk_inst_id: expected an integer, got a string`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct Where {
+    /// The path to the value.
+    pub path: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// Why one detail was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DetailFault {
+    /// The pair already stands.
+    AlreadyExists,
+    /// The source instance does not exist.
+    SourceMissing,
+    /// The target instance does not exist.
+    TargetMissing,
+    /// 1:1, and one of the ends is taken in its role.
+    OneToOneTaken,
+    /// 1:n, and the target has a source.
+    OneToManyTaken,
+}
+
+impl Fault {
+    /// The number that clients compare.
+    pub fn code(&self) -> u32 {
+        match self {
+            Self::WrongType(_) => 1_199_000,
+            Self::Missing(_) => 1_199_011,
+            Self::NoDetails => 1_199_038,
+            Self::TooManyDetails => 1_199_035,
+            Self::Mismatch(_) => 1_199_006,
+            Self::UnknownModelAssociation => 1_101_046,
+            Self::NotJson
+            | Self::NoAppCode
+            | Self::NoAppSecret
+            | Self::NoApp
+            | Self::UnknownApp(_)
+            | Self::WrongSecret(_)
+            | Self::Unsupported(_)
+            | Self::InvalidToken
+            | Self::NoUser
+            | Self::Internal => 1_306_000,
+            Self::Unavailable(_) => 1_306_201,
+            Self::MethodNotAllowed => 1_306_209,
+            Self::NotFound => 1_306_404,
+            Self::HeaderNotJson | Self::BodyTooLarge(_) => 1_306_406,
+        }
+    }
+
+    /// What the caller reads. The gateway's own refusals are English only.
+    pub fn text(&self, language: Language) -> String {
+        let both = |english: String, chinese: String| match language {
+            Language::English => english,
+            Language::Chinese => chinese,
+        };
+        match self {
+            Self::WrongType(at) => both(
+                format!("Deserializing JSON data failed: {at}"),
+                format!("反序列化JSON数据失败: {at}"),
+            ),
+            Self::Missing(field) => both(
+                format!("'{field}' the parameter is invalid or does not exist"),
+                format!("'{field}' 参数无效或不存在"),
+            ),
+            Self::NoDetails => {
+                both("details must not be empty".into(), "数据 details 不能为空".into())
+            }
+            Self::TooManyDetails => both(
+                format!("details exceed the limit {DETAIL_LIMIT}"),
+                format!("details 超过限制 {DETAIL_LIMIT}"),
+            ),
+            Self::Mismatch(field) => both(
+                format!("'{field}' data parameter verification does not pass"),
+                format!("'{field}' 数据参数校验不通过"),
+            ),
+            Self::UnknownModelAssociation => {
+                both("object association does not exist.".into(), "模型的关联关系不存在".into())
+            }
+            Self::NotJson => {
+                "Request JSON string is wrong in format, which cannot be analyzed.".into()
+            }
+            Self::HeaderNotJson => {
+                "Parameters error, request header X-Bkapi-Authorization is not a \
+                                    valid JSON format string"
+                    .into()
+            }
+            Self::BodyTooLarge(limit) => {
+                format!("Parameters error, the request body is larger than {limit} bytes")
+            }
+            Self::NoAppCode => "APP Code [bk_app_code] cannot be empty".into(),
+            Self::NoAppSecret => "APP Secret [bk_app_secret] cannot be empty".into(),
+            Self::NoApp => {
+                "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty".into()
+            }
+            Self::UnknownApp(code) => format!(
+                "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been \
+                 registered"
+            ),
+            Self::WrongSecret(code) => format!(
+                "APP Secret verification failed, please confirm if the APP Secret and APP Code \
+                 [bk_app_code={code}] match"
+            ),
+            Self::Unsupported(Unsupported::Signature) => {
+                "bk_signature is not supported, please use bk_app_secret".into()
+            }
+            Self::Unsupported(Unsupported::AccessToken) => {
+                "bk_access_token is not supported, please use bk_token or bk_username".into()
+            }
+            Self::InvalidToken => {
+                "User authentication failed, please check if the bk_token is valid".into()
+            }
+            Self::NoUser => {
+                "User authentication failed, please provide a valid user identity, such \
+                             as bk_token, bk_username"
+                    .into()
+            }
+            Self::MethodNotAllowed => "The interface does not support the request method".into(),
+            Self::NotFound => "The content does not exist".into(),
+            Self::Unavailable(what) => format!("{what} is unavailable, please try again later"),
+            Self::Internal => {
+                "Internal error, please try again later or contact the administrator".into()
+            }
+        }
+    }
+}
+
+impl DetailFault {
+    /// What the caller reads under the detail's index, for a pair of models.
+    pub fn text(self, language: Language, source_model: &str, target_model: &str) -> String {
+        match (self, language) {
+            (Self::AlreadyExists, Language::English) => {
+                format!("the associations {source_model}->{target_model} already exist")
+            }
+            (Self::AlreadyExists, Language::Chinese) => {
+                format!("关联关系 {source_model}->{target_model} 重复")
+            }
+            (Self::SourceMissing, Language::English) => "Association instance does not exist".into(),
+            (Self::SourceMissing, Language::Chinese) => "关联实例不存在".into(),
+            (Self::TargetMissing, Language::English) => "Associated instance does not exist".into(),
+            (Self::TargetMissing, Language::Chinese) => "被关联实例不存在".into(),
+            (Self::OneToOneTaken, Language::English) => {
+                "can not create multiple instance association for a 1:1 association.".into()
+            }
+            (Self::OneToOneTaken, Language::Chinese) => {
+                "关联关系为1:1的，不能同时关联多个实例".into()
+            }
+            (Self::OneToManyTaken, Language::English) => {
+                "The relationship is 1:n, and multiple source model instances cannot be associated at the \
+                 same time."
+                    .into()
+            }
+            (Self::OneToManyTaken, Language::Chinese) => {
+                "关联关系为1:n的，不能同时关联多个源模型实例".into()
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The rules: what a batch means and what is refused.
+//!
+//! Everything here is pure: no database, no HTTP, no clock. It imports nothing of ours.
+
+pub mod association;
+pub mod batch;
+pub mod caller;
+pub mod fault;
+pub mod language;
+pub mod request;

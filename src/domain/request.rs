@@ -1,0 +1,81 @@
+//! What a request must say before its details are looked at, in the order in which it is judged.
+
+use super::association::{ModelAssociation, SupplierAccount};
+use super::batch::{DETAIL_LIMIT, Detail};
+use super::fault::{Fault, Field};
+
+/// The fields of a request as they came, of the right types.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// `bk_obj_id`.
+    pub source_model: Option<String>,
+    /// `bk_asst_obj_id`.
+    pub target_model: Option<String>,
+    /// `bk_obj_asst_id`.
+    pub model_association: Option<String>,
+    /// `details`.
+    pub details: Option<Vec<Detail>>,
+    /// `bk_supplier_account`.
+    pub account: SupplierAccount,
+}
+
+/// A batch that can be looked up.
+#[derive(Debug, Clone)]
+pub struct CreateLinks {
+    /// The source model's key.
+    pub source_model: String,
+    /// The target model's key.
+    pub target_model: String,
+    /// The model association's key.
+    pub model_association: String,
+    /// 1 to [`DETAIL_LIMIT`] details.
+    pub details: Vec<Detail>,
+    /// The tenant.
+    pub account: SupplierAccount,
+}
+
+impl Given {
+    /// Refuses what is missing, empty or too much.
+    pub fn check(self) -> Result<CreateLinks, Fault> {
+        let present = |value: Option<String>, field| {
+            value.filter(|text| !text.is_empty()).ok_or(Fault::Missing(field))
+        };
+        let model_association = present(self.model_association, Field::ModelAssociation)?;
+        let source_model = present(self.source_model, Field::SourceModel)?;
+        let target_model = present(self.target_model, Field::TargetModel)?;
+        let details = self.details.unwrap_or_default();
+        match details.len() {
+            0 => Err(Fault::NoDetails),
+            1..=DETAIL_LIMIT => {
+                let account = self.account;
+                Ok(CreateLinks { source_model, target_model, model_association, details, account })
+            }
+            _ => Err(Fault::TooManyDetails),
+        }
+    }
+}
+
+impl CreateLinks {
+    /// Refuses a model association that does not exist, or that is between other models.
+    ///
+    /// Keys are usually `<source>_<kind>_<target>`; one that is not even that for the models given is
+    /// blamed on the model that does not fit, as the original does.
+    pub fn check_association(&self, found: Option<&ModelAssociation>) -> Result<(), Fault> {
+        let (source_fits, target_fits) = match found {
+            Some(found) => {
+                (found.source_model == self.source_model, found.target_model == self.target_model)
+            }
+            None => (
+                self.model_association.starts_with(&self.source_model),
+                self.model_association.ends_with(&self.target_model),
+            ),
+        };
+        if !source_fits {
+            return Err(Fault::Mismatch(Field::SourceModel));
+        }
+        if !target_fits {
+            return Err(Fault::Mismatch(Field::TargetModel));
+        }
+        found.map(|_| ()).ok_or(Fault::UnknownModelAssociation)
+    }
+}

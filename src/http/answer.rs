@@ -1,0 +1,139 @@
+//! Around every request at an API path: its id, its answer, its line in the log.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::field::Empty;
+use tracing::{Instrument, error, info, info_span, warn};
+use uuid::Uuid;
+
+use super::envelope::Envelope;
+use super::language;
+use crate::domain::fault::Fault;
+use crate::service;
+use crate::service::instance_association::Outcome;
+
+/// What a handler has to say. It travels to [`answer`] as an extension of an otherwise empty response.
+#[derive(Clone)]
+pub(super) struct Reply(Arc<Result<Outcome, service::Error>>);
+
+impl Reply {
+    pub(super) fn refused(fault: Fault) -> Self {
+        Self::from(Err(fault.into()))
+    }
+}
+
+impl From<Result<Outcome, service::Error>> for Reply {
+    fn from(result: Result<Outcome, service::Error>) -> Self {
+        Self(Arc::new(result))
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let mut response = Response::default();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// What a panic below is answered with. Its text goes to the log, by the panic hook.
+pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
+    Reply::refused(Fault::Internal).into_response()
+}
+
+/// 32 lowercase hex digits, new for every request.
+#[derive(Clone)]
+pub(super) struct RequestId(pub(super) Arc<str>);
+
+const REQUEST_ID_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-bkapi-request-id"), HeaderName::from_static("x-request-id")];
+
+/// Runs the request, answers with what it replied, and logs one line.
+pub(super) async fn answer(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let request_id = RequestId(Uuid::new_v4().simple().to_string().into());
+    let language = language::of(request.headers());
+    let span = info_span!(
+        "request",
+        id = &*request_id.0,
+        method = request.method().as_str(),
+        path = request.uri().path(),
+        app = Empty,
+        user = Empty,
+    );
+    request.extensions_mut().insert(request_id.clone());
+
+    async {
+        // A response that is no reply is a hole in the router: a bug like any other.
+        let reply = next.run(request).await.extensions_mut().remove::<Reply>();
+        let Reply(result) = reply.unwrap_or_else(|| Reply::refused(Fault::Internal));
+        let result = result.as_ref().as_ref().map_err(|error| (error.fault(), error));
+        log(&result, started);
+        let (status, envelope) = match &result {
+            Ok(outcome) => (StatusCode::OK, Envelope::created(outcome, language, &request_id.0)),
+            Err((fault, _)) => (status(fault), Envelope::refused(fault, language, &request_id.0)),
+        };
+        let headers = headers(result.as_ref().err().map(|(fault, _)| fault), &request_id);
+        // Serializing these types cannot fail.
+        let body = serde_json::to_vec(&envelope).unwrap_or_default();
+        (status, headers, body).into_response()
+    }
+    .instrument(span)
+    .await
+}
+
+/// 200 for whatever clients expect to read from the body, so for every refusal of a request.
+fn status(fault: &Fault) -> StatusCode {
+    match fault {
+        Fault::NotFound => StatusCode::NOT_FOUND,
+        Fault::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Fault::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::OK,
+    }
+}
+
+fn headers(fault: Option<&Fault>, request_id: &RequestId) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, json);
+    for name in REQUEST_ID_HEADERS {
+        headers.extend(HeaderValue::from_str(&request_id.0).ok().map(|value| (name, value)));
+    }
+    match fault {
+        Some(Fault::MethodNotAllowed) => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        Some(Fault::Unavailable(_)) => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
+    }
+    headers
+}
+
+/// One line a request; the cause of a failure is in it, and only there.
+fn log(result: &Result<&Outcome, (Fault, &service::Error)>, started: Instant) {
+    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    match result {
+        Ok(outcome) => {
+            let (created, refused) = (outcome.created.len(), outcome.refused.len());
+            info!(code = 0, created, refused, duration_ms, "answered");
+        }
+        Err((fault, error)) => {
+            let (code, cause) = (fault.code(), *error as &dyn std::error::Error);
+            match fault {
+                Fault::Internal => error!(code, duration_ms, cause, "failed"),
+                Fault::Unavailable(_) => warn!(code, duration_ms, cause, "unavailable"),
+                _ => info!(code, duration_ms, cause, "refused"),
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Where a request says who sends it.
+
+use axum::http::{HeaderMap, Uri};
+
+use super::body::Fields;
+use crate::domain::caller::{Credentials, Unsupported};
+use crate::domain::fault::Fault;
+
+/// The keys that credentials come under, in the header and in the body; the older names after the newer.
+pub(super) const KEYS: [&str; 9] = [
+    "bk_app_code",
+    "bk_app_secret",
+    "bk_token",
+    "bk_username",
+    "app_code",
+    "app_secret",
+    "username",
+    "bk_access_token",
+    "access_token",
+];
+
+/// Reads the header made for credentials, or the body if there is no such header.
+pub(super) fn read(
+    headers: &HeaderMap,
+    uri: &Uri,
+    body: &Fields<'_>,
+) -> Result<Credentials, Fault> {
+    let signed = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .any(|pair| pair.starts_with("bk_signature=") || pair.starts_with("signature="));
+    let mut credentials = match headers.get("x-bkapi-authorization") {
+        Some(header) => {
+            let header = std::str::from_utf8(header.as_bytes()).ok();
+            let header = header.and_then(|header| Fields::read(header, &KEYS));
+            from(&header.ok_or(Fault::HeaderNotJson)?)
+        }
+        None => from(body),
+    };
+    if signed {
+        credentials.unsupported = Some(Unsupported::Signature);
+    }
+    Ok(credentials)
+}
+
+fn from(fields: &Fields<'_>) -> Credentials {
+    let text = |newer, older| fields.text(newer).or_else(|| fields.text(older));
+    Credentials {
+        app_code: text("bk_app_code", "app_code"),
+        app_secret: text("bk_app_secret", "app_secret"),
+        token: fields.text("bk_token"),
+        username: text("bk_username", "username"),
+        unsupported: text("bk_access_token", "access_token").map(|_| Unsupported::AccessToken),
+    }
+}

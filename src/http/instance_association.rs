@@ -1,0 +1,48 @@
+//! `batch_create_instance_association`.
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{Reply, RequestId};
+use super::body::{self, Fields};
+use super::{AppState, credentials};
+use crate::domain::fault::Fault;
+use crate::service;
+use crate::service::instance_association::Outcome;
+
+/// Every key of the body that means something.
+const KEYS: [&str; 14] = {
+    let [a, b, c, d, e, f, g, h, i] = credentials::KEYS;
+    let own = ["bk_obj_id", "bk_asst_obj_id", "bk_obj_asst_id", "details", "bk_supplier_account"];
+    let [j, k, l, m, n] = own;
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n]
+};
+
+/// Creates up to 200 links and says for each what became of it.
+pub(super) async fn create_many(
+    State(app): State<AppState>,
+    Extension(request_id): Extension<RequestId>,
+    request: Request,
+) -> Reply {
+    create(&app, &request_id, request).await.into()
+}
+
+async fn create(
+    app: &AppState,
+    request_id: &RequestId,
+    request: Request,
+) -> Result<Outcome, service::Error> {
+    let (head, body) = request.into_parts();
+    let deadline = Instant::now() + app.deadline;
+    // A body that does not arrive in time is as broken as one that ends early.
+    let body = timeout_at(deadline, body::read(body, app.body_limit))
+        .await
+        .unwrap_or(Err(Fault::NotJson))?;
+    let fields = Fields::read(&body, &KEYS).ok_or(Fault::NotJson)?;
+    let credentials = credentials::read(&head.headers, &head.uri, &fields)?;
+    let given = body::given(&fields);
+    let created =
+        service::instance_association::create_many(&app.pool, &request_id.0, credentials, given);
+    timeout_at(deadline, created).await.unwrap_or(Err(Fault::Unavailable("Postgres").into()))
+}

@@ -1,0 +1,94 @@
+//! What the wire looks like: every path, and what surrounds each request.
+//!
+//! Knows axum; knows no SQL and no rule. A handler reads, calls a service, and hands back a `Reply`;
+//! `answer` is the one place that turns replies into bytes.
+
+mod answer;
+mod body;
+mod credentials;
+mod envelope;
+mod health;
+mod instance_association;
+mod language;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use axum::routing::{get, post};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::answer::Reply;
+use crate::domain::fault::Fault;
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct AppState {
+    /// The database.
+    pub pool: PgPool,
+    /// The largest body that is read, in bytes.
+    pub body_limit: usize,
+    /// How long a request may take from its last header to its answer.
+    pub deadline: Duration,
+    /// Whether the server has been told to stop.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// The whole route table.
+pub fn router(state: AppState) -> Router {
+    let create_many = || post(instance_association::create_many);
+    let api = Router::new()
+        .route("/api/c/compapi/v2/cc/batch_create_instance_association/", create_many())
+        .route("/api/c/compapi/v2/cc/batch_create_instance_association", create_many())
+        .fallback(async || Reply::refused(Fault::NotFound))
+        .method_not_allowed_fallback(async || Reply::refused(Fault::MethodNotAllowed));
+    let api = answered(api).with_state(state.clone());
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback_service(api)
+        .with_state(state)
+}
+
+/// Surrounds the API paths. Innermost first: a panic becomes a reply, and every reply an answer.
+fn answered<S: Clone + Send + Sync + 'static>(api: Router<S>) -> Router<S> {
+    api.layer(CatchPanicLayer::custom(answer::panicked)).layer(from_fn(answer::answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn answer_of(router: Router) -> (u16, String) {
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let response = answered(router).oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_and_a_handler_that_forgot_to_reply_are_answered_in_the_envelope() {
+        async fn panics() -> Reply {
+            panic!("internals")
+        }
+        for router in [
+            Router::new().route("/", get(panics)),
+            Router::new().route("/", get(async || "internals")),
+        ] {
+            let (status, body) = answer_of(router).await;
+            assert_eq!(status, 500);
+            assert!(
+                body.starts_with(r#"{"result":false,"code":1306000,"message":"Internal error, "#)
+            );
+            assert!(!body.contains("internals"), "{body}");
+        }
+    }
+}

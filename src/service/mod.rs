@@ -1,0 +1,37 @@
+//! The use cases: what a door asks for, in the order in which it is done.
+//!
+//! Takes a pool, calls `db`, applies `domain`. Knows no HTTP.
+
+pub mod app;
+pub mod caller;
+pub mod check;
+pub mod import;
+pub mod instance_association;
+pub mod schema;
+
+use crate::db::{Trouble, trouble};
+use crate::domain::fault::Fault;
+
+/// Why a use case did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It was refused.
+    #[error("refused: {0}")]
+    Refused(#[from] Fault),
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// What the caller is told of it.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Refused(fault) => fault.clone(),
+            Self::Database(error) => match trouble(error) {
+                Trouble::Unavailable | Trouble::LostRace => Fault::Unavailable("Postgres"),
+                Trouble::Bug => Fault::Internal,
+            },
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The production router on a test's own database.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use cmdb_associations::http::{AppState, router};
+use cmdb_associations::service;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association/";
+
+pub(crate) struct TestApp {
+    pub(crate) pool: PgPool,
+    router: Router,
+}
+
+impl TestApp {
+    /// With two applications: `esb_test` is believed about its users, `stranger` is not. Both have the secret
+    /// `xxx`.
+    pub(crate) async fn new(pool: PgPool) -> Self {
+        let mut conn = pool.acquire().await.unwrap();
+        for (code, trusted) in [("esb_test", true), ("stranger", false)] {
+            let secret = Some("xxx".to_owned());
+            service::app::add(&mut conn, code, trusted, secret).await.unwrap();
+        }
+        Self::on(pool)
+    }
+
+    /// Without looking at the database.
+    pub(crate) fn on(pool: PgPool) -> Self {
+        let (_, draining) = watch::channel(false);
+        let deadline = Duration::from_secs(15);
+        let state = AppState { pool: pool.clone(), body_limit: 1 << 20, deadline, draining };
+        Self { pool, router: router(state) }
+    }
+
+    /// Sends `body` with the credentials of `esb_test` and the user `admin`.
+    pub(crate) async fn post(&self, body: Value) -> Reply {
+        self.post_in(body, "en").await
+    }
+
+    /// As [`Self::post`], in a language.
+    pub(crate) async fn post_in(&self, mut body: Value, language: &str) -> Reply {
+        let credentials =
+            json!({"bk_app_code": "esb_test", "bk_app_secret": "xxx", "bk_username": "admin"});
+        body.as_object_mut().unwrap().extend(credentials.as_object().unwrap().clone());
+        let request = Request::post(PATH).header("blueking-language", language);
+        self.send(request.body(body.to_string().into()).unwrap()).await
+    }
+
+    /// Sends these bytes.
+    pub(crate) async fn post_raw(&self, body: impl Into<Body>) -> Reply {
+        self.send(Request::post(PATH).body(body.into()).unwrap()).await
+    }
+
+    /// Sends a request to an API path and checks what holds for every answer there.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
+        let is_head = request.method() == Method::HEAD;
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        if is_head {
+            return Reply { status: head.status, headers: head.headers, text, json: Value::Null };
+        }
+        let reply = Reply {
+            status: head.status,
+            headers: head.headers,
+            json: serde_json::from_str(&text).unwrap(),
+            text,
+        };
+        reply.check();
+        reply
+    }
+
+    /// Gets a service path.
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// The one number that a query gives.
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    pub(crate) json: Value,
+}
+
+impl Reply {
+    /// What holds for every answer at an API path.
+    fn check(&self) {
+        assert_eq!(self.headers["content-type"], "application/json; charset=utf-8");
+        let id = self.request_id();
+        assert!(
+            id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
+            "{id}"
+        );
+        assert_eq!(self.headers["x-request-id"], *id);
+        assert_eq!(self.headers["x-bkapi-request-id"], *id);
+        let keys: Vec<_> = ["result", "code", "message", "permission", "request_id", "data"]
+            .iter()
+            .map(|key| self.text.find(&format!("\"{key}\":")).expect(key))
+            .collect();
+        assert!(keys.is_sorted(), "keys out of order: {}", self.text);
+        assert_eq!(self.json.as_object().unwrap().len(), 6);
+        assert_eq!(self.json["result"], self.json["code"] == 0);
+        assert_eq!(self.json["data"].is_null(), self.json["code"] != 0);
+        assert_eq!(self.json["permission"], Value::Null);
+    }
+
+    pub(crate) fn request_id(&self) -> &str {
+        self.json["request_id"].as_str().unwrap()
+    }
+
+    /// The body as sent, but for the request id, which is checked apart.
+    pub(crate) fn body(&self) -> String {
+        self.text.replace(self.request_id(), "<id>")
+    }
+
+    /// The body of a refusal is this, to the byte.
+    #[track_caller]
+    pub(crate) fn assert_refused(&self, status: u16, code: u32, message: &str) {
+        assert_eq!(
+            self.body(),
+            format!(
+                r#"{{"result":false,"code":{code},"message":{},"permission":null,"request_id":"<id>","data":null}}"#,
+                json!(message)
+            )
+        );
+        assert_eq!(self.status, status);
+    }
+
+    /// The indexes created, and the texts of the others.
+    #[track_caller]
+    pub(crate) fn maps(&self) -> (Vec<usize>, Value) {
+        assert_eq!(self.json["code"], 0, "{}", self.text);
+        let created = self.json["data"]["success_created"].as_object().unwrap();
+        let mut indexes: Vec<_> = created.keys().map(|index| index.parse().unwrap()).collect();
+        indexes.sort_unstable();
+        (indexes, self.json["data"]["error_msg"].clone())
+    }
+
+    /// The new ids, by index.
+    #[track_caller]
+    pub(crate) fn ids(&self) -> Vec<i64> {
+        assert_eq!(self.json["code"], 0, "{}", self.text);
+        let created = self.json["data"]["success_created"].as_object().unwrap();
+        let id = |index| created[&format!("{index}")].as_i64().unwrap();
+        self.maps().0.into_iter().map(id).collect()
+    }
+}
+
+/// A request under a model association of the test world.
+pub(crate) fn batch(key: &str, details: &[(i64, i64)]) -> Value {
+    let [source, target] = models(key);
+    let detail = |(s, t): &(i64, i64)| json!({"bk_inst_id": s, "bk_asst_inst_id": t});
+    json!({
+        "bk_obj_id": source, "bk_asst_obj_id": target, "bk_obj_asst_id": key,
+        "details": details.iter().map(detail).collect::<Vec<_>>(),
+    })
+}
+
+fn models(key: &str) -> [&str; 2] {
+    match key {
+        "bk_switch_connect_host" | "bk_switch_default_host" | "bk_switch_run_host" => {
+            ["bk_switch", "host"]
+        }
+        "bk_switch_group_bk_switch" | "bk_switch_default_bk_switch" => ["bk_switch", "bk_switch"],
+        "host_belong_plat" => ["host", "plat"],
+        other => panic!("the test world has no {other}"),
+    }
+}

@@ -1,0 +1,368 @@
+//! What becomes of the details of a batch.
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::app::{TestApp, batch};
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_new_pair_gets_an_id_and_a_missing_instance_a_reason(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let reply = app.post(batch("bk_switch_connect_host", &[(11, 21), (12, 999)])).await;
+    assert_eq!(
+        reply.body(),
+        r#"{"result":true,"code":0,"message":"","permission":null,"request_id":"<id>","data":{"success_created":{"0":1},"error_msg":{"1":"Associated instance does not exist"}}}"#
+    );
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        app.count(
+            "select count(*) from instance_association link
+             join model_association association on association.id = link.model_association_id
+             where link.id = 1 and key = 'bk_switch_connect_host' and source_id = 11 and target_id = 21"
+        )
+        .await,
+        1
+    );
+}
+
+/// Each refusal of a detail, in both languages.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn every_refusal_of_a_detail_has_its_text_in_both_languages(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    // Model association, what stands, what is then refused, English, Chinese.
+    let cases = [
+        (
+            "bk_switch_default_host",
+            (1, 2),
+            (1, 2),
+            "the associations bk_switch->host already exist",
+            "关联关系 bk_switch->host 重复",
+        ),
+        (
+            "bk_switch_default_host",
+            (1, 1),
+            (999, 1),
+            "Association instance does not exist",
+            "关联实例不存在",
+        ),
+        (
+            "bk_switch_default_host",
+            (2, 2),
+            (1, 999),
+            "Associated instance does not exist",
+            "被关联实例不存在",
+        ),
+        (
+            "bk_switch_run_host",
+            (1, 1),
+            (1, 2),
+            "can not create multiple instance association for a 1:1 association.",
+            "关联关系为1:1的，不能同时关联多个实例",
+        ),
+        (
+            "bk_switch_run_host",
+            (3, 3),
+            (4, 3),
+            "can not create multiple instance association for a 1:1 association.",
+            "关联关系为1:1的，不能同时关联多个实例",
+        ),
+        (
+            "bk_switch_connect_host",
+            (1, 1),
+            (2, 1),
+            "The relationship is 1:n, and multiple source model instances cannot be associated at the same time.",
+            "关联关系为1:n的，不能同时关联多个源模型实例",
+        ),
+    ];
+    for (key, standing, refused, english, chinese) in cases {
+        let (created, _) = app.post(batch(key, &[standing])).await.maps();
+        assert_eq!(created, [0], "{key} {standing:?}");
+        for (language, text) in [("en", english), ("zh-cn", chinese)] {
+            let reply = app.post_in(batch(key, &[refused]), language).await;
+            assert_eq!(
+                reply.body(),
+                format!(
+                    r#"{{"result":true,"code":0,"message":"","permission":null,"request_id":"<id>","data":{{"success_created":{{}},"error_msg":{{"0":"{text}"}}}}}}"#
+                ),
+                "{key} {refused:?}"
+            );
+        }
+    }
+}
+
+/// Where two refusals apply, the first of the order counts.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn the_first_refusal_in_order_names_the_detail(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    app.post(batch("bk_switch_run_host", &[(1, 1)])).await.ids();
+    app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids();
+    let exists = "the associations bk_switch->host already exist";
+    let source = "Association instance does not exist";
+    let target = "Associated instance does not exist";
+    for (key, detail, text) in [
+        ("bk_switch_run_host", (1, 1), exists), // also taken, in both roles
+        ("bk_switch_connect_host", (1, 1), exists), // also taken
+        ("bk_switch_run_host", (999, 999), source), // the target too
+        ("bk_switch_run_host", (999, 1), source), // also taken
+        ("bk_switch_run_host", (1, 999), target), // also taken
+        ("bk_switch_connect_host", (999, 1), source), // also taken
+    ] {
+        let (_, refused) = app.post(batch(key, &[detail])).await.maps();
+        assert_eq!(refused, json!({"0": text}), "{key} {detail:?}");
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_standing_pair_already_exists_also_when_an_end_cannot_be_seen(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    app.post(batch("bk_switch_default_host", &[(1, 1)])).await.ids();
+    for sql in [
+        "insert into supplier_account (key) values ('tenant')",
+        "update instance set supplier_account_id = (select id from supplier_account where key = 'tenant')
+         where instance_id = 1",
+    ] {
+        sqlx::query(sql).execute(&app.pool).await.unwrap();
+    }
+    let (_, refused) = app.post(batch("bk_switch_default_host", &[(1, 1), (1, 2)])).await.maps();
+    assert_eq!(
+        refused,
+        json!({
+            "0": "the associations bk_switch->host already exist",
+            "1": "Association instance does not exist",
+        })
+    );
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_repeated_pair_succeeds_once_and_then_exists(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    for key in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {
+        let reply = app.post(batch(key, &[(5, 6), (5, 6), (5, 6)])).await;
+        let (created, refused) = reply.maps();
+        let exists = "the associations bk_switch->host already exist";
+        assert_eq!(created, [0], "{key}");
+        assert_eq!(refused, json!({"1": exists, "2": exists}), "{key}");
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_refused_detail_blocks_nobody(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    app.post(batch("bk_switch_run_host", &[(9, 9)])).await.ids();
+    // Source 9 is taken, so it does not take target 1, and 999 takes nothing either.
+    let reply = app.post(batch("bk_switch_run_host", &[(9, 1), (999, 1), (1, 1), (2, 1)])).await;
+    assert_eq!(reply.maps().0, [2]);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_model_may_be_associated_with_itself_and_so_may_an_instance(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let reply = app.post(batch("bk_switch_default_bk_switch", &[(1, 1), (1, 2), (2, 1)])).await;
+    assert_eq!(reply.maps(), (vec![0, 1, 2], json!({})));
+    // Under 1:1 source and target roles are counted apart.
+    let reply = app
+        .post(batch("bk_switch_group_bk_switch", &[(1, 2), (2, 3), (2, 1), (3, 1), (4, 4)]))
+        .await;
+    let taken = "can not create multiple instance association for a 1:1 association.";
+    assert_eq!(reply.maps(), (vec![0, 1, 3, 4], json!({"2": taken})));
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn an_id_that_is_missing_null_zero_or_negative_names_no_instance(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut body = batch("bk_switch_default_host", &[]);
+    body["details"] = json!([
+        {"bk_asst_inst_id": 1},
+        {"bk_inst_id": 1},
+        {"bk_inst_id": null, "bk_asst_inst_id": 1},
+        {"bk_inst_id": -1, "bk_asst_inst_id": 1},
+        {"bk_inst_id": 1, "bk_asst_inst_id": 0},
+        null,
+        {},
+        {"bk_inst_id": 999},
+        {"bk_inst_id": i64::MAX, "bk_asst_inst_id": i64::MIN},
+        {"bk_inst_id": 1, "bk_asst_inst_id": 1, "more": [1e300]},
+    ]);
+    let (created, refused) = app.post(body).await.maps();
+    let source = "Association instance does not exist";
+    let target = "Associated instance does not exist";
+    assert_eq!(created, [9]);
+    assert_eq!(
+        refused,
+        json!({
+            "0": source, "1": target, "2": source, "3": source, "4": target, "5": source, "6": source,
+            "7": source, "8": source,
+        })
+    );
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn zero_is_an_instance_where_one_was_imported(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let sql =
+        "insert into instance (model_id, instance_id) select id, 0 from model where key = 'plat'";
+    sqlx::query(sql).execute(&app.pool).await.unwrap();
+    let (created, refused) = app.post(batch("host_belong_plat", &[(1, 0), (0, 0)])).await.maps();
+    assert_eq!(created, [0]);
+    assert_eq!(refused, json!({"1": "Association instance does not exist"}));
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn two_hundred_details_are_answered_in_the_order_of_their_indexes(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    // Every third is refused, and the pairs come in no order of their own.
+    let details: Vec<_> =
+        (0..200).map(|n| if n % 3 == 2 { (999, n) } else { (n * 7 % 200 + 1, 200 - n) }).collect();
+    for key in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {
+        let reply = app.post(batch(key, &details)).await;
+        let positions = |range: &dyn Fn(usize) -> bool| {
+            let key = |n: usize| reply.text.find(&format!("\"{n}\":")).unwrap();
+            (0..200).filter(|n| range(*n)).map(key).collect::<Vec<_>>()
+        };
+        assert!(positions(&|n| n % 3 != 2).is_sorted(), "{}", reply.text);
+        assert!(positions(&|n| n % 3 == 2).is_sorted(), "{}", reply.text);
+        let (created, refused) = reply.maps();
+        assert_eq!((created.len(), refused.as_object().unwrap().len()), (134, 66));
+        let first = reply.json["data"]["success_created"]["0"].as_i64().unwrap();
+        for (n, index) in (0..200).filter(|n| n % 3 != 2).enumerate() {
+            let id = &reply.json["data"]["success_created"][index.to_string()];
+            assert_eq!(*id, json!(first + i64::try_from(n).unwrap()), "ids follow the indexes");
+        }
+    }
+}
+
+/// The ids in an answer are the ids of the very pairs.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn an_id_stands_for_the_pair_of_its_index(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let details = [(7, 30), (3, 10), (9, 20), (1, 40)];
+    let reply = app.post(batch("bk_switch_run_host", &details)).await;
+    for (id, pair) in reply.ids().into_iter().zip(details) {
+        let stored: (i64, i64) =
+            sqlx::query_as("select source_id, target_id from instance_association where id = $1")
+                .bind(id)
+                .fetch_one(&app.pool)
+                .await
+                .unwrap();
+        assert_eq!(stored, pair);
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn one_audit_record_a_request_says_who_created_what(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let reply = app
+        .post(batch("bk_switch_default_host", &[(3, 9), (999, 1), (2, 8), (3, 9), (1, 7)]))
+        .await;
+    let record: (String, String, String, String, bool, Vec<i64>, Vec<i64>) = sqlx::query_as(
+        "select request_id, app, user_name, origin,
+             association_ids = (select range_agg(int8range(id, id, '[]')) from instance_association),
+             source_ids, target_ids
+         from audit_log",
+    )
+    .fetch_one(&app.pool)
+    .await
+    .unwrap();
+    assert_eq!(
+        record,
+        (
+            reply.request_id().to_owned(),
+            "esb_test".to_owned(),
+            "admin".to_owned(),
+            "request".to_owned(),
+            true,
+            vec![3, 2, 1],
+            vec![9, 8, 7],
+        )
+    );
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_batch_that_creates_nothing_leaves_no_record_and_burns_no_id(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let first = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids();
+    for detail in [(1, 1), (2, 1), (999, 1), (1, 999)] {
+        assert_eq!(app.post(batch("bk_switch_connect_host", &[detail])).await.ids(), [0_i64; 0]);
+    }
+    assert_eq!(app.count("select count(*) from audit_log").await, 1);
+    let mixed = [(1, 1), (999, 3), (2, 2), (2, 1)];
+    let second = app.post(batch("bk_switch_connect_host", &mixed)).await.ids();
+    assert_eq!(second, [first[0] + 1]);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn the_tenant_sees_its_own_and_the_shared_and_signs_with_its_name(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let sql = "with account as (insert into supplier_account (key) values ('tenant'), ('other') returning *)
+               insert into instance (model_id, instance_id, supplier_account_id)
+               select model.id, 1000 + account.id, account.id
+               from model, account where model.key in ('bk_switch', 'host')";
+    sqlx::query(sql).execute(&app.pool).await.unwrap();
+    let id = |key: &'static str| {
+        let pool = app.pool.clone();
+        async move {
+            sqlx::query_scalar::<_, i64>(
+                "select 1000::bigint + id from supplier_account where key = $1",
+            )
+            .bind(key)
+            .fetch_one(&pool)
+            .await
+            .unwrap()
+        }
+    };
+    let (tenant, other) = (id("tenant").await, id("other").await);
+    let details = [(1, 1), (tenant, 2), (other, 3), (1, tenant)];
+    let in_account = |account: Value| {
+        let mut body = batch("bk_switch_default_host", &details);
+        body["bk_supplier_account"] = account;
+        body
+    };
+    let exists = "the associations bk_switch->host already exist";
+    let source = "Association instance does not exist";
+    let target = "Associated instance does not exist";
+
+    let (created, refused) = app.post(in_account(json!("tenant"))).await.maps();
+    assert_eq!((created, refused), (vec![0, 1, 3], json!({"2": source})));
+    // What a link of another tenant occupies is taken for all.
+    for shared in [json!(null), json!(0), json!("0"), json!("")] {
+        let (created, refused) = app.post(in_account(shared)).await.maps();
+        assert_eq!(created, [0_usize; 0]);
+        assert_eq!(refused, json!({"0": exists, "1": exists, "2": source, "3": exists}));
+    }
+    let (created, refused) = app.post(in_account(json!("new"))).await.maps();
+    assert_eq!(created, [0_usize; 0]);
+    assert_eq!(refused, json!({"0": exists, "1": exists, "2": source, "3": exists}));
+    let mut fresh = batch("bk_switch_default_host", &[(7, 7), (7, other)]);
+    fresh["bk_supplier_account"] = json!(42);
+    let (created, refused) = app.post(fresh).await.maps();
+    assert_eq!((created, refused), (vec![0], json!({"1": target})));
+    let signed: Vec<String> = sqlx::query_scalar(
+        "select key from instance_association link
+         join supplier_account account on account.id = supplier_account_id order by link.id",
+    )
+    .fetch_all(&app.pool)
+    .await
+    .unwrap();
+    assert_eq!(signed, ["tenant", "tenant", "tenant", "42"]);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn of_two_model_associations_of_one_id_the_tenants_own_counts(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    for sql in [
+        "insert into supplier_account (key) values ('tenant')",
+        // Shared it is 1:n; the tenant's is n:n.
+        "insert into model_association
+             (supplier_account_id, key, source_model_id, target_model_id, association_kind_id, mapping)
+         select tenant.id, model_association.key, source_model_id, target_model_id, association_kind_id, 'n:n'
+         from model_association, supplier_account tenant
+         where model_association.key = 'bk_switch_connect_host' and tenant.key = 'tenant'",
+    ] {
+        sqlx::query(sql).execute(&app.pool).await.unwrap();
+    }
+    let shared = batch("bk_switch_connect_host", &[(1, 1), (2, 1)]);
+    let mut own = shared.clone();
+    own["bk_supplier_account"] = json!("tenant");
+    assert_eq!(app.post(own).await.ids().len(), 2);
+    assert_eq!(app.post(shared).await.ids().len(), 1);
+}

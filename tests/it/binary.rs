@@ -1,0 +1,121 @@
+//! The compiled program as a child: what goes to stdout, to stderr, and what it exits with.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use sqlx::{ConnectOptions, PgPool};
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// The program on the database of a test.
+pub(crate) struct Program {
+    url: String,
+}
+
+impl Program {
+    pub(crate) fn on(pool: &PgPool) -> Self {
+        Self { url: pool.connect_options().to_url_lossy().to_string() }
+    }
+
+    /// The program with arguments, and with no settings but the database.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = without_settings();
+        command.args(args).env("CMDB_DATABASE_URL", &self.url);
+        command
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        finish(&mut self.command(args), "")
+    }
+
+    /// As [`Self::run`], with something on stdin.
+    pub(crate) fn run_with(&self, args: &[&str], stdin: &str) -> Output {
+        finish(&mut self.command(args), stdin)
+    }
+
+    /// Starts the server on a free port and waits until it is ready.
+    pub(crate) fn serve(&self, args: &[&str]) -> Server {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let args = [&["serve", "--listen", &address], args].concat();
+        let mut child = self.command(&args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut log = String::new();
+        while !log.contains("listening") {
+            let line = lines.next().unwrap_or_else(|| panic!("it ended: {log}")).unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+        // The rest of the log is read as it comes, so that the server never waits for a reader.
+        let rest =
+            std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>().join("\n"));
+        Server { address, child, log, rest: Some(rest) }
+    }
+}
+
+/// The program without anything of this process's settings.
+pub(crate) fn without_settings() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cmdb-associations"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("CMDB_") || name == "DATABASE_URL" || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn finish(command: &mut Command, stdin: &str) -> Output {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    Output {
+        status: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) address: String,
+    child: Child,
+    log: String,
+    rest: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Server {
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits for its end; its exit code and all that it logged.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().unwrap();
+        let rest = self.rest.take().unwrap().join().unwrap();
+        (status.code(), std::mem::take(&mut self.log) + &rest)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,304 @@
+//! The command line.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use clap::CommandFactory;
+use cmdb_associations::cli::Cli;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::app::{PATH, batch};
+use crate::binary::{Program, finish, without_settings};
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
+    let run = |args: &[&str]| finish(without_settings().args(args), "");
+    for args in [&["nonsense"][..], &["import"], &["app", "add"], &["serve", "--listen", "here"]] {
+        let output = run(args);
+        assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{args:?}");
+        assert!(output.stderr.contains("--help"), "{}", output.stderr);
+    }
+    let output = run(&["check"]);
+    assert_eq!(output.status, 2);
+    assert!(output.stderr.contains("set CMDB_DATABASE_URL to postgresql://"), "{}", output.stderr);
+}
+
+#[test]
+fn a_database_url_that_is_none_is_refused_without_repeating_it() {
+    for url in ["mysql://root:hunter2@localhost/x", "hunter2", "postgresql://u:hunter2@h:port/x"] {
+        let output = finish(without_settings().arg("check").env("CMDB_DATABASE_URL", url), "");
+        assert_eq!(output.status, 2);
+        assert!(
+            output.stderr.contains("CMDB_DATABASE_URL is no Postgres URL"),
+            "{}",
+            output.stderr
+        );
+        assert!(!output.stderr.contains("hunter2"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn the_database_url_may_come_from_a_file_but_not_from_two_places() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "no url\n").unwrap();
+    let mut command = without_settings();
+    command.arg("check").env("CMDB_DATABASE_URL_FILE", file.path());
+    let output = finish(&mut command, "");
+    assert!(
+        output.stderr.contains("CMDB_DATABASE_URL_FILE is no Postgres URL"),
+        "{}",
+        output.stderr
+    );
+    let output = finish(command.env("CMDB_DATABASE_URL", "postgresql://x"), "");
+    assert!(output.stderr.contains("both set"), "{}", output.stderr);
+    assert_eq!(output.status, 2);
+}
+
+#[test]
+fn help_lists_every_command_and_shows_no_values() {
+    let output = finish(
+        without_settings()
+            .arg("--help")
+            .env("CMDB_DATABASE_URL", "hunter2")
+            .env("CMDB_LOG_FORMAT", "json"),
+        "",
+    );
+    assert_eq!(output.status, 0);
+    for word in
+        ["serve", "migrate", "import", "app", "check", "healthcheck", "CMDB_DATABASE_URL_FILE"]
+    {
+        assert!(output.stdout.contains(word), "{word}");
+    }
+    assert!(!output.stdout.contains("hunter2") && !output.stdout.contains("CMDB_LOG_FORMAT=json"));
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_server_with_no_migrate_refuses_to_start_until_they_are_applied(pool: PgPool) {
+    let program = Program::on(&pool);
+    let output = program.run(&["serve", "--no-migrate", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status, 2);
+    assert!(output.stderr.contains("migrations are pending"), "{}", output.stderr);
+    let output = program.run(&["migrate"]);
+    assert_eq!((output.status, output.stdout.as_str()), (0, ""), "{}", output.stderr);
+    assert_eq!(program.run(&["migrate"]).status, 0);
+    drop(program.serve(&["--no-migrate"]));
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_server_applies_the_migrations_and_tells_that_it_is_ready(pool: PgPool) {
+    let program = Program::on(&pool);
+    let server = program.serve(&[]);
+    let ask = |address: &str| program.run(&["healthcheck", "--listen", address]);
+    assert_eq!(ask(&server.address).status, 0);
+    let everywhere = server.address.replace("127.0.0.1", "0.0.0.0");
+    assert_eq!(ask(&everywhere).status, 0);
+    // Two servers do not listen at one address.
+    let output = program.run(&["serve", "--listen", &server.address]);
+    assert_eq!(output.status, 2);
+    assert!(output.stderr.contains("cannot listen on"), "{}", output.stderr);
+    let address = server.address.clone();
+    drop(server);
+    let output = ask(&address);
+    assert_eq!(output.status, 1);
+    assert!(output.stderr.contains("does not answer"), "{}", output.stderr);
+}
+
+fn call(secret: &str) -> Value {
+    let mut body = batch("bk_switch_default_host", &[(1, 1), (1, 1), (999, 1)]);
+    body["bk_app_code"] = json!("demo");
+    body["bk_app_secret"] = json!(secret);
+    body["bk_username"] = json!("admin");
+    body
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_request_is_one_line_in_the_log_and_no_secret_is_in_it(pool: PgPool) {
+    let program = Program::on(&pool);
+    let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
+    let secret = secret.trim_end();
+    let server = program.serve(&["--log-format", "json"]);
+    let client = reqwest::Client::new();
+    let mut ids = Vec::new();
+    for body in [call(secret), call("wrong-secret"), json!({"bk_token": "a-token"})] {
+        let reply = client.post(server.url(PATH)).body(body.to_string()).send().await.unwrap();
+        ids.push(reply.headers()["x-request-id"].to_str().unwrap().to_owned());
+    }
+    server.signal("TERM");
+    let (status, log) = server.wait();
+    assert_eq!(status, Some(0));
+    for hidden in [secret, "wrong-secret", "a-token"] {
+        assert!(!log.contains(hidden), "{log}");
+    }
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let line = |id: &String| {
+        let of = |line: &&Value| line["span"]["id"] == **id;
+        let found: Vec<_> = lines.iter().filter(of).collect();
+        assert_eq!(found.len(), 1, "{log}");
+        found[0].clone()
+    };
+    let created = line(&ids[0]);
+    assert_eq!(created["message"], "answered");
+    assert_eq!(created["span"]["app"], "demo");
+    assert_eq!(created["span"]["user"], "admin");
+    assert_eq!(
+        (&created["created"], &created["refused"], &created["code"]),
+        (&json!(1), &json!(2), &json!(0))
+    );
+    assert!(created["duration_ms"].is_f64());
+    let refused = line(&ids[1]);
+    assert_eq!((&refused["code"], &refused["message"]), (&json!(1_306_000), &json!("refused")));
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_stopped_server_answers_what_is_under_way(pool: PgPool) {
+    let program = Program::on(&pool);
+    let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
+    let server = program.serve(&[]);
+    // A deletion holds the batch up until after the signal.
+    let mut deleter = pool.begin().await.unwrap();
+    sqlx::query("delete from instance where instance_id = 300")
+        .execute(&mut *deleter)
+        .await
+        .unwrap();
+    let url = server.url(PATH);
+    let sending = tokio::spawn(async move {
+        let body = call(secret.trim_end()).to_string();
+        reqwest::Client::new().post(url).body(body).send().await.unwrap().text().await.unwrap()
+    });
+    let waits = "select exists (select from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&pool).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    server.signal("TERM");
+    while reqwest::get(server.url("/readyz")).await.is_ok_and(|reply| reply.status() == 200) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    deleter.commit().await.unwrap();
+    let answer: Value = serde_json::from_str(&sending.await.unwrap()).unwrap();
+    assert!(answer["data"]["success_created"]["0"].is_i64(), "{answer}");
+    assert_eq!(server.wait().0, Some(0));
+}
+
+#[sqlx::test]
+async fn an_idle_server_stops_at_once_on_either_signal(pool: PgPool) {
+    for signal in ["TERM", "INT"] {
+        let server = Program::on(&pool).serve(&[]);
+        // A connection that is kept open and idle is no reason to wait.
+        let client = reqwest::Client::new();
+        client.get(server.url("/healthz")).send().await.unwrap();
+        let stopped = Instant::now();
+        server.signal(signal);
+        assert_eq!(server.wait().0, Some(0));
+        assert!(stopped.elapsed() < Duration::from_secs(10), "far below the drain's deadline");
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_sender_of_a_body_that_is_too_large_gets_to_read_why(pool: PgPool) {
+    let server = Program::on(&pool).serve(&[]);
+    for megabytes in [2, 7] {
+        let body = vec![b'x'; megabytes << 20];
+        let reply = reqwest::Client::new().post(server.url(PATH)).body(body).send().await.unwrap();
+        assert_eq!(reply.status(), 413);
+        let answer: Value = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
+        assert_eq!(answer["code"], 1_306_406);
+    }
+}
+
+#[sqlx::test]
+async fn an_application_is_added_once_and_its_secret_is_all_that_is_printed(pool: PgPool) {
+    let program = Program::on(&pool);
+    let added = program.run(&["app", "add", "demo"]);
+    assert_eq!((added.status, added.stderr.as_str()), (0, ""));
+    let secret = added.stdout.strip_suffix('\n').unwrap();
+    assert!(secret.len() == 64 && secret.bytes().all(|byte| byte.is_ascii_hexdigit()), "{secret}");
+
+    let again = program.run(&["app", "add", "demo"]);
+    assert_eq!((again.status, again.stdout.as_str()), (2, ""));
+    assert!(again.stderr.contains("there is an application \"demo\" already"), "{}", again.stderr);
+    let brought =
+        program.run_with(&["app", "add", "old", "--trust-username", "--secret-stdin"], "s3cret\n");
+    assert_eq!(
+        (brought.status, brought.stdout.as_str()),
+        (0, ""),
+        "a secret that is known is not repeated"
+    );
+    for (code, secret) in [("", "x"), ("a\nb", "x"), ("c", ""), ("c", "a\nb\n")] {
+        let output = program.run_with(&["app", "add", code, "--secret-stdin"], secret);
+        assert_eq!(output.status, 2, "{code:?} {secret:?}");
+    }
+
+    let rotated = program.run(&["app", "rotate", "demo"]);
+    assert!(rotated.status == 0 && rotated.stdout.len() == 65 && rotated.stdout != added.stdout);
+    assert_eq!(program.run(&["app", "disable", "old"]).status, 0);
+    let listed = program.run(&["app", "list"]).stdout;
+    let listed: Vec<Vec<_>> =
+        listed.lines().map(|line| line.split('\t').take(4).collect()).collect();
+    assert_eq!(
+        listed,
+        [vec!["demo", "enabled", "-", "2"], vec!["old", "disabled", "trusts-username", "1"]]
+    );
+    assert_eq!(program.run(&["app", "enable", "old"]).status, 0);
+    assert_eq!(program.run(&["app", "retire", "demo"]).status, 0);
+    let nothing = program.run(&["app", "retire", "demo"]);
+    assert_eq!((nothing.status, nothing.stderr.as_str()), (1, "demo has no older secret\n"));
+    for command in ["rotate", "retire", "disable", "enable"] {
+        let output = program.run(&["app", command, "nobody"]);
+        assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{command}");
+        assert!(output.stderr.contains("there is no application \"nobody\""), "{}", output.stderr);
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn check_exits_with_1_for_what_is_broken_and_if_strict_for_what_was_written_past(
+    pool: PgPool,
+) {
+    let program = Program::on(&pool);
+    let sound = program.run(&["check"]);
+    assert_eq!(sound.status, 0);
+    assert!(sound.stdout.lines().all(|line| line.starts_with("ok ")), "{}", sound.stdout);
+
+    let by_hand = "insert into instance_association (model_association_id, source_id, target_id)
+                   select id, 7, 7 from model_association where key = 'bk_switch_default_host'";
+    sqlx::query(by_hand).execute(&pool).await.unwrap();
+    let noted = program.run(&["check"]);
+    assert_eq!(noted.status, 0);
+    let note = "noted   every link was written by the server: 1 times not\n        link 1 is in no audit record\n";
+    assert!(noted.stdout.ends_with(note), "{}", noted.stdout);
+    assert_eq!(program.run(&["check", "--strict"]).status, 1);
+
+    let mut conn = pool.acquire().await.unwrap();
+    for sql in
+        ["set session_replication_role = replica", "delete from instance where name = 'host-7'"]
+    {
+        sqlx::query(sql).execute(&mut *conn).await.unwrap();
+    }
+    let broken = program.run(&["check"]);
+    assert_eq!(broken.status, 1);
+    let line = "broken  every link's target instance exists: 1 times not\n        link 1 is to instance 7 of host\n";
+    assert!(broken.stdout.contains(line), "{}", broken.stdout);
+}
+
+#[test]
+fn a_database_that_is_away_fails_every_command_with_2() {
+    for args in
+        [&["check"][..], &["app", "list"], &["migrate"], &["serve", "--listen", "127.0.0.1:0"]]
+    {
+        let mut command = without_settings();
+        command
+            .args(args)
+            .env("CMDB_DATABASE_URL", "postgresql://x@127.0.0.1:1/x")
+            .stdout(Stdio::null());
+        let output = finish(&mut command, "");
+        assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{args:?}");
+        assert!(output.stderr.starts_with("cmdb-associations: "), "{}", output.stderr);
+    }
+}

@@ -1,0 +1,165 @@
+//! Who may call.
+
+use axum::http::Request;
+use cmdb_associations::service;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::app::{PATH, Reply, TestApp, batch};
+
+const NO_APP: &str = "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty";
+const NO_CODE: &str = "APP Code [bk_app_code] cannot be empty";
+const NO_SECRET: &str = "APP Secret [bk_app_secret] cannot be empty";
+const NO_USER: &str = "User authentication failed, please provide a valid user identity, such as bk_token, bk_username";
+const BAD_TOKEN: &str = "User authentication failed, please check if the bk_token is valid";
+const TOKEN_SCHEME: &str = "bk_access_token is not supported, please use bk_token or bk_username";
+const SIGNATURE_SCHEME: &str = "bk_signature is not supported, please use bk_app_secret";
+
+fn unknown_app(code: &str) -> String {
+    format!(
+        "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been registered"
+    )
+}
+
+fn wrong_secret(code: &str) -> String {
+    format!(
+        "APP Secret verification failed, please confirm if the APP Secret and APP Code [bk_app_code={code}] match"
+    )
+}
+
+/// Sends credentials in the body, and the same in the header.
+async fn both_ways(app: &TestApp, credentials: &Value) -> [Reply; 2] {
+    let mut body = batch("bk_switch_connect_host", &[(1, 999)]);
+    let in_header = Request::post(PATH)
+        .header("x-bkapi-authorization", credentials.to_string())
+        .body(body.to_string().into());
+    body.as_object_mut().unwrap().extend(credentials.as_object().unwrap().clone());
+    [app.send(in_header.unwrap()).await, app.post_raw(body.to_string()).await]
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn the_application_is_judged_before_the_user(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut conn = app.pool.acquire().await.unwrap();
+    service::app::add(&mut conn, "retired", true, Some("xxx".to_owned())).await.unwrap();
+    service::app::set_enabled(&mut conn, "retired", false).await.unwrap();
+    drop(conn);
+    let fine = json!({"bk_app_code": "esb_test", "bk_app_secret": "xxx"});
+    let with = |more: Value| {
+        let mut all = fine.clone();
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    let cases = [
+        (json!({}), NO_APP.to_owned()),
+        (json!({"bk_username": "admin"}), NO_APP.to_owned()),
+        (json!({"bk_app_code": "", "bk_app_secret": null}), NO_APP.to_owned()),
+        (json!({"bk_app_secret": "xxx"}), NO_CODE.to_owned()),
+        (json!({"bk_app_code": "esb_test"}), NO_SECRET.to_owned()),
+        // What is no string is absent.
+        (json!({"bk_app_code": "esb_test", "bk_app_secret": 7}), NO_SECRET.to_owned()),
+        (json!({"bk_app_code": ["esb_test"], "bk_app_secret": "xxx"}), NO_CODE.to_owned()),
+        (json!({"bk_app_code": "nobody", "bk_app_secret": "xxx"}), unknown_app("nobody")),
+        (json!({"bk_app_code": "retired", "bk_app_secret": "xxx"}), unknown_app("retired")),
+        (json!({"bk_app_code": "esb_test\0", "bk_app_secret": "xxx"}), unknown_app("esb_test\0")),
+        (with(json!({"bk_app_secret": "XXX"})), wrong_secret("esb_test")),
+        (with(json!({"bk_app_secret": "xxx "})), wrong_secret("esb_test")),
+        (with(json!({"bk_app_secret": "wrong", "bk_username": "admin"})), wrong_secret("esb_test")),
+        (fine.clone(), NO_USER.to_owned()),
+        (with(json!({"bk_username": ""})), NO_USER.to_owned()),
+        (with(json!({"bk_username": 7})), NO_USER.to_owned()),
+        (with(json!({"bk_username": "a\0"})), NO_USER.to_owned()),
+        (with(json!({"bk_app_code": "stranger", "bk_username": "admin"})), NO_USER.to_owned()),
+        // A token never falls through to the name.
+        (with(json!({"bk_token": "t", "bk_username": "admin"})), BAD_TOKEN.to_owned()),
+        (with(json!({"bk_access_token": "t", "bk_username": "admin"})), TOKEN_SCHEME.to_owned()),
+        (with(json!({"access_token": "t", "bk_token": "t"})), TOKEN_SCHEME.to_owned()),
+        // The newer name counts where both are given.
+        (with(json!({"app_secret": "wrong", "username": "admin"})), String::new()),
+        (json!({"app_code": "esb_test", "app_secret": "xxx", "username": "admin"}), String::new()),
+        (with(json!({"bk_username": "admin"})), String::new()),
+    ];
+    for (credentials, message) in cases {
+        for reply in both_ways(&app, &credentials).await {
+            if message.is_empty() {
+                assert_eq!(reply.json["code"], 0, "{credentials} {}", reply.text);
+            } else {
+                reply.assert_refused(200, 1_306_000, &message);
+            }
+        }
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_header_with_credentials_is_their_only_source(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
+    body["bk_app_code"] = json!("esb_test");
+    body["bk_app_secret"] = json!("xxx");
+    body["bk_username"] = json!("admin");
+    let send = |header: &str| {
+        let request = Request::post(PATH).header("x-bkapi-authorization", header.as_bytes());
+        app.send(request.body(body.to_string().into()).unwrap())
+    };
+    send("{}").await.assert_refused(200, 1_306_000, NO_APP);
+    let not_json =
+        "Parameters error, request header X-Bkapi-Authorization is not a valid JSON format string";
+    for header in ["", "x", "[]", "null", "7", "{\"a\":1", "{} {}"] {
+        send(header).await.assert_refused(200, 1_306_406, not_json);
+    }
+    let fine = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"用户"}"#;
+    assert_eq!(send(fine).await.ids().len(), 1);
+    let signed: String =
+        sqlx::query_scalar("select user_name from audit_log").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(signed, "用户");
+}
+
+#[sqlx::test]
+async fn the_signature_scheme_is_refused_in_clear_words(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    for query in ["bk_signature=x", "bk_nonce=1&signature=x"] {
+        let request =
+            Request::post(format!("{PATH}?{query}")).body("{\"bk_app_code\":\"esb_test\"}".into());
+        app.send(request.unwrap()).await.assert_refused(200, 1_306_000, SIGNATURE_SCHEME);
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn credentials_are_judged_before_the_fields(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    app.post_raw(r#"{"bk_obj_id":7,"details":7}"#).await.assert_refused(200, 1_306_000, NO_APP);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn two_secrets_are_valid_while_one_replaces_the_other(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut conn = app.pool.acquire().await.unwrap();
+    let accepts = async |secret: &str| {
+        let credentials =
+            json!({"bk_app_code": "esb_test", "bk_app_secret": secret, "bk_username": "admin"});
+        let [reply, _] = both_ways(&app, &credentials).await;
+        reply.json["code"] == 0
+    };
+    let second = service::app::rotate(&mut conn, "esb_test").await.unwrap();
+    assert!(accepts("xxx").await && accepts(&second).await);
+    let third = service::app::rotate(&mut conn, "esb_test").await.unwrap();
+    assert!(!accepts("xxx").await && accepts(&second).await && accepts(&third).await);
+    assert!(service::app::retire(&mut conn, "esb_test").await.unwrap());
+    assert!(!accepts(&second).await && accepts(&third).await);
+    assert!(!service::app::retire(&mut conn, "esb_test").await.unwrap());
+    assert!(accepts(&third).await);
+}
+
+#[sqlx::test]
+async fn no_secret_is_stored_as_it_is(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut conn = app.pool.acquire().await.unwrap();
+    let secret = service::app::rotate(&mut conn, "esb_test").await.unwrap();
+    assert_eq!(secret.len(), 64);
+    let stored: Vec<(Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("select salt, hash from app_secret").fetch_all(&mut *conn).await.unwrap();
+    assert_eq!(stored.len(), 3);
+    let salts: std::collections::HashSet<_> = stored.iter().map(|(salt, _)| salt).collect();
+    assert_eq!(salts.len(), 3, "every secret has a salt of its own");
+    assert!(stored.iter().all(|(_, hash)| hash != secret.as_bytes() && hash != b"xxx"));
+}

@@ -1,0 +1,156 @@
+//! How everything is answered.
+
+use std::time::{Duration, Instant};
+
+use axum::http::{Method, Request, StatusCode};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::app::{PATH, TestApp, batch};
+
+#[sqlx::test]
+async fn an_unknown_path_is_answered_in_the_envelope(pool: PgPool) {
+    let app = TestApp::on(pool);
+    for path in [
+        "/",
+        "/api/c/compapi/v2/cc/add_instance_association/",
+        "/api/v3/createmany/instassociation",
+        "/healthz/",
+    ] {
+        for method in [Method::GET, Method::POST] {
+            let request = Request::builder().method(method).uri(path).body("{".into()).unwrap();
+            app.send(request).await.assert_refused(404, 1_306_404, "The content does not exist");
+        }
+    }
+}
+
+#[sqlx::test]
+async fn another_method_than_post_is_answered_in_the_envelope(pool: PgPool) {
+    let app = TestApp::on(pool);
+    for method in
+        [Method::GET, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::HEAD]
+    {
+        let request = Request::builder().method(method.clone()).uri(PATH).body("".into()).unwrap();
+        let reply = app.send(request).await;
+        assert_eq!(reply.headers["allow"], "POST");
+        if method == Method::HEAD {
+            assert_eq!(reply.status, 405);
+        } else {
+            reply.assert_refused(
+                405,
+                1_306_209,
+                "The interface does not support the request method",
+            );
+        }
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn the_trailing_slash_is_optional(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
+    body["bk_app_code"] = "esb_test".into();
+    body["bk_app_secret"] = "xxx".into();
+    body["bk_username"] = "admin".into();
+    let request = Request::post(PATH.trim_end_matches('/')).body(body.to_string().into()).unwrap();
+    assert_eq!(app.send(request).await.ids().len(), 1);
+}
+
+#[sqlx::test]
+async fn a_body_over_the_limit_is_answered_in_the_envelope(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let message = "Parameters error, the request body is larger than 1048576 bytes";
+    let body = |length: usize| format!("{{\"x\":\"{}\"}}", "x".repeat(length - 8));
+    app.post_raw(body((1 << 20) + 1)).await.assert_refused(413, 1_306_406, message);
+    app.post_raw(body(9 << 20)).await.assert_refused(413, 1_306_406, message);
+    assert_eq!(app.post_raw(body(1 << 20)).await.status, StatusCode::OK);
+}
+
+#[sqlx::test]
+async fn every_request_has_an_id_of_its_own(pool: PgPool) {
+    let app = TestApp::on(pool);
+    let send = || app.post_raw("x");
+    assert_ne!(send().await.request_id(), send().await.request_id());
+    // The gateway door does not take over what callers call their requests.
+    let request = Request::post(PATH).header("x-request-id", "0".repeat(32)).body("x".into());
+    assert_ne!(app.send(request.unwrap()).await.request_id(), "0".repeat(32));
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn the_language_is_taken_from_headers_and_cookie(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let chinese = "数据 details 不能为空";
+    let english = "details must not be empty";
+    let body = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"admin",
+        "bk_obj_id":"a","bk_asst_obj_id":"b","bk_obj_asst_id":"c"}"#;
+    for (header, value, message) in [
+        ("blueking-language", "zh-cn", chinese),
+        ("blueking-language", "en", english),
+        ("accept-language", "zh-Hans,en;q=0.5", chinese),
+        ("accept-language", "de", english),
+        ("cookie", "a=b; blueking_language=zh-cn", chinese),
+        ("cookie", "blueking_language=en", english),
+        ("http_blueking_language", "zh-cn", english), // the inner door's, not ours
+    ] {
+        let request = Request::post(PATH).header(header, value).body(body.into()).unwrap();
+        app.send(request).await.assert_refused(200, 1_199_038, message);
+    }
+    // Credential refusals are English only.
+    let request =
+        Request::post(PATH).header("blueking-language", "zh-cn").body("{}".into()).unwrap();
+    let message = "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty";
+    app.send(request).await.assert_refused(200, 1_306_000, message);
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_told_within_two_seconds() {
+    let nowhere = PgConnectOptions::new().host("127.0.0.1").port(1).username("x").database("x");
+    let pool = cmdb_associations::config::serving_pool(nowhere, 2);
+    let app = TestApp::on(pool);
+    let started = Instant::now();
+    let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
+    reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
+    assert_eq!(reply.headers["retry-after"], "1");
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert_eq!(app.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(app.get("/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
+}
+
+#[sqlx::test]
+async fn a_server_without_a_free_connection_says_so(_: PgPoolOptions, options: PgConnectOptions) {
+    let pool = cmdb_associations::config::serving_pool(options, 1);
+    let app = TestApp::new(pool.clone()).await;
+    let held = pool.acquire().await.unwrap();
+    let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
+    reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
+    drop(held);
+    // And it recovers by itself.
+    let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    pool.close().await;
+}
+
+#[sqlx::test]
+async fn a_bug_of_ours_is_answered_without_internals(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    sqlx::query("alter table app rename column trusts_username to renamed")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.assert_refused(
+        500,
+        1_306_000,
+        "Internal error, please try again later or contact the administrator",
+    );
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_server_is_ready_when_its_migrations_are_applied(pool: PgPool) {
+    let app = TestApp::on(pool);
+    assert_eq!(
+        app.get("/readyz").await,
+        (StatusCode::SERVICE_UNAVAILABLE, "migrations are pending\n".into())
+    );
+    cmdb_associations::service::schema::migrate(&app.pool).await.unwrap();
+    assert_eq!(app.get("/readyz").await, (StatusCode::OK, "ready\n".into()));
+}

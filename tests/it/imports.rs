@@ -1,0 +1,421 @@
+//! Feeding an export.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tempfile::TempDir;
+
+use crate::app::TestApp;
+use crate::binary::{Output, Program};
+
+fn lines(documents: &[Value]) -> String {
+    documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect()
+}
+
+/// A folder with these collections, each a list of documents.
+fn export(collections: &[(&str, Vec<Value>)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, documents) in collections {
+        fs::write(folder.path().join(format!("{name}.json")), lines(documents)).unwrap();
+    }
+    folder
+}
+
+fn import(pool: &PgPool, folder: &Path) -> Output {
+    Program::on(pool).run(&["import", folder.to_str().unwrap()])
+}
+
+/// Imports, and what was left out: file, line and reason.
+fn left_out(pool: &PgPool, folder: &TempDir) -> Vec<(String, u64, String)> {
+    let report = folder.path().join("report");
+    let args = ["import", folder.path().to_str().unwrap(), "--report", report.to_str().unwrap()];
+    let output = Program::on(pool).run(&args);
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    let lines = fs::read_to_string(&report).unwrap();
+    let omission = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line.as_object().unwrap().len(), 3);
+        let text = |key: &str| line[key].as_str().unwrap().to_owned();
+        assert!(output.stderr.contains(&format!(
+            "left out: {}:{}: {}\n",
+            text("file"),
+            line["line"],
+            text("reason")
+        )));
+        (text("file").replace(".json", ""), line["line"].as_u64().unwrap(), text("reason"))
+    };
+    lines.lines().map(omission).collect()
+}
+
+fn model(number: i64, key: &str) -> Value {
+    json!({"id": number, "bk_obj_id": key, "bk_obj_name": key, "bk_supplier_account": "0"})
+}
+
+fn association(number: i64, source: &str, target: &str, mapping: &str) -> Value {
+    json!({
+        "id": number, "bk_obj_asst_id": format!("{source}_connect_{target}"), "bk_obj_id": source,
+        "bk_asst_obj_id": target, "bk_asst_id": "connect", "mapping": mapping,
+    })
+}
+
+fn instance(id: i64) -> Value {
+    json!({"bk_inst_id": id, "bk_inst_name": format!("name {id}")})
+}
+
+fn link(id: i64, [source_model, target_model]: [&str; 2], source: i64, target: i64) -> Value {
+    json!({
+        "id": id, "bk_obj_asst_id": format!("{source_model}_connect_{target_model}"),
+        "bk_obj_id": source_model, "bk_asst_obj_id": target_model, "bk_inst_id": source,
+        "bk_asst_inst_id": target,
+    })
+}
+
+async fn stored_links(pool: &PgPool) -> Vec<(i64, String, i64, i64)> {
+    let sql = "select link.id, key, source_id, target_id from instance_association link
+               join model_association association on association.id = model_association_id order by link.id";
+    sqlx::query_as(sql).fetch_all(pool).await.unwrap()
+}
+
+/// Models `a` and `b` with instances 1 to 5 each, and associations of all mappings.
+fn small(links: Vec<Value>) -> TempDir {
+    export(&[
+        ("cc_ObjDes", vec![model(50, "a"), model(51, "b")]),
+        (
+            "cc_ObjAsst",
+            vec![
+                association(1, "a", "b", "1:n"),
+                association(2, "b", "a", "1:1"),
+                association(3, "a", "a", "n:n"),
+            ],
+        ),
+        ("cc_ObjectBase_0_pub_a", (1..=5).map(instance).collect()),
+        ("cc_ObjectBase_0_pub_b", (1..=5).map(instance).collect()),
+        ("cc_InstAsst_0_pub_a", links),
+    ])
+}
+
+#[sqlx::test]
+async fn an_export_is_stored_with_its_ids_and_the_next_id_is_a_new_one(pool: PgPool) {
+    let folder = small(vec![
+        link(7, ["a", "b"], 1, 1),
+        link(3, ["b", "a"], 1, 1),
+        link(9, ["a", "a"], 1, 1),
+    ]);
+    fs::write(
+        folder.path().join("cc_idgenerator.json"),
+        "{\"_id\":\"cc_ObjectBase\",\"SequenceID\":900}\n{\"_id\":\"cc_InstAsst\",\"SequenceID\":{\"$numberLong\":\"41\"}}\n",
+    )
+    .unwrap();
+    assert_eq!(left_out(&pool, &folder), []);
+    let link = |id, key: &str| (id, key.to_owned(), 1, 1);
+    let links = [link(3, "b_connect_a"), link(7, "a_connect_b"), link(9, "a_connect_a")];
+    assert_eq!(stored_links(&pool).await, links);
+    let app = TestApp::new(pool).await;
+    let body = json!({
+        "bk_obj_id": "a", "bk_asst_obj_id": "b", "bk_obj_asst_id": "a_connect_b",
+        "details": [{"bk_inst_id": 1, "bk_asst_inst_id": 2}],
+    });
+    assert_eq!(app.post(body).await.ids(), [42]);
+    let number = "select export_number from model where key = 'b'";
+    assert_eq!(app.count(number).await, 51);
+}
+
+#[sqlx::test]
+async fn importing_again_updates_and_adds_and_never_doubles(pool: PgPool) {
+    let folder = small(vec![link(7, ["a", "b"], 1, 1)]);
+    let total = |output: &Output| {
+        let line = output.stdout.lines().last().unwrap().to_owned();
+        line.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect::<Vec<u64>>()
+    };
+    // read, added, updated, same, left out
+    assert_eq!(total(&import(&pool, folder.path())), [16, 16, 0, 0, 0]);
+    assert_eq!(total(&import(&pool, folder.path())), [16, 0, 0, 16, 0]);
+    let before = stored_links(&pool).await;
+
+    let changed = json!({"bk_inst_id": 2, "bk_inst_name": "another"});
+    let rows = [instance(1), changed, instance(6)].map(|row| format!("{row}\n")).concat();
+    fs::write(folder.path().join("cc_ObjectBase_0_pub_a.json"), rows).unwrap();
+    let renamed = json!({"id": 50, "bk_obj_id": "a", "bk_obj_name": "renamed"});
+    fs::write(folder.path().join("cc_ObjDes.json"), renamed.to_string()).unwrap();
+    assert_eq!(total(&import(&pool, folder.path())), [13, 1, 2, 10, 0]);
+    assert_eq!(stored_links(&pool).await, before);
+    let names: Vec<String> = sqlx::query_scalar(
+        "select instance.name from instance join model on model.id = model_id where key = 'a' order by instance_id",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(names, ["name 1", "another", "name 3", "name 4", "name 5", "name 6"]);
+}
+
+#[sqlx::test]
+async fn every_form_of_an_export_says_the_same(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| fs::write(folder.path().join(name), content).unwrap();
+    write(
+        "cc_HostBase.json",
+        "\u{feff}[{\"bk_host_id\":{\"$numberLong\":\"1\"},\"bk_host_name\":\"h\\u0000\\t\\\\\"},\n {\"bk_host_id\":2.0}]",
+    );
+    write(
+        "cc_PlatBase.json",
+        "{\n  \"bk_cloud_id\": 0,\n  \"bk_cloud_name\": \"default area\"\n}\n",
+    );
+    write("cc_ProjectBase.json", "{\"id\":3,\"bk_project_id\":\"x\"}");
+    write(
+        "cc_ObjectBase_0_pub_bk_switch.json",
+        "{\"bk_inst_id\":{\"$numberInt\":\"5\"}}{\"bk_inst_id\":6,\"bk_obj_id\":\"bk_router\"}\r\n\r\n",
+    );
+    // The kind of old rows is empty, and mirrored rows are one link.
+    let row = "{\"id\":{\"$numberLong\":\"8\"},\"bk_inst_id\":5.0,\"bk_obj_id\":\"bk_switch\",\"bk_asst_inst_id\":1,\"bk_asst_obj_id\":\"host\",\"bk_obj_asst_id\":\"bk_switch_connect_host\",\"bk_asst_id\":\"\"}";
+    write("cc_InstAsst_0_pub_bk_switch.json", row);
+    write("cc_InstAsst_0_pub_host.json", &format!("[{row}]"));
+    write("cc_Something.json", "{}");
+    write("README.txt", "");
+    fs::create_dir(folder.path().join("cc_SetBase.json")).unwrap();
+    let output = import(&pool, folder.path());
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    let ignored: Vec<_> =
+        output.stderr.lines().filter_map(|line| line.strip_prefix("ignored: ")).collect();
+    let ignored: Vec<_> = ignored.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(ignored, ["README.txt", "cc_SetBase.json", "cc_Something.json"]);
+    let stored: Vec<(String, i64, Option<String>)> = sqlx::query_as(
+        "select key, instance_id, instance.name from instance join model on model.id = model_id order by 1, 2",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    let row = |key: &str, id, name: Option<&str>| (key.to_owned(), id, name.map(str::to_owned));
+    assert_eq!(
+        stored,
+        [
+            row("bk_project", 3, None),
+            row("bk_router", 6, None),
+            row("bk_switch", 5, None),
+            row("host", 1, Some("h\t\\")),
+            row("host", 2, None),
+            row("plat", 0, Some("default area")),
+        ]
+    );
+    assert_eq!(stored_links(&pool).await, [(8, "bk_switch_connect_host".to_owned(), 5, 1)]);
+}
+
+#[sqlx::test]
+async fn a_row_that_cannot_stand_is_left_out_and_reported(pool: PgPool) {
+    let folder = small(vec![
+        link(1, ["a", "b"], 9, 1),
+        link(2, ["a", "b"], 1, 9),
+        link(3, ["a", "c"], 1, 1),
+        json!({"id": 4, "bk_obj_asst_id": "a_connect_b", "bk_obj_id": "b", "bk_asst_obj_id": "a", "bk_inst_id": 1, "bk_asst_inst_id": 1}),
+        link(5, ["a", "b"], 1, 1),
+        link(5, ["a", "b"], 1, 2),
+        link(-1, ["a", "b"], 1, 2),
+    ]);
+    let add = |name: &str, rows: &[Value]| {
+        let path = folder.path().join(name);
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        fs::write(path, before + &lines(rows)).unwrap();
+    };
+    add("cc_ObjDes.json", &[model(60, "a"), model(61, &"x".repeat(129))]);
+    add("cc_ObjAsst.json", &[association(9, "a", "c", "1:n"), association(10, "b", "b", "n:1")]);
+    add("cc_ObjectBase_0_pub_c.json", &[instance(1)]);
+    add("cc_ObjectBase_0_pub_a.json", &[instance(-7)]);
+    let row = |file: &str, line, reason: &str| (format!("cc_{file}"), line, reason.to_owned());
+    let long = format!(
+        "bk_obj_id {:?} is empty, longer than 128 characters or contains NUL",
+        "x".repeat(40)
+    );
+    assert_eq!(
+        left_out(&pool, &folder),
+        [
+            row("ObjDes", 3, "model a has a row with a lower id"),
+            row("ObjDes", 4, &long),
+            row("ObjAsst", 4, "model c does not exist"),
+            row("ObjAsst", 5, "its mapping is \"n:1\", not 1:1, 1:n or n:n"),
+            row("ObjectBase_0_pub_a", 6, "its id -7 is negative"),
+            row("ObjectBase_0_pub_c", 1, "model c does not exist"),
+            row("InstAsst_0_pub_a", 1, "source instance a 9 does not exist"),
+            row("InstAsst_0_pub_a", 2, "target instance b 9 does not exist"),
+            row("InstAsst_0_pub_a", 3, "model association a_connect_c does not exist"),
+            row(
+                "InstAsst_0_pub_a",
+                4,
+                "model association a_connect_b is from a to b, not from b to a"
+            ),
+            row("InstAsst_0_pub_a", 6, "id 5 is the id of another link in this file"),
+            row("InstAsst_0_pub_a", 7, "id -1 is not between 0 and 4611686018427387904"),
+        ]
+    );
+    assert_eq!(stored_links(&pool).await, [(5, "a_connect_b".to_owned(), 1, 1)]);
+}
+
+#[sqlx::test]
+async fn the_stored_row_wins_over_the_file_and_the_lower_id_over_the_higher(pool: PgPool) {
+    let one_to_many = ["a", "b"];
+    let one_to_one = ["b", "a"];
+    let folder = small(vec![
+        link(20, one_to_many, 1, 1),
+        link(21, one_to_one, 1, 1),
+        link(22, ["a", "a"], 1, 1),
+    ]);
+    assert_eq!(left_out(&pool, &folder), []);
+    // Not in the order of ids.
+    let second = small(vec![
+        link(9, one_to_one, 2, 3),
+        link(8, one_to_one, 2, 2),
+        link(7, one_to_one, 3, 2),
+        link(6, one_to_one, 3, 4),
+        link(1, one_to_many, 2, 1),
+        link(2, one_to_many, 1, 1),
+        link(4, one_to_many, 3, 2),
+        link(3, one_to_many, 2, 2),
+        link(22, ["a", "a"], 1, 2),
+    ]);
+    let row = |line, reason: &str| ("cc_InstAsst_0_pub_a".to_owned(), line, reason.to_owned());
+    assert_eq!(
+        left_out(&pool, &second),
+        [
+            row(1, "b_connect_a is 1:1, and link 8 holds its place"),
+            row(3, "b_connect_a is 1:1, and link 6 holds its place"),
+            row(5, "a_connect_b is 1:n, and link 20 holds its place"),
+            row(6, "link 20 is the same pair"),
+            row(7, "a_connect_b is 1:n, and link 3 holds its place"),
+            row(9, "id 22 is the id of another stored link"),
+        ]
+    );
+    let ids: Vec<i64> = stored_links(&pool).await.into_iter().map(|(id, ..)| id).collect();
+    assert_eq!(ids, [3, 6, 8, 20, 21, 22]);
+    assert_eq!(Program::on(&pool).run(&["check", "--strict"]).status, 0);
+}
+
+#[sqlx::test]
+async fn a_model_association_changes_its_meaning_only_while_it_has_no_links(pool: PgPool) {
+    let folder = small(vec![]);
+    assert_eq!(left_out(&pool, &folder), []);
+    let change = |mapping: &str| {
+        let row = association(1, "a", "b", mapping).to_string();
+        fs::write(folder.path().join("cc_ObjAsst.json"), row).unwrap();
+    };
+    change("1:1");
+    assert_eq!(left_out(&pool, &folder), []);
+    let row = link(1, ["a", "b"], 1, 1).to_string();
+    fs::write(folder.path().join("cc_InstAsst_0_pub_a.json"), row).unwrap();
+    change("n:n");
+    assert_eq!(left_out(&pool, &folder), []);
+    change("1:1");
+    let reason = "the stored model association a_connect_b means something else and has links";
+    assert_eq!(left_out(&pool, &folder), [("cc_ObjAsst".to_owned(), 1, reason.to_owned())]);
+    let mapping: String =
+        sqlx::query_scalar("select mapping from model_association where key = 'a_connect_b'")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert_eq!(mapping, "n:n");
+}
+
+#[sqlx::test]
+async fn a_rows_own_account_wins_over_the_file_names(pool: PgPool) {
+    let folder = small(vec![]);
+    let mut own = instance(12);
+    own["bk_supplier_account"] = json!("own");
+    let rows = format!("{}\n{own}\n", instance(11));
+    fs::write(folder.path().join("cc_ObjectBase_tenant_pub_a.json"), rows).unwrap();
+    assert_eq!(left_out(&pool, &folder), []);
+    let accounts: Vec<(i64, String)> = sqlx::query_as(
+        "select instance_id, key from instance join supplier_account account on account.id = supplier_account_id
+         where instance_id > 10 order by 1",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(accounts, [(11, "tenant".to_owned()), (12, "own".to_owned())]);
+}
+
+#[sqlx::test]
+async fn anything_unreadable_stops_the_import_and_nothing_is_changed(pool: PgPool) {
+    let before = "select (select count(*) from model) + (select count(*) from model_association)
+        + (select count(*) from instance) + (select count(*) from instance_association)
+        + (select last_value from instance_association_id_seq)";
+    let count = async || sqlx::query_scalar::<_, i64>(before).fetch_one(&pool).await.unwrap();
+    let at_first = count().await;
+    for (name, content, complaint) in [
+        (
+            "cc_InstAsst_0_pub_b.json",
+            "{\"id\":77,\n",
+            "cc_InstAsst_0_pub_b.json:2: it ends in the middle of a document",
+        ),
+        ("cc_InstAsst_0_pub_b.json", "{}\n", "cc_InstAsst_0_pub_b.json:1: id is missing"),
+        (
+            "cc_HostBase.json",
+            "{\"bk_host_id\":1}\n{\"bk_host_id\":\"2\"}\n",
+            "cc_HostBase.json:2: bk_host_id is \"2\", not an integer",
+        ),
+        (
+            "cc_HostBase.json",
+            "{\"bk_host_id\":1.5}",
+            "cc_HostBase.json:1: bk_host_id is 1.5, not an integer",
+        ),
+        ("cc_HostBase.json", "{\"bk_host_id\":1}\n7", "cc_HostBase.json:2: invalid type"),
+        ("cc_HostBase.json", "[{\"bk_host_id\":1}]\n{}", "cc_HostBase.json:2: trailing characters"),
+        (
+            "cc_AsstDes.json",
+            "{\"bk_asst_id\":[]}",
+            "cc_AsstDes.json:1: bk_asst_id is [], not a text",
+        ),
+    ] {
+        let folder = small(vec![link(70, ["a", "b"], 1, 1)]);
+        fs::write(folder.path().join(name), content).unwrap();
+        let output = import(&pool, folder.path());
+        assert_eq!((output.status, output.stdout.as_str()), (2, ""));
+        let complaint = format!("cmdb-associations: nothing was imported: {complaint}");
+        assert!(output.stderr.contains(&complaint), "{}", output.stderr);
+        assert_eq!(count().await, at_first, "{content}");
+    }
+}
+
+#[sqlx::test]
+async fn a_folder_that_is_no_export_is_refused(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    let output = import(&pool, folder.path());
+    assert_eq!(output.status, 2);
+    assert!(output.stderr.contains("holds no collection of an export"), "{}", output.stderr);
+    let output = import(&pool, &folder.path().join("none"));
+    assert_eq!(output.status, 2);
+    assert!(output.stderr.contains("cannot read the folder"), "{}", output.stderr);
+}
+
+#[sqlx::test]
+async fn what_is_imported_only_into_an_empty_database_is_not_imported_into_another(pool: PgPool) {
+    let folder = small(vec![]);
+    let args = ["import", "--if-empty", folder.path().to_str().unwrap()];
+    assert_eq!(Program::on(&pool).run(&args).status, 0);
+    let output = Program::on(&pool).run(&args);
+    assert_eq!((output.status, output.stdout.as_str()), (1, ""));
+    assert!(output.stderr.contains("the database holds something already"), "{}", output.stderr);
+}
+
+#[sqlx::test]
+async fn every_imported_link_is_in_one_audit_record(pool: PgPool) {
+    let links =
+        (1..=5).map(|n| link(n * n, ["a", "a"], n, n)).chain([link(2_000_000, ["a", "b"], 1, 1)]);
+    let folder = small(links.collect());
+    assert_eq!(left_out(&pool, &folder), []);
+    let records: Vec<(String, String)> = sqlx::query_as(
+        "select key, association_ids::text from audit_log
+         join model_association association on association.id = model_association_id
+         where origin = 'import' order by 1",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    let record = |key: &str, ids: &str| (key.to_owned(), ids.to_owned());
+    assert_eq!(
+        records,
+        [
+            record("a_connect_a", "{[1,2),[4,5),[9,10),[16,17),[25,26)}"),
+            record("a_connect_b", "{[2000000,2000001)}"),
+        ]
+    );
+    assert_eq!(Program::on(&pool).run(&["check", "--strict"]).status, 0);
+}

@@ -1,0 +1,22 @@
+//! Everything with HTTP or SQL, each test on a database of its own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that panics has failed, also in the functions that tests share"
+)]
+
+mod app; // the production router on a test's database
+mod binary; // the compiled program as a child
+
+mod batches; // what becomes of the details
+mod checks; // what `check` finds
+mod commands; // the command line
+mod credentials; // who may call
+mod envelope; // how everything is answered
+mod guards; // what the database itself refuses
+mod imports; // feeding an export
+mod replay; // a whole inventory and its requests
+mod requests; // what is judged before the details
+mod tidy; // the repository's own rules

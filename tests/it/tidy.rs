@@ -1,0 +1,134 @@
+//! The repository's own rules.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Command, CommandFactory};
+use cmdb_associations::cli::Cli;
+
+/// The files below a folder with this ending.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty());
+    found
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+/// Each layer, and the layers it may name.
+const LAYERS: [(&str, &[&str]); 8] = [
+    ("domain", &["domain"]),
+    ("db", &["db", "domain"]),
+    ("service", &["service", "db", "domain"]),
+    ("http", &["http", "service", "domain"]),
+    ("config", &[]),
+    ("telemetry", &["config"]),
+    ("server", &["config"]),
+    ("cli", &["config", "domain", "http", "server", "service", "telemetry"]),
+];
+
+#[test]
+fn imports_go_in_one_direction() {
+    for path in files("src", ".rs") {
+        let place = path.strip_prefix("src").unwrap().with_extension("");
+        let layer = place.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+        if layer == "main" || layer == "lib" {
+            continue;
+        }
+        let (_, allowed) = LAYERS
+            .iter()
+            .find(|(name, _)| *name == layer)
+            .expect("a new layer: say what it may import");
+        let text = read(&path);
+        for (number, line) in text.lines().enumerate() {
+            let mut named = Vec::new();
+            for used in line.split("crate::").skip(1) {
+                match used.strip_prefix('{') {
+                    Some(list) => named.extend(
+                        list.split('}').next().unwrap_or_default().split(',').map(str::trim),
+                    ),
+                    None => named.push(used),
+                }
+            }
+            for used in named {
+                let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                assert!(
+                    allowed.contains(&used),
+                    "{}:{}: {layer} names {used}",
+                    path.display(),
+                    number + 1
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_and_stays_of_one_idea() {
+    for path in files("src", ".rs").into_iter().chain(files("tests", ".rs")) {
+        let text = read(&path);
+        assert!(text.starts_with("//! "), "{} does not begin with what it is", path.display());
+        if path.starts_with("src") {
+            assert!(text.lines().count() <= 400, "{} is longer than 400 lines", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_table_and_constraint_is_named_and_every_table_explained() {
+    for path in files("migrations", ".sql") {
+        let text = read(&path);
+        for line in text.lines().filter(|line| line.starts_with("create table ")) {
+            let table = line.split_whitespace().nth(2).unwrap();
+            let comment = format!("comment on table {table} is");
+            assert!(text.contains(&comment), "{}: {table} has no comment", path.display());
+        }
+        for word in ["primary key", "foreign key", " unique (", " check ("] {
+            for line in text.lines().filter(|line| line.contains(word) && !line.contains('\'')) {
+                let named =
+                    line.contains("constraint ") || line.trim_start().starts_with("foreign key");
+                assert!(named, "{}: a constraint without a name: {line}", path.display());
+            }
+        }
+    }
+}
+
+/// Every flag and environment variable that `command` and what is below it has.
+fn settings(command: &Command, found: &mut Vec<String>) {
+    for arg in
+        command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
+    {
+        found.extend(arg.get_long().map(|long| format!("--{long}")));
+        found.extend(arg.get_env().map(|name| name.to_string_lossy().into_owned()));
+    }
+    for command in command.get_subcommands() {
+        found.push(command.get_name().to_owned());
+        settings(command, found);
+    }
+}
+
+#[test]
+fn the_readme_names_every_command_and_setting() {
+    let readme = read("README.md");
+    let mut wanted = ["CMDB_DATABASE_URL", "CMDB_DATABASE_URL_FILE", "DATABASE_URL", "RUST_LOG"]
+        .map(String::from)
+        .to_vec();
+    settings(&Cli::command(), &mut wanted);
+    for name in wanted.iter().filter(|name| *name != "help") {
+        assert!(readme.contains(name.as_str()), "README.md does not name {name}");
+    }
+}
