@@ -19,7 +19,7 @@ help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: ## Serve the endpoint with a demo inventory, and print a curl that works
-	@.dev/with-postgres $(LOCAL)/postgres .dev/run $(LOCAL) $(IS_OURS)
+	@env --default-signal=INT .dev/with-postgres $(LOCAL)/postgres .dev/run $(LOCAL) $(IS_OURS)
 
 test: ## Run every test, on a PostgreSQL of their own
 	.dev/with-postgres --throwaway cargo test --locked

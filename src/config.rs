@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
+use tracing_subscriber::EnvFilter;
 
 /// How long one statement may take. Deadlines are in strict order: this, the request, the drain, and the
 /// supervisor's kill at 30 s; the original's callers give up at 25 s.
@@ -30,8 +31,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 pub const ENVIRONMENT_HELP: &str = "\
 Environment only:
   CMDB_DATABASE_URL       The database: postgresql://user:password@host/name. Else DATABASE_URL is used
-  CMDB_DATABASE_URL_FILE  A file that holds it
-  RUST_LOG                What to log, as in `info,sqlx=debug` [default: info]";
+  CMDB_DATABASE_URL_FILE  A file that holds it";
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,6 +40,27 @@ pub enum LogFormat {
     Human,
     /// A JSON object a line.
     Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Args)]
+pub struct LogSettings {
+    /// What to log, as in `info,sqlx=debug`
+    #[arg(long, global = true, env = "RUST_LOG", default_value = "info,sqlx=warn")]
+    #[arg(value_name = "FILTER", hide_env_values = true, value_parser = log_filter)]
+    pub log: String,
+
+    /// How to log it
+    #[arg(long, global = true, env = "CMDB_LOG_FORMAT", default_value = "human")]
+    #[arg(value_name = "FORMAT", hide_env_values = true)]
+    pub log_format: LogFormat,
+}
+
+fn log_filter(filter: &str) -> Result<String, String> {
+    match EnvFilter::try_new(filter) {
+        Ok(_) => Ok(filter.to_owned()),
+        Err(error) => Err(format!("{error}; it should look like `info,sqlx=debug`")),
+    }
 }
 
 /// Where the server is to be found.

@@ -1,20 +1,19 @@
 //! The log: to stderr, a line an event.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::LogFormat;
+use crate::config::{LogFormat, LogSettings};
 
-/// Starts logging. `RUST_LOG` says what; `info` unless it is set.
-pub fn init(format: LogFormat) {
-    let filter =
-        EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+/// Starts logging.
+pub fn init(settings: &LogSettings) {
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::new(&settings.log))
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false);
-    match format {
+    match settings.log_format {
         LogFormat::Human => subscriber.init(),
         LogFormat::Json => subscriber
             .json()

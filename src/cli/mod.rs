@@ -11,22 +11,15 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use self::app::AppCommand;
-use crate::config::{self, Listen, LogFormat, ServeSettings};
+use crate::config::{self, Listen, LogSettings, ServeSettings};
 use crate::{service, telemetry};
 
 /// A drop-in server for BlueKing CMDB's `batch_create_instance_association`, on Postgres.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = config::ENVIRONMENT_HELP)]
 pub struct Cli {
-    /// How the log is written
-    #[arg(
-        long,
-        global = true,
-        env = "CMDB_LOG_FORMAT",
-        default_value = "human",
-        hide_env_values = true
-    )]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogSettings,
 
     #[command(subcommand)]
     command: Command,
@@ -74,7 +67,7 @@ pub enum Answer {
 impl Cli {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Answer> {
-        telemetry::init(self.log_format);
+        telemetry::init(&self.log);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(self.command.run())
     }

@@ -121,7 +121,8 @@ fn headers(fault: Option<&Fault>, request_id: &RequestId) -> HeaderMap {
 
 /// One line a request; the cause of a failure is in it, and only there.
 fn log(result: &Result<&Outcome, (Fault, &service::Error)>, started: Instant) {
-    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
+    let duration_ms = f64::from(micros) / 1000.0;
     match result {
         Ok(outcome) => {
             let (created, refused) = (outcome.created.len(), outcome.refused.len());

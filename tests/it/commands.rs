@@ -25,6 +25,9 @@ fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
         assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{args:?}");
         assert!(output.stderr.contains("--help"), "{}", output.stderr);
     }
+    let output = finish(without_settings().arg("migrate").env("RUST_LOG", "loud,,="), "");
+    assert_eq!(output.status, 2);
+    assert!(output.stderr.contains("it should look like `info,sqlx=debug`"), "{}", output.stderr);
     let output = run(&["check"]);
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("set CMDB_DATABASE_URL to postgresql://"), "{}", output.stderr);
