@@ -64,12 +64,11 @@ audited as (
     from numbered
     having count(*) > 0
 )
-select not exists (select from unforeseen) as "as_foreseen!",
-    (select array_agg(id order by id) from written) as created,
-    array_agg(position order by position) as "positions: Vec<i64>",
+-- The new ids, or if something was not foreseen, the facts of each detail.
+select (select array_agg(id order by id) from written) as created,
     array_agg(source_missing order by position) as "source_missing: Vec<bool>",
     array_agg(target_missing order by position) as "target_missing: Vec<bool>",
     array_agg(source_of_target order by position) as "source_of_target: Vec<Option<i64>>",
     array_agg(target_of_source order by position) as "target_of_source: Vec<Option<i64>>"
 from detail
-where source_missing or target_missing or source_of_target is not null or target_of_source is not null
+where exists (select from unforeseen)

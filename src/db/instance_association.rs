@@ -73,25 +73,19 @@ pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<
     .fetch_one(conn)
     .await?;
 
-    if row.as_foreseen {
+    let Some(source_missing) = row.source_missing else {
         return Ok(Attempt::Created(row.created.unwrap_or_default()));
-    }
-    let mut facts = vec![Fact::default(); details.len()];
-    let found = row
-        .positions
-        .unwrap_or_default()
+    };
+    let facts = source_missing
         .into_iter()
-        .zip(row.source_missing.unwrap_or_default())
         .zip(row.target_missing.unwrap_or_default())
         .zip(row.source_of_target.unwrap_or_default())
-        .zip(row.target_of_source.unwrap_or_default());
-    for ((((position, source_missing), target_missing), source_of_target), target_of_source) in
-        found
-    {
-        let index = usize::try_from(position).ok().and_then(|position| position.checked_sub(1));
-        if let Some(fact) = index.and_then(|index| facts.get_mut(index)) {
-            *fact = Fact { source_missing, target_missing, source_of_target, target_of_source };
-        }
-    }
-    Ok(Attempt::Refuted(facts))
+        .zip(row.target_of_source.unwrap_or_default())
+        .map(|(((source_missing, target_missing), source_of_target), target_of_source)| Fact {
+            source_missing,
+            target_missing,
+            source_of_target,
+            target_of_source,
+        });
+    Ok(Attempt::Refuted(facts.collect()))
 }

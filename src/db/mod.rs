@@ -27,8 +27,9 @@ pub fn trouble(error: &sqlx::Error) -> Trouble {
     use sqlx::Error as E;
     match error {
         E::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
-            Some(error) => sqlstate_trouble(error.code()),
-            None => Trouble::Bug,
+            Some(error) if is_lost_race(error) => Trouble::LostRace,
+            Some(error) if is_unavailable(error.code()) => Trouble::Unavailable,
+            Some(_) | None => Trouble::Bug,
         },
         E::Io(_)
         | E::Tls(_)
@@ -40,16 +41,23 @@ pub fn trouble(error: &sqlx::Error) -> Trouble {
     }
 }
 
-fn sqlstate_trouble(code: &str) -> Trouble {
+/// Two wrote at once and the other one was first. Keys of links and their guard are looked at just before, so
+/// that they fail only then.
+fn is_lost_race(error: &PgDatabaseError) -> bool {
+    match error.code() {
+        // serialization failure, deadlock
+        "40001" | "40P01" => true,
+        // unique, foreign key
+        "23505" | "23503" => error.table() == Some("instance_association"),
+        _ => false,
+    }
+}
+
+fn is_unavailable(code: &str) -> bool {
     match code {
-        // foreign key, unique, serialization failure, deadlock
-        "23503" | "23505" | "40001" | "40P01" => Trouble::LostRace,
-        // statement timeout, lock timeout, and a server that only reads (a standby)
-        "57014" | "55P03" | "25006" => Trouble::Unavailable,
+        // statement timeout, lock timeout, a server that only reads
+        "57014" | "55P03" | "25006" => true,
         // connection, authorization, resources, operator intervention, system error
-        code if ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
-            Trouble::Unavailable
-        }
-        _ => Trouble::Bug,
+        _ => ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)),
     }
 }

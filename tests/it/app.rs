@@ -34,8 +34,12 @@ impl TestApp {
 
     /// Without looking at the database.
     pub(crate) fn on(pool: PgPool) -> Self {
+        Self::with_deadline(pool, Duration::from_secs(15))
+    }
+
+    /// As [`Self::on`], with another deadline for requests.
+    pub(crate) fn with_deadline(pool: PgPool, deadline: Duration) -> Self {
         let (_, draining) = watch::channel(false);
-        let deadline = Duration::from_secs(15);
         let state = AppState { pool: pool.clone(), body_limit: 1 << 20, deadline, draining };
         Self { pool, router: router(state) }
     }

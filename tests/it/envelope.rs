@@ -130,6 +130,38 @@ async fn a_server_without_a_free_connection_says_so(_: PgPoolOptions, options: P
     pool.close().await;
 }
 
+/// Somebody holds the links' table for longer than anybody waits.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_database_that_is_too_slow_is_told_and_nothing_is_written(pool: PgPool) {
+    TestApp::new(pool.clone()).await;
+    let mut holder = pool.begin().await.unwrap();
+    let lock = "lock table instance_association in share row exclusive mode";
+    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+
+    // Postgres gives the statement up, or the server gives the request up: whichever comes first.
+    let impatient = pool.connect_options().as_ref().clone().options([("statement_timeout", "100")]);
+    let impatient = PgPoolOptions::new().max_connections(1).connect_with(impatient).await.unwrap();
+    let by_statement = TestApp::on(impatient.clone());
+    let by_request = TestApp::with_deadline(pool.clone(), Duration::from_millis(300));
+    for app in [&by_statement, &by_request] {
+        let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
+        reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
+    }
+    holder.rollback().await.unwrap();
+    assert_eq!(by_statement.post(batch("bk_switch_connect_host", &[(2, 2)])).await.ids().len(), 1);
+    impatient.close().await;
+}
+
+#[sqlx::test]
+async fn a_body_that_does_not_arrive_in_time_is_refused_as_broken(pool: PgPool) {
+    let app = TestApp::with_deadline(pool, Duration::from_millis(100));
+    let never = futures_util::stream::pending::<Result<Vec<u8>, std::convert::Infallible>>();
+    let message = "Request JSON string is wrong in format, which cannot be analyzed.";
+    app.post_raw(axum::body::Body::from_stream(never))
+        .await
+        .assert_refused(200, 1_306_000, message);
+}
+
 #[sqlx::test]
 async fn a_bug_of_ours_is_answered_without_internals(pool: PgPool) {
     let app = TestApp::new(pool).await;
