@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use log::LevelFilter;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 use tracing_subscriber::EnvFilter;
@@ -26,6 +27,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a request waits for a connection to the database before it is told that there is none.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// How long a statement of the server takes before it is logged as slow.
+const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 
 /// What the environment alone can set, for the help text.
 pub const ENVIRONMENT_HELP: &str = "\
@@ -89,18 +93,13 @@ pub struct ServeSettings {
     pub no_migrate: bool,
 
     /// The most connections to the database at once
-    #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N", hide_env_values = true,
-          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N")]
+    #[arg(hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
     /// The largest body that is read, in bytes
-    #[arg(
-        long,
-        env = "CMDB_BODY_LIMIT",
-        default_value_t = 1_048_576,
-        value_name = "BYTES",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "CMDB_BODY_LIMIT", default_value_t = 1_048_576, value_name = "BYTES")]
+    #[arg(hide_env_values = true)]
     pub body_limit: usize,
 }
 
@@ -141,19 +140,19 @@ pub fn database() -> Result<PgConnectOptions, Error> {
         return Err(Error::Url(name));
     }
     let options: PgConnectOptions = url.parse().or(Err(Error::Url(name)))?;
-    let slow = Duration::from_secs(1);
-    Ok(options
-        .application_name("cmdb-associations")
-        .log_slow_statements(log::LevelFilter::Warn, slow))
+    Ok(options.application_name("cmdb-associations"))
 }
 
 /// The server's connections: a statement that takes too long is given up, by Postgres itself.
 pub fn serving_pool(options: PgConnectOptions, connections: u32) -> PgPool {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
+    let options = options
+        .options([("statement_timeout", timeout)])
+        .log_slow_statements(LevelFilter::Warn, SLOW_STATEMENT);
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIMEOUT)
-        .connect_lazy_with(options.options([("statement_timeout", timeout)]))
+        .connect_lazy_with(options)
 }
 
 /// A command's connections, which may take their time.
@@ -161,5 +160,5 @@ pub fn command_pool(options: PgConnectOptions) -> PgPool {
     PgPoolOptions::new()
         .max_connections(2)
         .acquire_timeout(Duration::from_secs(10))
-        .connect_lazy_with(options)
+        .connect_lazy_with(options.log_slow_statements(LevelFilter::Off, SLOW_STATEMENT))
 }

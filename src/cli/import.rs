@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,13 +32,19 @@ pub(super) async fn import(
     let progress = ProgressBar::new(export.bytes).with_style(ProgressStyle::with_template(
         "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {elapsed} {msg}",
     )?);
+    progress.enable_steady_tick(Duration::from_millis(200));
     let mut left_out = 0_u64;
     let mut written = Ok(());
     let result = service::import::import(
         &pool,
         &export,
         if_empty,
-        |bytes| progress.inc(bytes),
+        |bytes| {
+            progress.inc(bytes);
+            if progress.position() >= export.bytes {
+                progress.set_message("read, merging");
+            }
+        },
         |omission| {
             left_out += 1;
             if left_out <= OMISSIONS_IN_WORDS {

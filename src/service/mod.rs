@@ -16,7 +16,7 @@ use crate::domain::fault::Fault;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It was refused.
-    #[error("refused: {0}")]
+    #[error(transparent)]
     Refused(#[from] Fault),
     /// The database failed.
     #[error("the database failed")]

@@ -231,10 +231,10 @@ async fn a_row_that_cannot_stand_is_left_out_and_reported(pool: PgPool) {
         [
             row("ObjDes", 3, "model a has a row with a lower id"),
             row("ObjDes", 4, &long),
-            row("ObjAsst", 4, "model c does not exist"),
-            row("ObjAsst", 5, "its mapping is \"n:1\", not 1:1, 1:n or n:n"),
             row("ObjectBase_0_pub_a", 6, "its id -7 is negative"),
             row("ObjectBase_0_pub_c", 1, "model c does not exist"),
+            row("ObjAsst", 4, "model c does not exist"),
+            row("ObjAsst", 5, "its mapping is \"n:1\", not 1:1, 1:n or n:n"),
             row("InstAsst_0_pub_a", 1, "source instance a 9 does not exist"),
             row("InstAsst_0_pub_a", 2, "target instance b 9 does not exist"),
             row("InstAsst_0_pub_a", 3, "model association a_connect_c does not exist"),

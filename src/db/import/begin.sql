@@ -1,6 +1,3 @@
--- Merging decides what can stand, so nobody else may write links until it is done.
-lock table instance_association in share row exclusive mode;
-
 analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
 
 insert into supplier_account (key)

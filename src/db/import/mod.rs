@@ -12,16 +12,16 @@ use sqlx::postgres::{PgConnection, PgCopyIn};
 /// Rows that are staged and merged together, in the order of merging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Association ids that were given away.
-    HighestIds,
     /// Models.
     Models,
     /// Association kinds.
     Kinds,
-    /// Model associations.
-    ModelAssociations,
     /// Instances.
     Instances,
+    /// Model associations. Their merging holds back whoever writes links, to the end of the transaction.
+    ModelAssociations,
+    /// Association ids that were given away.
+    HighestIds,
     /// Links.
     Links,
 }
@@ -29,11 +29,11 @@ pub enum Stage {
 impl Stage {
     /// All of them, in the order of merging.
     pub const ALL: [Self; 6] = [
-        Self::HighestIds,
         Self::Models,
         Self::Kinds,
-        Self::ModelAssociations,
         Self::Instances,
+        Self::ModelAssociations,
+        Self::HighestIds,
         Self::Links,
     ];
 
@@ -180,7 +180,7 @@ pub async fn insert_left_out(conn: &mut PgConnection, rows: &[LeftOut]) -> sqlx:
     .map(drop)
 }
 
-/// Holds back whoever writes links until the transaction ends, and makes the accounts that rows name.
+/// Makes the accounts that rows name.
 pub async fn begin_merging(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(include_str!("begin.sql")).execute(conn).await.map(drop)
 }

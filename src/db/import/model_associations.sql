@@ -1,3 +1,6 @@
+-- From here on what is decided depends on the links that are stored, so nobody else may write any.
+lock table instance_association in share row exclusive mode;
+
 create temporary table candidate_model_association on commit drop as
 select staged.file, staged.line, staged.number, staged.key, staged.name, staged.mapping,
     account.id as account_id, source.id as source_model_id, target.id as target_model_id, kind.id as kind_id,
