@@ -136,11 +136,18 @@ pub fn database() -> Result<PgConnectOptions, Error> {
         }
         (None, None) => ("DATABASE_URL", read("DATABASE_URL").ok_or(Error::NoDatabase)?),
     };
+    database_at(&url).ok_or(Error::Url(name))
+}
+
+/// The database at a URL, as this program connects to it; none if that is no Postgres URL.
+pub fn database_at(url: &str) -> Option<PgConnectOptions> {
     if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-        return Err(Error::Url(name));
+        return None;
     }
-    let options: PgConnectOptions = url.parse().or(Err(Error::Url(name)))?;
-    Ok(options.application_name("cmdb-associations"))
+    let options: PgConnectOptions = url.parse().ok()?;
+    // What is written depends on each statement having a snapshot of its own: see the migrations.
+    let isolation = [("default_transaction_isolation", "read committed")];
+    Some(options.application_name("cmdb-associations").options(isolation))
 }
 
 /// The server's connections: a statement that takes too long is given up, by Postgres itself.

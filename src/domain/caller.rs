@@ -1,5 +1,11 @@
 //! Who is calling.
 
+/// The longest code of an application, in characters.
+pub const APP_CODE_LIMIT: usize = 128;
+
+/// The longest name of a user that is believed, in characters.
+pub const USERNAME_LIMIT: usize = 128;
+
 /// What a request says about who sends it, before anybody believed it. Empty texts count as absent.
 #[derive(Clone, Default)]
 pub struct Credentials {

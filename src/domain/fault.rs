@@ -26,10 +26,10 @@ pub enum Fault {
     #[error("no app code and no app secret")]
     NoApp,
     /// No such application, or it is disabled.
-    #[error("unknown app {0:?}")]
+    #[error("unknown app {:?}", clip(.0))]
     UnknownApp(String),
     /// None of the application's secrets.
-    #[error("wrong secret for app {0:?}")]
+    #[error("wrong secret for app {:?}", clip(.0))]
     WrongSecret(String),
     /// A scheme we do not have.
     #[error("unsupported credentials: {0:?}")]
@@ -73,6 +73,11 @@ pub enum Fault {
     /// A bug of ours.
     #[error("internal error")]
     Internal,
+}
+
+/// As much of what a caller wrote as belongs in a log.
+fn clip(text: &str) -> String {
+    text.chars().take(64).collect()
 }
 
 /// A known field of the body.

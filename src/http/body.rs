@@ -149,6 +149,7 @@ fn mismatch(value: &RawValue, path: &str, expected: &str) -> Where {
         [b'{', ..] => "an object",
         [b'[', ..] => "an array",
         [b't' | b'f', ..] => "a boolean",
+        _ if integer(value).is_some() => "an integer",
         number if number.iter().all(|byte| b"-0123456789".contains(byte)) => {
             "a number beyond 64 bits"
         }

@@ -7,6 +7,8 @@ use super::caller::keyed;
 use crate::db;
 pub use crate::db::app::Listed;
 use crate::db::app::StoredSecret;
+use crate::domain::association::can_name;
+use crate::domain::caller::APP_CODE_LIMIT;
 
 /// Why an application could not be managed.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +40,7 @@ pub async fn add(
     trusts_username: bool,
     brought: Option<String>,
 ) -> Result<String, Error> {
-    if !(1..=128).contains(&code.chars().count()) || code.chars().any(char::is_control) {
+    if !can_name(code, APP_CODE_LIMIT) || code.chars().any(char::is_control) {
         return Err(Error::BadCode);
     }
     let secret = brought.map_or_else(new_secret, accept_secret)?;

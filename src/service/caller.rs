@@ -7,7 +7,8 @@ use sqlx::PgConnection;
 use super::Error;
 use crate::db;
 use crate::db::app::{App, StoredSecret};
-use crate::domain::caller::{Caller, Credentials, Unsupported};
+use crate::domain::association::can_name;
+use crate::domain::caller::{APP_CODE_LIMIT, Caller, Credentials, USERNAME_LIMIT, Unsupported};
 use crate::domain::fault::Fault;
 
 /// Believes the credentials or refuses them.
@@ -21,8 +22,8 @@ pub async fn identify(conn: &mut PgConnection, given: Credentials) -> Result<Cal
         (Some(_), None) => return Err(Fault::NoAppSecret.into()),
         (None, None) => return Err(Fault::NoApp.into()),
     };
-    // Postgres holds no text with NUL, so nobody is called that.
-    let known = if code.contains('\0') { None } else { db::app::find(conn, &code).await? };
+    let known =
+        if can_name(&code, APP_CODE_LIMIT) { db::app::find(conn, &code).await? } else { None };
     let Some(app) = known.filter(|app| app.enabled) else {
         return Err(Fault::UnknownApp(code).into());
     };
@@ -46,7 +47,9 @@ fn identify_user(
     if token.is_some() {
         return Err(Fault::InvalidToken); // no login service is configured that could know it
     }
-    username.filter(|name| app.trusts_username && !name.contains('\0')).ok_or(Fault::NoUser)
+    username
+        .filter(|name| app.trusts_username && can_name(name, USERNAME_LIMIT))
+        .ok_or(Fault::NoUser)
 }
 
 /// Compares in constant time.

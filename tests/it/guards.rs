@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use cmdb_associations::config::{database_at, serving_pool};
 use serde_json::json;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 
 use crate::app::{TestApp, batch};
+use crate::binary::Program;
 
 /// Runs a statement; the name of the constraint or the SQLSTATE that refused it.
 async fn refusal(conn: &mut PgConnection, sql: &'static str) -> Option<String> {
@@ -222,4 +224,17 @@ async fn batches_in_reversed_orders_do_not_deadlock(pool: PgPool) {
     }
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
     assert_eq!(app.count(deadlocks).await, 0);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn the_server_and_the_import_choose_their_own_isolation(pool: PgPool) {
+    let sql = "do $$ begin execute format(
+        'alter database %I set default_transaction_isolation to serializable', current_database()); end $$";
+    sqlx::query(sql).execute(&pool).await.unwrap();
+    let options = database_at(pool.connect_options().to_url_lossy().as_str()).unwrap();
+    let app = TestApp::new(serving_pool(options, 2)).await;
+    assert_eq!(app.post(batch("bk_switch_run_host", &[(1, 1)])).await.ids().len(), 1);
+    app.pool.close().await;
+    let imported = Program::on(&pool).run(&["import", "tests/demo/export"]);
+    assert_eq!(imported.status, 0, "{}", imported.stderr);
 }

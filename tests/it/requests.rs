@@ -105,6 +105,7 @@ async fn a_wrong_type_refuses_the_whole_request_and_says_where(pool: PgPool) {
             "bk_obj_id: expected a string, got a number with a fraction or an exponent",
             set(&[("bk_obj_id", json!(1.5))]),
         ),
+        wrong_type("bk_obj_id: expected a string, got an integer", set(&[("bk_obj_id", json!(7))])),
         wrong_type(
             "bk_asst_obj_id: expected a string, got a boolean",
             set(&[("bk_asst_obj_id", json!(true))]),
