@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 LOCAL := .local
 TOOLS := $(LOCAL)/tools
+LEFT_OUT ?= 1
 CARGO_DENY_VERSION := 0.20.2
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export CARGO_TERM_COLOR ?= auto
@@ -24,9 +25,10 @@ run: ## Serve the endpoint with a demo inventory, and print a curl that works
 test: ## Run every test, on a PostgreSQL of their own
 	.dev/with-postgres --throwaway cargo test --locked
 
-test-replay: ## Replay the requests of the folder DATA, which has an export and requests.jsonl
-	@test -d "$(DATA)" || { echo "test-replay: DATA names no folder" >&2; exit 2; }
-	CMDB_REPLAY_DATA=$(abspath $(DATA)) .dev/with-postgres --throwaway cargo test --locked --test it replay::
+test-replay: ## Replay the requests of the folder DATA, whose export has LEFT_OUT rows that cannot be imported
+	@test -d "$(DATA)/export" || { echo "test-replay: there is no folder DATA/export: DATA='$(DATA)'" >&2; exit 2; }
+	CMDB_REPLAY_DATA='$(abspath $(DATA))' CMDB_REPLAY_LEFT_OUT=$(LEFT_OUT) \
+		.dev/with-postgres --throwaway cargo test --locked --test it replay:: -- --nocapture
 
 check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query data, licences
 	cargo fmt --check

@@ -2,6 +2,7 @@
 //!
 //! The database's URL holds a password, so it has no flag: a command line can be read by everybody.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, PgConnection, PgPool};
 use tracing_subscriber::EnvFilter;
 
 /// How long one statement may take. Deadlines are in strict order: this, the request, the drain, and the
@@ -31,12 +32,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long a statement of the server takes before it is logged as slow.
 const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 
-/// What the environment alone can set, for the help text.
-pub const ENVIRONMENT_HELP: &str = "\
-Environment only:
-  CMDB_DATABASE_URL       The database: postgresql://user:password@host/name. Else DATABASE_URL is used
-  CMDB_DATABASE_URL_FILE  A file that holds it";
-
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -51,12 +46,12 @@ pub enum LogFormat {
 pub struct LogSettings {
     /// What to log, as in `info,sqlx=debug`
     #[arg(long, global = true, env = "RUST_LOG", default_value = "info,sqlx=warn")]
-    #[arg(value_name = "FILTER", hide_env_values = true, value_parser = log_filter)]
+    #[arg(help_heading = "Log", value_name = "FILTER", hide_env_values = true, value_parser = log_filter)]
     pub log: String,
 
     /// How to log it
     #[arg(long, global = true, env = "CMDB_LOG_FORMAT", default_value = "human")]
-    #[arg(value_name = "FORMAT", hide_env_values = true)]
+    #[arg(help_heading = "Log", value_name = "FORMAT", hide_env_values = true)]
     pub log_format: LogFormat,
 }
 
@@ -92,7 +87,7 @@ pub struct ServeSettings {
     #[arg(long)]
     pub no_migrate: bool,
 
-    /// The most connections to the database at once
+    /// The most connections to the database at once, 1 to 1000
     #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N")]
     #[arg(hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
@@ -116,10 +111,21 @@ pub enum Error {
     TwoDatabases,
     /// The file cannot be read.
     #[error("CMDB_DATABASE_URL_FILE: cannot read {0}")]
-    File(PathBuf, #[source] std::io::Error),
+    File(PathBuf, #[source] io::Error),
     /// The URL is none. It is not repeated, since it holds a password.
     #[error("{0} is no Postgres URL: it should look like postgresql://user:password@host/name")]
     Url(&'static str),
+    /// The database does not let us in.
+    #[error("cannot connect to the database at {host}:{port}")]
+    Connect {
+        /// Its host, or the folder of its socket.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// Why.
+        #[source]
+        error: sqlx::Error,
+    },
 }
 
 /// The database that the environment names.
@@ -162,10 +168,15 @@ pub fn serving_pool(options: PgConnectOptions, connections: u32) -> PgPool {
         .connect_lazy_with(options)
 }
 
-/// A command's connections, which may take their time.
-pub fn command_pool(options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(2)
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_lazy_with(options.log_slow_statements(LevelFilter::Off, SLOW_STATEMENT))
+/// A command's connection, which may take its time.
+pub async fn connect() -> Result<PgConnection, Error> {
+    let options = database()?.log_slow_statements(LevelFilter::Off, SLOW_STATEMENT);
+    let connecting = tokio::time::timeout(Duration::from_secs(10), options.connect()).await;
+    connecting.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())).map_err(
+        |error| Error::Connect {
+            host: options.get_host().to_owned(),
+            port: options.get_port(),
+            error,
+        },
+    )
 }

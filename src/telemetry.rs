@@ -1,5 +1,6 @@
 //! The log: to stderr, a line an event.
 
+use std::error::Error;
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
@@ -22,4 +23,18 @@ pub fn init(settings: &LogSettings) {
             .with_span_list(false)
             .init(),
     }
+}
+
+/// An error and its causes in one line. Causes that an error repeats in its own words are said once.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let why = error.to_string();
+        if !text.ends_with(&why) {
+            text = format!("{text}: {why}");
+        }
+        cause = error.source();
+    }
+    text
 }

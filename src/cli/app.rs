@@ -6,24 +6,24 @@ use anyhow::Context;
 use clap::Subcommand;
 
 use super::Answer;
-use crate::{config, service};
+use crate::service;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AppCommand {
-    /// Add an application, and print its secret
+    /// Add an application and print its secret, once
     Add {
         /// The application's code
         code: String,
-        /// Believe it about who the user is (`bk_username`)
+        /// Trust the user name that it sends (`bk_username`)
         #[arg(long)]
         trust_username: bool,
-        /// Take the secret from stdin instead of making and printing one
+        /// Read its secret from stdin instead of making one and printing it
         #[arg(long)]
         secret_stdin: bool,
     },
     /// List the applications
     List,
-    /// Add a secret, keep the newest two, and print it
+    /// Add a secret and print it; the one before stays valid, older ones do not
     Rotate {
         /// The application's code
         code: String,
@@ -33,12 +33,12 @@ pub(super) enum AppCommand {
         /// The application's code
         code: String,
     },
-    /// Let an application call no more
+    /// Refuse an application's calls
     Disable {
         /// The application's code
         code: String,
     },
-    /// Let a disabled application call again
+    /// Accept a disabled application's calls again
     Enable {
         /// The application's code
         code: String,
@@ -47,8 +47,7 @@ pub(super) enum AppCommand {
 
 impl AppCommand {
     pub(super) async fn run(self) -> anyhow::Result<Answer> {
-        let pool = config::command_pool(config::database()?);
-        let mut conn = pool.acquire().await.context("the database cannot be reached")?;
+        let mut conn = super::connect().await?;
         let mut out = io::stdout();
         let mut words = io::stderr();
         match self {
@@ -80,8 +79,6 @@ impl AppCommand {
             Self::Disable { code } => service::app::set_enabled(&mut conn, &code, false).await?,
             Self::Enable { code } => service::app::set_enabled(&mut conn, &code, true).await?,
         }
-        drop(conn);
-        pool.close().await;
         Ok(Answer::Fine)
     }
 }

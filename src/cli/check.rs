@@ -2,19 +2,13 @@
 
 use std::io::{self, Write};
 
-use anyhow::Context;
-
 use super::Answer;
+use crate::service;
 use crate::service::check::Findings;
-use crate::{config, service};
 
 pub(super) async fn check(strict: bool) -> anyhow::Result<Answer> {
-    let pool = config::command_pool(config::database()?);
-    let mut conn = pool.acquire().await.context("the database cannot be reached")?;
-    let report =
-        service::check::check(&mut conn).await.context("the database cannot be checked")?;
-    drop(conn);
-    pool.close().await;
+    let mut conn = super::connect().await?;
+    let report = service::check::check(&mut conn).await?;
 
     let mut out = io::stdout().lock();
     for (name, findings) in &report.invariants {
@@ -35,7 +29,8 @@ fn print_findings(
     if found.count == 0 {
         return writeln!(out, "ok      {name}");
     }
-    writeln!(out, "{word:7} {name}: {} times not", found.count)?;
+    let exceptions = if found.count == 1 { "exception" } else { "exceptions" };
+    writeln!(out, "{word:7} {name}: {} {exceptions}", found.count)?;
     for example in &found.examples {
         writeln!(out, "        {example}")?;
     }

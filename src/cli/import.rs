@@ -9,7 +9,6 @@ use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Answer;
-use crate::config;
 use crate::service;
 use crate::service::import::{Error as ImportError, Omission, Tally};
 
@@ -21,14 +20,14 @@ pub(super) async fn import(
     let export = service::import::find_export(dir)?;
     let mut words = io::stderr();
     for name in &export.ignored {
-        writeln!(words, "ignored: {name} is no collection that is imported")?;
+        writeln!(words, "ignored: {name} is not a collection that is imported")?;
     }
     let create = |path: &Path| {
         File::create(path).with_context(|| format!("cannot write {}", path.display()))
     };
     let mut report = report.map(create).transpose()?.map(BufWriter::new);
 
-    let pool = config::command_pool(config::database()?);
+    let mut conn = super::connect().await?;
     let progress = ProgressBar::new(export.bytes).with_style(ProgressStyle::with_template(
         "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {elapsed} {msg}",
     )?);
@@ -36,7 +35,7 @@ pub(super) async fn import(
     let mut left_out = 0_u64;
     let mut written = Ok(());
     let result = service::import::import(
-        &pool,
+        &mut conn,
         &export,
         if_empty,
         |bytes| {
@@ -60,11 +59,10 @@ pub(super) async fn import(
     )
     .await;
     progress.finish_and_clear();
-    pool.close().await;
     let tallies = match result {
         Ok(tallies) => tallies,
         Err(ImportError::NotEmpty) => {
-            writeln!(words, "nothing imported: {}", ImportError::NotEmpty)?;
+            writeln!(words, "nothing was imported: {}", ImportError::NotEmpty)?;
             return Ok(Answer::No);
         }
         Err(error) => return Err(anyhow!(error).context("nothing was imported")),

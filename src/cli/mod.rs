@@ -5,18 +5,27 @@ mod check;
 mod import;
 mod serve;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::bail;
 use clap::{Parser, Subcommand};
+use sqlx::PgConnection;
 
 use self::app::AppCommand;
 use crate::config::{self, Listen, LogSettings, ServeSettings};
 use crate::{service, telemetry};
 
+const AFTER_HELP: &str = "\
+Environment only:
+  CMDB_DATABASE_URL       The database: postgresql://user:password@host/name. Else DATABASE_URL is used
+  CMDB_DATABASE_URL_FILE  A file that holds it
+
+Results go to stdout, messages to stderr. Exit codes: 0 all is well, 1 the answer is no, 2 wrong usage or failure.";
+
 /// A drop-in server for BlueKing CMDB's `batch_create_instance_association`, on Postgres.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, after_help = config::ENVIRONMENT_HELP)]
+#[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(flatten)]
     log: LogSettings,
@@ -29,16 +38,19 @@ pub struct Cli {
 enum Command {
     /// Serve the endpoint
     Serve(ServeSettings),
-    /// Apply the migrations that are pending
+    /// Apply pending migrations
     Migrate,
-    /// Feed an export: a folder of files that mongoexport wrote, named after their collections
+    /// Import an export of the original CMDB
+    ///
+    /// DIR holds what mongoexport wrote, a file for each collection, named after it, as in `cc_ObjDes.json` or
+    /// `cc_ObjectBase_0_pub_bk_switch.json`. Each may be missing.
     Import {
-        /// The folder
+        /// The folder with the files
         dir: PathBuf,
         /// Write the rows that were left out to this file, as JSON lines
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
-        /// Do nothing, and exit with 1, unless the database holds nothing yet
+        /// Import nothing, and exit with 1, if anything was ever imported, created or added
         #[arg(long)]
         if_empty: bool,
     },
@@ -47,11 +59,11 @@ enum Command {
     App(AppCommand),
     /// Prove that the stored data is sound
     Check {
-        /// Exit with 1 also for links that were written past the server
+        /// Exit with 1 also for links that neither the server nor an import wrote
         #[arg(long)]
         strict: bool,
     },
-    /// Ask the server at the configured address whether it is ready
+    /// Ask the server at the configured address whether it is ready: exit with 0 or 1
     Healthcheck(Listen),
 }
 
@@ -88,9 +100,23 @@ impl Command {
     }
 }
 
+/// A connection to the database, whose tables are those that this program knows.
+async fn connect() -> anyhow::Result<PgConnection> {
+    let mut conn = config::connect().await?;
+    refuse_pending(&mut conn).await?;
+    Ok(conn)
+}
+
+async fn refuse_pending(conn: &mut PgConnection) -> anyhow::Result<()> {
+    match service::schema::count_pending(conn).await? {
+        0 => Ok(()),
+        pending => bail!("{pending} migrations are pending: run `cmdb-associations migrate` first"),
+    }
+}
+
 async fn migrate() -> anyhow::Result<Answer> {
-    let pool = config::command_pool(config::database()?);
-    service::schema::migrate(&pool).await.context("the migrations cannot be applied")?;
-    pool.close().await;
+    let mut conn = config::connect().await?;
+    let applied = service::schema::migrate(&mut conn).await?;
+    writeln!(io::stderr(), "{applied} migrations applied")?;
     Ok(Answer::Fine)
 }

@@ -4,13 +4,14 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use sqlx::Connection;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 
-use super::{Answer, migrate};
+use super::{Answer, refuse_pending};
 use crate::config::{self, ServeSettings};
 use crate::http::AppState;
 use crate::{http, server, service};
@@ -18,18 +19,14 @@ use crate::{http, server, service};
 pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
     // Before anything else, so that a stop during the start is one.
     let stop = stop_signal()?;
-    let pool = config::serving_pool(config::database()?, settings.database_connections);
+    let mut conn = config::connect().await?;
     if settings.no_migrate {
-        match service::schema::count_pending(&pool).await.context("the database cannot be asked")? {
-            0 => {}
-            pending => {
-                bail!("{pending} migrations are pending: run `cmdb-associations migrate` first")
-            }
-        }
+        refuse_pending(&mut conn).await?;
     } else {
-        // Not with the serving pool: a migration may take longer than a statement of a request.
-        migrate().await?;
+        service::schema::migrate(&mut conn).await?;
     }
+    conn.close().await?;
+    let pool = config::serving_pool(config::database()?, settings.database_connections);
     let listener = TcpListener::bind(settings.listen.listen)
         .await
         .with_context(|| format!("cannot listen on {}", settings.listen.listen))?;

@@ -98,7 +98,7 @@ pub const INVARIANTS: [Invariant; 10] = [
               where highest.id > last_value or (highest.id = last_value and not is_called)",
     },
     Invariant {
-        name: "what keeps this so is in force",
+        name: "the indexes and triggers that keep this so are in force",
         sql: "select count(*) over (), format('%s is missing or disabled', name)
               from unnest(array[
                   'instance_association_source_key', 'instance_association_target_key',
@@ -119,7 +119,7 @@ pub const INVARIANTS: [Invariant; 10] = [
 
 /// Links that no audit record has: somebody wrote them past the server.
 pub const WRITTEN_PAST: Invariant = Invariant {
-    name: "every link was written by the server",
+    name: "every link was written by the server or an import",
     // Each link is matched with the last record that begins at or before it: one sort, whatever the sizes.
     sql: "with record as (
               select lower(ids), upper(ids) from audit_log, unnest(association_ids) ids

@@ -1,7 +1,7 @@
 //! The schema itself: its migrations, and whether they are applied.
 
+use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
-use sqlx::{Connection, PgConnection};
 
 /// The schema's story, compiled in.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -21,9 +21,4 @@ pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
         Vec::new()
     };
     Ok(MIGRATOR.iter().filter(|migration| !applied.contains(&migration.version)).count())
-}
-
-/// Asks the server for a sign of life.
-pub async fn ping(conn: &mut PgConnection) -> sqlx::Result<()> {
-    conn.ping().await
 }

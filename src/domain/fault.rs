@@ -13,6 +13,9 @@ pub enum Fault {
     /// The body is not a JSON object.
     #[error("the body is not a JSON object")]
     NotJson,
+    /// The body did not arrive in time.
+    #[error("the body did not arrive in time")]
+    UnfinishedBody,
     /// The authorization header is not a JSON object.
     #[error("the authorization header is not a JSON object")]
     HeaderNotJson,
@@ -147,6 +150,7 @@ impl Fault {
             Self::Mismatch(_) => 1_199_006,
             Self::UnknownModelAssociation => 1_101_046,
             Self::NotJson
+            | Self::UnfinishedBody
             | Self::NoAppCode
             | Self::NoAppSecret
             | Self::NoApp
@@ -192,7 +196,7 @@ impl Fault {
             Self::UnknownModelAssociation => {
                 both("object association does not exist.".into(), "模型的关联关系不存在".into())
             }
-            Self::NotJson => {
+            Self::NotJson | Self::UnfinishedBody => {
                 "Request JSON string is wrong in format, which cannot be analyzed.".into()
             }
             Self::HeaderNotJson => {

@@ -17,6 +17,7 @@ use super::language;
 use crate::domain::fault::Fault;
 use crate::service;
 use crate::service::instance_association::Outcome;
+use crate::telemetry::chain;
 
 /// What a handler has to say. It travels to [`answer`] as an extension of an otherwise empty response.
 #[derive(Clone)]
@@ -129,7 +130,7 @@ fn log(result: &Result<&Outcome, (Fault, &service::Error)>, started: Instant) {
             info!(code = 0, created, refused, duration_ms, "answered");
         }
         Err((fault, error)) => {
-            let (code, cause) = (fault.code(), *error as &dyn std::error::Error);
+            let (code, cause) = (fault.code(), chain(error));
             match fault {
                 Fault::Internal => error!(code, duration_ms, cause, "failed"),
                 Fault::Unavailable(_) => warn!(code, duration_ms, cause, "unavailable"),

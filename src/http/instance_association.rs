@@ -38,7 +38,7 @@ async fn create(
     // A body that does not arrive in time is as broken as one that ends early.
     let body = timeout_at(deadline, body::read(body, app.body_limit))
         .await
-        .unwrap_or(Err(Fault::NotJson))?;
+        .unwrap_or(Err(Fault::UnfinishedBody))?;
     let fields = Fields::read(&body, &KEYS).ok_or(Fault::NotJson)?;
     let credentials = credentials::read(&head.headers, &head.uri, &fields)?;
     let given = body::given(&fields);

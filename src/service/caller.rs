@@ -3,6 +3,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use sqlx::PgConnection;
+use tracing::Span;
 
 use super::Error;
 use crate::db;
@@ -30,6 +31,7 @@ pub async fn identify(conn: &mut PgConnection, given: Credentials) -> Result<Cal
     if !app.secrets.iter().any(|stored| matches(stored, &secret)) {
         return Err(Fault::WrongSecret(code).into());
     }
+    Span::current().record("app", &code);
     let user = identify_user(&app, given.unsupported, given.token.as_deref(), given.username)?;
     Ok(Caller { app: code, user })
 }

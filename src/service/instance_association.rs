@@ -38,7 +38,7 @@ pub async fn create_many(
 ) -> Result<Outcome, Error> {
     let mut conn = pool.acquire().await?;
     let caller = caller::identify(&mut conn, credentials).await?;
-    Span::current().record("app", &caller.app).record("user", &caller.user);
+    Span::current().record("user", &caller.user);
     let request = given?.check()?;
     loop {
         match create_once(&mut conn, request_id, &caller, &request).await {

@@ -1,17 +1,24 @@
 //! Keeping the database's schema current.
 
-use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
+use sqlx::{PgConnection, PgPool};
 
 use crate::db;
 
-/// Applies the migrations that are pending. Servers that start at once take turns.
-pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    db::schema::MIGRATOR.run(pool).await
+/// Applies the migrations that are pending; how many there were. Servers that start at once take turns.
+pub async fn migrate(conn: &mut PgConnection) -> Result<usize, MigrateError> {
+    let pending = count_pending(conn).await?;
+    db::schema::MIGRATOR.run(conn).await?;
+    Ok(pending)
 }
 
 /// How many migrations are pending.
-pub async fn count_pending(pool: &PgPool) -> sqlx::Result<usize> {
+pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
+    db::schema::count_pending(conn).await
+}
+
+/// Whether the database answers and has every migration.
+pub async fn is_current(pool: &PgPool) -> sqlx::Result<bool> {
     let mut conn = pool.acquire().await?;
-    db::schema::count_pending(&mut conn).await
+    Ok(count_pending(&mut conn).await? == 0)
 }

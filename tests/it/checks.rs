@@ -52,7 +52,7 @@ async fn every_kind_of_damage_is_found(pool: PgPool) {
     app.post(batch("bk_switch_run_host", &links)).await.ids(); // 7, 8, 9
 
     let no_index = "drop index instance_association_source_key, instance_association_target_key";
-    let guards = "what keeps this so is in force";
+    let guards = "the indexes and triggers that keep this so are in force";
     let target = "under 1:1 and 1:n a target is the target of one link";
     // Each is planted in the sound data, is what is found, and is taken back.
     let damages = [

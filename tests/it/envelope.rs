@@ -183,6 +183,7 @@ async fn a_server_is_ready_when_its_migrations_are_applied(pool: PgPool) {
         app.get("/readyz").await,
         (StatusCode::SERVICE_UNAVAILABLE, "migrations are pending\n".into())
     );
-    cmdb_associations::service::schema::migrate(&app.pool).await.unwrap();
+    let mut conn = app.pool.acquire().await.unwrap();
+    cmdb_associations::service::schema::migrate(&mut conn).await.unwrap();
     assert_eq!(app.get("/readyz").await, (StatusCode::OK, "ready\n".into()));
 }

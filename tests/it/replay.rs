@@ -1,8 +1,8 @@
 //! A whole inventory and its requests: import the export, send the requests in order over HTTP, and
 //! compare every answer with the outcome that processing them one by one gives.
 //!
-//! `make test` replays the demo inventory, `make test-replay DATA=…` any folder of the same form: `export/` with
-//! one association whose instance is gone, and `requests.jsonl`.
+//! `make test` replays the demo inventory, `make test-replay DATA=… LEFT_OUT=…` any folder of the same form:
+//! `export/`, of which so many rows cannot be imported, and `requests.jsonl`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,6 +14,11 @@ use crate::app::PATH;
 use crate::binary::Program;
 
 #[sqlx::test]
+#[expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "make test-replay tells and reads here"
+)]
 async fn every_request_has_its_expected_outcome(pool: PgPool) {
     let data =
         std::env::var_os("CMDB_REPLAY_DATA").map_or_else(|| "tests/demo".into(), PathBuf::from);
@@ -24,8 +29,8 @@ async fn every_request_has_its_expected_outcome(pool: PgPool) {
     let imported = program.run(&args);
     assert_eq!(imported.status, 0, "{}", imported.stderr);
     let report = fs::read_to_string(report.path()).unwrap();
-    assert_eq!(report.lines().count(), 1, "one association is an orphan: {report}");
-    assert!(report.contains("does not exist"), "{report}");
+    let left_out = std::env::var("CMDB_REPLAY_LEFT_OUT").unwrap_or_else(|_| "1".to_owned());
+    assert_eq!(report.lines().count().to_string(), left_out, "rows left out: {report}");
 
     let secret = program.run(&["app", "add", "replay", "--trust-username"]).stdout;
     let server = program.serve(&[]);
@@ -55,6 +60,7 @@ async fn every_request_has_its_expected_outcome(pool: PgPool) {
         replayed += 1;
     }
     assert!(replayed > 0);
+    println!("{replayed} requests replayed");
 
     let checked = program.run(&["check", "--strict"]);
     assert_eq!(checked.status, 0, "{}", checked.stdout);

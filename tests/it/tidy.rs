@@ -34,7 +34,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("domain", &["domain"]),
     ("db", &["db", "domain"]),
     ("service", &["service", "db", "domain"]),
-    ("http", &["http", "service", "domain"]),
+    ("http", &["http", "service", "domain", "telemetry"]),
     ("config", &[]),
     ("telemetry", &["config"]),
     ("server", &["config"]),

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 
 use self::collection::{Bad, Collection};
@@ -127,13 +127,13 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
 
 /// Feeds the export. `advanced` hears of every so many bytes read, `left_out` of every row that cannot stand.
 pub async fn import(
-    pool: &PgPool,
+    conn: &mut PgConnection,
     export: &Export,
     only_if_empty: bool,
     advanced: impl Fn(u64),
     mut left_out: impl FnMut(Omission<'_>),
 ) -> Result<Vec<Tally>, Error> {
-    let mut tx = pool.begin().await?;
+    let mut tx = conn.begin().await?;
     if only_if_empty && !db::import::is_empty(&mut tx).await? {
         return Err(Error::NotEmpty);
     }
