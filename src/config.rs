@@ -8,16 +8,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use log::LevelFilter;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, PgPool};
+use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::EnvFilter;
 
-/// How long one statement may take. Deadlines are in strict order: this, the request, the drain, and the
-/// supervisor's kill at 30 s; the original's callers give up at 25 s.
-pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::db::STATEMENT_TIMEOUT;
 
-/// How long a request may take, its body included.
+/// How long a request may take, its body included. Deadlines are in strict order: a statement's, this, the
+/// drain's, and the supervisor's kill at 30 s; the original's callers give up at 25 s.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long requests under way have to end after a stop.
@@ -28,9 +27,6 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a request waits for a connection to the database before it is told that there is none.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
-
-/// How long a statement of the server takes before it is logged as slow.
-const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -150,18 +146,19 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
     if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
         return None;
     }
-    let options: PgConnectOptions = url.parse().ok()?;
+    // It would log parameters that it does not know, with their values.
+    let parse = || url.parse::<PgConnectOptions>().ok();
+    let options = tracing::subscriber::with_default(NoSubscriber::default(), parse)?;
     // What is written depends on each statement having a snapshot of its own: see the migrations.
     let isolation = [("default_transaction_isolation", "read committed")];
-    Some(options.application_name("cmdb-associations").options(isolation))
+    let options = options.application_name("cmdb-associations").options(isolation);
+    Some(options.disable_statement_logging())
 }
 
 /// The server's connections: a statement that takes too long is given up, by Postgres itself.
 pub fn serving_pool(options: PgConnectOptions, connections: u32) -> PgPool {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    let options = options
-        .options([("statement_timeout", timeout)])
-        .log_slow_statements(LevelFilter::Warn, SLOW_STATEMENT);
+    let options = options.options([("statement_timeout", timeout)]);
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIMEOUT)
@@ -170,7 +167,7 @@ pub fn serving_pool(options: PgConnectOptions, connections: u32) -> PgPool {
 
 /// A command's connection, which may take its time.
 pub async fn connect() -> Result<PgConnection, Error> {
-    let options = database()?.log_slow_statements(LevelFilter::Off, SLOW_STATEMENT);
+    let options = database()?;
     let connecting = tokio::time::timeout(Duration::from_secs(10), options.connect()).await;
     connecting.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())).map_err(
         |error| Error::Connect {

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Answer;
 use crate::service;
-use crate::service::import::{Error as ImportError, Omission, Tally};
+use crate::service::import::{Error as ImportError, Omission, Progress, Tally};
 
 pub(super) async fn import(
     dir: &Path,
@@ -38,11 +38,9 @@ pub(super) async fn import(
         &mut conn,
         &export,
         if_empty,
-        |bytes| {
-            progress.inc(bytes);
-            if progress.position() >= export.bytes {
-                progress.set_message("read, merging");
-            }
+        |event| match event {
+            Progress::Read(bytes) => progress.inc(bytes),
+            Progress::Merging => progress.set_message("read, merging"),
         },
         |omission| {
             left_out += 1;

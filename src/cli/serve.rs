@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::Connection;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -17,30 +16,39 @@ use crate::http::AppState;
 use crate::{http, server, service};
 
 pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
-    // Before anything else, so that a stop during the start is one.
     let stop = stop_signal()?;
-    let mut conn = config::connect().await?;
-    if settings.no_migrate {
-        refuse_pending(&mut conn).await?;
-    } else {
-        service::schema::migrate(&mut conn).await?;
-    }
-    conn.close().await?;
-    let pool = config::serving_pool(config::database()?, settings.database_connections);
-    let listener = TcpListener::bind(settings.listen.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", settings.listen.listen))?;
+    tokio::pin!(stop);
+    let listener = tokio::select! {
+        started = start(&settings) => started?,
+        () = &mut stop => return Ok(Answer::Fine),
+    };
+    let database = config::database()?;
+    let pool = config::serving_pool(database.clone(), settings.database_connections);
     let (draining, watched) = watch::channel(false);
     let router = http::router(AppState {
         pool: pool.clone(),
+        readiness: config::serving_pool(database, 1),
         body_limit: settings.body_limit,
         deadline: config::REQUEST_TIMEOUT,
         draining: watched,
     });
     info!(address = %listener.local_addr()?, "listening");
     server::serve(listener, router, draining, stop).await;
-    pool.close().await;
+    // A connection that does not say goodbye does not keep the process.
+    let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
     Ok(Answer::Fine)
+}
+
+/// Brings the schema up to date, or refuses to, and takes the address.
+async fn start(settings: &ServeSettings) -> anyhow::Result<TcpListener> {
+    let mut conn = config::connect().await?;
+    if settings.no_migrate {
+        refuse_pending(&mut conn).await?;
+    } else {
+        service::schema::migrate(&mut conn).await?;
+    }
+    let address = settings.listen.listen;
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Ends with the first SIGTERM or SIGINT from now on.

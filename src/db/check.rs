@@ -32,9 +32,10 @@ pub const INVARIANTS: [Invariant; 10] = [
         sql: "select count(*) over (), format('link %s is from instance %s of %s', link.id, source_id, model.key)
               from instance_association link
               join model_association association on association.id = link.model_association_id
-              join model on model.id = association.source_model_id
+              left join model on model.id = association.source_model_id
               where not exists (
-                  select from instance i where i.model_id = model.id and i.instance_id = link.source_id)
+                  select from instance i
+                  where i.model_id = association.source_model_id and i.instance_id = link.source_id)
               order by link.id limit 10",
     },
     Invariant {
@@ -42,9 +43,10 @@ pub const INVARIANTS: [Invariant; 10] = [
         sql: "select count(*) over (), format('link %s is to instance %s of %s', link.id, target_id, model.key)
               from instance_association link
               join model_association association on association.id = link.model_association_id
-              join model on model.id = association.target_model_id
+              left join model on model.id = association.target_model_id
               where not exists (
-                  select from instance i where i.model_id = model.id and i.instance_id = link.target_id)
+                  select from instance i
+                  where i.model_id = association.target_model_id and i.instance_id = link.target_id)
               order by link.id limit 10",
     },
     Invariant {
@@ -93,26 +95,52 @@ pub const INVARIANTS: [Invariant; 10] = [
     },
     Invariant {
         name: "the next association id is a new one",
-        sql: "select 1::bigint, format('link %s is ahead of the sequence, which stands at %s', highest.id, last_value)
-              from (select max(id) as id from instance_association) highest, instance_association_id_seq
+        sql: "select 1::bigint, format('id %s was given, and the sequence stands at %s', highest.id, last_value)
+              from (
+                  select greatest(
+                      (select max(id) from instance_association),
+                      (select max(upper(association_ids)) - 1 from audit_log)) as id
+              ) highest, instance_association_id_seq
               where highest.id > last_value or (highest.id = last_value and not is_called)",
     },
     Invariant {
-        name: "the indexes and triggers that keep this so are in force",
-        sql: "select count(*) over (), format('%s is missing or disabled', name)
-              from unnest(array[
-                  'instance_association_source_key', 'instance_association_target_key',
-                  'instance_association_pkey', 'instance_pkey',
-                  'instance_association_guard_insert', 'instance_association_guard_update',
-                  'instance_wait', 'instance_wait_update', 'instance_keep_linked', 'instance_keep_linked_update',
-                  'instance_keep_linked_truncate', 'model_association_wait', 'model_association_keep_linked',
-                  'model_association_keep_linked_truncate', 'model_association_identify',
-                  'supplier_account_keep', 'supplier_account_keep_update'
-              ]) name
-              where not exists (select from pg_trigger where tgname = name and tgenabled in ('O', 'A'))
-                  and not exists (
-                      select from pg_index join pg_class on pg_class.oid = indexrelid
-                      where relname = name and indisunique and indisvalid)
+        name: "the indexes, constraints and triggers that keep this so are in force",
+        sql: "with wanted (kind, owner, name) as (values
+                  ('index', 'instance_association', 'instance_association_pkey'),
+                  ('index', 'instance_association', 'instance_association_source_key'),
+                  ('index', 'instance_association', 'instance_association_target_key'),
+                  ('index', 'instance', 'instance_pkey'),
+                  ('index', 'model_association', 'model_association_pkey'),
+                  ('constraint', 'model_association', 'model_association_id_check'),
+                  ('constraint', 'model_association', 'model_association_mapping_check'),
+                  ('trigger', 'model_association', 'model_association_identify'),
+                  ('trigger', 'instance_association', 'instance_association_guard_insert'),
+                  ('trigger', 'instance_association', 'instance_association_guard_update'),
+                  ('trigger', 'instance', 'instance_wait'),
+                  ('trigger', 'instance', 'instance_wait_update'),
+                  ('trigger', 'instance', 'instance_keep_linked'),
+                  ('trigger', 'instance', 'instance_keep_linked_update'),
+                  ('trigger', 'instance', 'instance_keep_linked_truncate'),
+                  ('trigger', 'model_association', 'model_association_wait'),
+                  ('trigger', 'model_association', 'model_association_keep_linked'),
+                  ('trigger', 'model_association', 'model_association_keep_linked_truncate'),
+                  ('trigger', 'supplier_account', 'supplier_account_keep'),
+                  ('trigger', 'supplier_account', 'supplier_account_keep_update')
+              ),
+              in_force (kind, owner, name) as (
+                  select 'index', indrelid, relname
+                  from pg_index join pg_class on pg_class.oid = indexrelid where indisunique and indisvalid
+                  union all
+                  select 'constraint', conrelid, conname from pg_constraint where convalidated
+                  union all
+                  select 'trigger', tgrelid, tgname from pg_trigger where tgenabled in ('O', 'A')
+              )
+              select count(*) over (), format('the %s %s of %s is missing or disabled', kind, name, owner)
+              from wanted
+              where not exists (
+                  select from in_force
+                  where (in_force.kind, in_force.owner, in_force.name::text)
+                      = (wanted.kind, to_regclass(wanted.owner), wanted.name))
               order by name limit 10",
     },
 ];

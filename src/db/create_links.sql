@@ -1,19 +1,22 @@
 -- Creates the accepted details of a batch and their audit record if the facts are as foreseen, else reports them.
---   $1 model association   $2 account   $3 source model   $4 target model
+--   $1 model association   $2 account's key   $3 source model   $4 target model
 --   $5 source ids, $6 target ids, $7 accepted: one for each detail
 --   $8 source missing, $9 target missing, $10 source of target, $11 target of source: what was foreseen for
 --      each detail, or nothing at all
 --   $12 request id   $13 app   $14 user
 with
+account as materialized (
+    select (select id from supplier_account where key = $2) as id
+),
 -- Scalar subqueries, so that each is an index lookup whatever the planner believes about sizes. The odd-looking
 -- conditions repeat the expressions of the two unique indexes.
 detail as materialized (
     select given.*,
         (select true from instance
-            where model_id = $3 and instance_id = source_id and supplier_account_id in (0, $2)
+            where model_id = $3 and instance_id = source_id and supplier_account_id in (0, account.id)
         ) is null as source_missing,
         (select true from instance
-            where model_id = $4 and instance_id = target_id and supplier_account_id in (0, $2)
+            where model_id = $4 and instance_id = target_id and supplier_account_id in (0, account.id)
         ) is null as target_missing,
         (select link.source_id from instance_association link
             where link.model_association_id = $1 and link.target_id = given.target_id
@@ -25,7 +28,7 @@ detail as materialized (
                 where link.model_association_id = $1 and link.source_id = given.source_id
                     and case when link.model_association_id & 3 = 1 then 0 else link.target_id end = 0)
         end as target_of_source
-    from unnest($5::bigint[], $6::bigint[], $7::boolean[]) with ordinality
+    from account, unnest($5::bigint[], $6::bigint[], $7::boolean[]) with ordinality
         given (source_id, target_id, accepted, position)
 ),
 unforeseen as materialized (
@@ -42,6 +45,17 @@ unforeseen as materialized (
 turn as materialized (
     select pg_advisory_xact_lock(1668113506, $1) where $1 & 3 = 1
 ),
+-- An account gets a number when something is created under it.
+added_account as (
+    insert into supplier_account (key)
+    select $2 from account
+    where account.id is null and exists (select from detail where accepted) and not exists (select from unforeseen)
+    on conflict (key) do update set key = excluded.key
+    returning id
+),
+signed as materialized (
+    select id from account where id is not null union all select id from added_account
+),
 -- Ids follow the order of the details.
 numbered as materialized (
     select nextval('instance_association_id_seq') as id, source_id, target_id
@@ -52,14 +66,16 @@ numbered as materialized (
 -- Links are written in the order of targets, in which batches wait for each other.
 written as (
     insert into instance_association (id, model_association_id, supplier_account_id, source_id, target_id)
-    select id, $1, $2, source_id, target_id from numbered order by target_id, source_id
+    select numbered.id, $1, signed.id, source_id, target_id
+    from numbered, signed
+    order by target_id, source_id
     returning id
 ),
 audited as (
     insert into audit_log
         (origin, request_id, app, user_name, supplier_account_id, model_association_id,
          association_ids, source_ids, target_ids)
-    select 'request', $12, $13, $14, $2, $1, range_agg(int8range(id, id, '[]')),
+    select 'request', $12, $13, $14, (select id from signed), $1, range_agg(int8range(id, id, '[]')),
         array_agg(source_id order by id), array_agg(target_id order by id)
     from numbered
     having count(*) > 0

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use crate::domain::association::ModelAssociation;
+use crate::domain::association::{ModelAssociation, SupplierAccount};
 use crate::domain::batch::{Detail, Fact, Verdict};
 use crate::domain::caller::Caller;
 
@@ -19,8 +19,8 @@ pub enum Attempt {
 pub struct Batch<'a> {
     /// Under which model association.
     pub model_association: &'a ModelAssociation,
-    /// The number of the caller's account.
-    pub account_id: i32,
+    /// Under which account.
+    pub account: &'a SupplierAccount,
     /// All details of the request.
     pub details: &'a [Detail],
     /// The facts that the verdicts follow from: one for each detail, or none if nothing is in the way.
@@ -43,7 +43,7 @@ pub struct Batch<'a> {
 /// batches take turns.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
 pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<Attempt> {
-    let Batch { model_association, account_id, details, foreseen, verdicts, caller, request_id } =
+    let Batch { model_association, account, details, foreseen, verdicts, caller, request_id } =
         *batch;
     let sources: Vec<_> = details.iter().map(|detail| detail.source).collect();
     let targets: Vec<_> = details.iter().map(|detail| detail.target).collect();
@@ -56,7 +56,7 @@ pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<
     let row = sqlx::query_file!(
         "src/db/create_links.sql",
         model_association.id,
-        account_id,
+        account.as_str(),
         model_association.source_model_id,
         model_association.target_model_id,
         &sources as &[Option<i64>],

@@ -9,7 +9,12 @@ pub mod instance_association;
 pub mod model_association;
 pub mod schema;
 
+use std::time::Duration;
+
 use sqlx::postgres::PgDatabaseError;
+
+/// How long a statement of a request may take before Postgres itself gives it up.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a statement did not do what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Who is calling.
 
+use super::fault::Fault;
+
 /// The longest code of an application, in characters.
 pub const APP_CODE_LIMIT: usize = 128;
 
@@ -19,6 +21,50 @@ pub struct Credentials {
     pub username: Option<String>,
     /// A scheme that is not supported, if the request uses one.
     pub unsupported: Option<Unsupported>,
+}
+
+/// An application that names itself and proves it, for a user.
+pub struct Claim {
+    /// The application's code.
+    pub app_code: String,
+    /// Its secret.
+    pub app_secret: String,
+    /// The user.
+    pub user: UserClaim,
+}
+
+/// How a user is named, the strongest way that the request offers.
+pub enum UserClaim {
+    /// By a token of the gateway's own.
+    AccessToken,
+    /// By a login token.
+    Token(String),
+    /// By the application's word.
+    Name(String),
+    /// Not at all.
+    Nobody,
+}
+
+impl Credentials {
+    /// Refuses what is incomplete whoever it is.
+    pub fn check(self) -> Result<Claim, Fault> {
+        if self.unsupported == Some(Unsupported::Signature) {
+            return Err(Fault::Unsupported(Unsupported::Signature));
+        }
+        let (app_code, app_secret) = match (self.app_code, self.app_secret) {
+            (Some(code), Some(secret)) => (code, secret),
+            (None, Some(_)) => return Err(Fault::NoAppCode),
+            (Some(_), None) => return Err(Fault::NoAppSecret),
+            (None, None) => return Err(Fault::NoApp),
+        };
+        let user = match (self.unsupported, self.token, self.username) {
+            (Some(_), ..) => UserClaim::AccessToken,
+            (None, Some(token), _) => UserClaim::Token(token),
+            (None, None, Some(name)) => UserClaim::Name(name),
+            (None, None, None) => UserClaim::Nobody,
+        };
+        Ok(Claim { app_code, app_secret, user })
+    }
 }
 
 /// Ways to prove an identity that the original knows and we do not.

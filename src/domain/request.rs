@@ -16,7 +16,7 @@ pub struct Given {
     /// `details`.
     pub details: Option<Vec<Detail>>,
     /// `bk_supplier_account`.
-    pub account: SupplierAccount,
+    pub account: Option<String>,
 }
 
 /// A batch that can be looked up.
@@ -47,7 +47,8 @@ impl Given {
         match details.len() {
             0 => Err(Fault::NoDetails),
             1..=DETAIL_LIMIT => {
-                let account = self.account;
+                let account = SupplierAccount::parse(&self.account.unwrap_or_default())
+                    .ok_or(Fault::Mismatch(Field::SupplierAccount))?;
                 Ok(CreateLinks { source_model, target_model, model_association, details, account })
             }
             _ => Err(Fault::TooManyDetails),
@@ -60,8 +61,11 @@ impl CreateLinks {
     ///
     /// Keys are usually `<source>_<kind>_<target>`; one that is not even that for the models given is
     /// blamed on the model that does not fit, as the original does.
-    pub fn check_association(&self, found: Option<&ModelAssociation>) -> Result<(), Fault> {
-        let (source_fits, target_fits) = match found {
+    pub fn check_association(
+        &self,
+        found: Option<ModelAssociation>,
+    ) -> Result<ModelAssociation, Fault> {
+        let (source_fits, target_fits) = match &found {
             Some(found) => {
                 (found.source_model == self.source_model, found.target_model == self.target_model)
             }
@@ -76,6 +80,6 @@ impl CreateLinks {
         if !target_fits {
             return Err(Fault::Mismatch(Field::TargetModel));
         }
-        found.map(|_| ()).ok_or(Fault::UnknownModelAssociation)
+        found.ok_or(Fault::UnknownModelAssociation)
     }
 }

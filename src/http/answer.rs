@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::envelope::Envelope;
 use super::language;
 use crate::domain::fault::Fault;
+use crate::domain::language::Language;
 use crate::service;
 use crate::service::instance_association::Outcome;
 use crate::telemetry::chain;
@@ -55,7 +56,8 @@ pub(super) struct RequestId(pub(super) Arc<str>);
 const REQUEST_ID_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-bkapi-request-id"), HeaderName::from_static("x-request-id")];
 
-/// Runs the request, answers with what it replied, and logs one line.
+/// Runs the request, answers with what it replied, and logs one line. In a task of its own, so that a caller
+/// who hangs up does not cut it short: what was begun ends, and is logged.
 pub(super) async fn answer(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let request_id = RequestId(Uuid::new_v4().simple().to_string().into());
@@ -69,24 +71,28 @@ pub(super) async fn answer(mut request: Request, next: Next) -> Response {
         user = Empty,
     );
     request.extensions_mut().insert(request_id.clone());
-
-    async {
+    let answering = async move {
         // A response that is no reply is a hole in the router: a bug like any other.
         let reply = next.run(request).await.extensions_mut().remove::<Reply>();
-        let Reply(result) = reply.unwrap_or_else(|| Reply::refused(Fault::Internal));
-        let result = result.as_ref().as_ref().map_err(|error| (error.fault(), error));
-        log(&result, started);
-        let (status, envelope) = match &result {
-            Ok(outcome) => (StatusCode::OK, Envelope::created(outcome, language, &request_id.0)),
-            Err((fault, _)) => (status(fault), Envelope::refused(fault, language, &request_id.0)),
-        };
-        let headers = headers(result.as_ref().err().map(|(fault, _)| fault), &request_id);
-        // Serializing these types cannot fail.
-        let body = serde_json::to_vec(&envelope).unwrap_or_default();
-        (status, headers, body).into_response()
-    }
-    .instrument(span)
-    .await
+        let reply = reply.unwrap_or_else(|| Reply::refused(Fault::Internal));
+        render(&reply, language, &request_id, started)
+    };
+    let answered = tokio::spawn(answering.instrument(span)).await;
+    // Panics below were caught, and nobody aborts the task.
+    answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+fn render(reply: &Reply, language: Language, request_id: &RequestId, started: Instant) -> Response {
+    let result = reply.0.as_ref().as_ref().map_err(|error| (error.fault(), error));
+    log(&result, started);
+    let (status, envelope) = match &result {
+        Ok(outcome) => (StatusCode::OK, Envelope::created(outcome, language, &request_id.0)),
+        Err((fault, _)) => (status(fault), Envelope::refused(fault, language, &request_id.0)),
+    };
+    let headers = headers(result.as_ref().err().map(|(fault, _)| fault), request_id);
+    // Serializing these types cannot fail.
+    let body = serde_json::to_vec(&envelope).unwrap_or_default();
+    (status, headers, body).into_response()
 }
 
 /// 200 for whatever clients expect to read from the body, so for every refusal of a request.

@@ -10,7 +10,6 @@ use http_body_util::BodyExt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::domain::association::SupplierAccount;
 use crate::domain::batch::Detail;
 use crate::domain::fault::{Fault, Field, Where};
 use crate::domain::request::Given;
@@ -81,7 +80,7 @@ impl<'a> Fields<'a> {
         self.get(key).map(decode).transpose()
     }
 
-    fn refuse_twice(&self) -> Result<(), Where> {
+    pub(super) fn refuse_twice(&self) -> Result<(), Where> {
         match self.twice {
             Some(key) => Err(Where { path: key.to_owned(), problem: "given twice".to_owned() }),
             None => Ok(()),
@@ -90,26 +89,17 @@ impl<'a> Fields<'a> {
 }
 
 /// The fields of the request itself, if they are of the right types.
-pub(super) fn given(fields: &Fields<'_>) -> Result<Given, Fault> {
+pub(super) fn given(fields: &Fields<'_>) -> Result<Given, Where> {
     let text_of = |field: Field| fields.expect(field.name(), "a string", text);
     let account = |value: &RawValue| text(value).or_else(|| Some(integer(value)?.to_string()));
-    let read = || {
-        fields.refuse_twice()?;
-        let given = Given {
-            source_model: text_of(Field::SourceModel)?,
-            target_model: text_of(Field::TargetModel)?,
-            model_association: text_of(Field::ModelAssociation)?,
-            details: details(fields)?,
-            account: SupplierAccount::default(),
-        };
-        let account =
-            fields.expect(Field::SupplierAccount.name(), "a string or an integer", account)?;
-        Ok((given, account.unwrap_or_default()))
-    };
-    let (given, account) = read().map_err(Fault::WrongType)?;
-    let account =
-        SupplierAccount::parse(&account).ok_or(Fault::Mismatch(Field::SupplierAccount))?;
-    Ok(Given { account, ..given })
+    fields.refuse_twice()?;
+    Ok(Given {
+        source_model: text_of(Field::SourceModel)?,
+        target_model: text_of(Field::TargetModel)?,
+        model_association: text_of(Field::ModelAssociation)?,
+        details: details(fields)?,
+        account: fields.expect(Field::SupplierAccount.name(), "a string or an integer", account)?,
+    })
 }
 
 fn details(fields: &Fields<'_>) -> Result<Option<Vec<Detail>>, Where> {

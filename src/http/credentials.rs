@@ -25,15 +25,14 @@ pub(super) fn read(
     uri: &Uri,
     body: &Fields<'_>,
 ) -> Result<Credentials, Fault> {
-    let signed = uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .any(|pair| pair.starts_with("bk_signature=") || pair.starts_with("signature="));
+    let signed = uri.query().unwrap_or_default().split('&').any(|pair| {
+        ["bk_signature", "signature"].contains(&pair.split('=').next().unwrap_or(pair))
+    });
     let mut credentials = match headers.get("x-bkapi-authorization") {
         Some(header) => {
             let header = std::str::from_utf8(header.as_bytes()).ok();
             let header = header.and_then(|header| Fields::read(header, &KEYS));
+            let header = header.filter(|header| header.refuse_twice().is_ok());
             from(&header.ok_or(Fault::HeaderNotJson)?)
         }
         None => from(body),

@@ -21,7 +21,7 @@ pub(super) async fn ready(State(app): State<AppState>) -> (StatusCode, &'static 
     if *app.draining.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
-    match tokio::time::timeout(PATIENCE, service::schema::is_current(&app.pool)).await {
+    match tokio::time::timeout(PATIENCE, service::schema::is_current(&app.readiness)).await {
         Ok(Ok(true)) => (StatusCode::OK, "ready\n"),
         Ok(Ok(false)) => (StatusCode::SERVICE_UNAVAILABLE, "migrations are pending\n"),
         Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "Postgres is unavailable\n"),

@@ -1,5 +1,7 @@
 //! `batch_create_instance_association`.
 
+use std::time::Duration;
+
 use axum::Extension;
 use axum::extract::{Request, State};
 use tokio::time::{Instant, timeout_at};
@@ -12,12 +14,26 @@ use crate::service;
 use crate::service::instance_association::Outcome;
 
 /// Every key of the body that means something.
-const KEYS: [&str; 14] = {
-    let [a, b, c, d, e, f, g, h, i] = credentials::KEYS;
-    let own = ["bk_obj_id", "bk_asst_obj_id", "bk_obj_asst_id", "details", "bk_supplier_account"];
-    let [j, k, l, m, n] = own;
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n]
-};
+const KEYS: [&str; 14] = [
+    "bk_obj_id",
+    "bk_asst_obj_id",
+    "bk_obj_asst_id",
+    "details",
+    "bk_supplier_account",
+    // Credentials: see there.
+    "bk_app_code",
+    "bk_app_secret",
+    "bk_token",
+    "bk_username",
+    "app_code",
+    "app_secret",
+    "username",
+    "bk_access_token",
+    "access_token",
+];
+
+/// How long after its deadline a request is given up, if it has not noticed by itself.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Creates up to 200 links and says for each what became of it.
 pub(super) async fn create_many(
@@ -41,8 +57,13 @@ async fn create(
         .unwrap_or(Err(Fault::UnfinishedBody))?;
     let fields = Fields::read(&body, &KEYS).ok_or(Fault::NotJson)?;
     let credentials = credentials::read(&head.headers, &head.uri, &fields)?;
-    let given = body::given(&fields);
-    let created =
-        service::instance_association::create_many(&app.pool, &request_id.0, credentials, given);
-    timeout_at(deadline, created).await.unwrap_or(Err(Fault::Unavailable("Postgres").into()))
+    let given = body::given(&fields).map_err(Fault::WrongType);
+    let created = service::instance_association::create_many(
+        &app.pool,
+        &request_id.0,
+        deadline,
+        credentials,
+        given,
+    );
+    timeout_at(deadline + GRACE, created).await.unwrap_or(Err(service::Error::OutOfTime))
 }

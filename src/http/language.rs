@@ -1,28 +1,36 @@
 //! Which language a caller reads, at the gateway door.
 
-use axum::http::HeaderMap;
+use std::borrow::Cow;
+
 use axum::http::header::{ACCEPT_LANGUAGE, COOKIE};
+use axum::http::{HeaderMap, HeaderValue};
 
 use crate::domain::language::Language;
 
-/// `Blueking-Language`, else `Accept-Language`, else the cookie `blueking_language`, else English.
+/// `Blueking-Language`, else `Accept-Language`, else the cookie `blueking_language`, else English. An empty one
+/// counts as absent.
 pub(super) fn of(headers: &HeaderMap) -> Language {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let header = |name: &str| headers.get(name).map(|value| text(value).into_owned());
     header("blueking-language")
-        .or_else(|| header(ACCEPT_LANGUAGE.as_str()))
+        .filter(|tag| !tag.is_empty())
+        .or_else(|| header(ACCEPT_LANGUAGE.as_str()).filter(|tag| !tag.is_empty()))
         .or_else(|| cookie(headers, "blueking_language"))
-        .map(Language::parse)
+        .map(|tag| Language::parse(&tag))
         .unwrap_or_default()
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(key, value)| (key == name).then_some(value))
+fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get_all(COOKIE).iter().find_map(|value| {
+        text(value)
+            .split(';')
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find_map(|(key, value)| (key == name).then(|| value.trim_matches('"').to_owned()))
+    })
+}
+
+/// Headers are bytes; what is no text in one does not spoil the rest of it.
+fn text(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
 }
 
 #[cfg(test)]
@@ -36,6 +44,11 @@ mod tests {
         };
         assert_eq!(language(&[]), Language::English);
         assert_eq!(language(&[("cookie", "a=b; blueking_language=zh-cn")]), Language::Chinese);
+        assert_eq!(language(&[("cookie", "é=é; blueking_language=\"zh-cn\"")]), Language::Chinese);
+        assert_eq!(
+            language(&[("blueking-language", ""), ("accept-language", "zh")]),
+            Language::Chinese
+        );
         assert_eq!(
             language(&[("accept-language", "en"), ("cookie", "blueking_language=zh-cn")]),
             Language::English

@@ -28,6 +28,8 @@ use crate::domain::fault::Fault;
 pub struct AppState {
     /// The database.
     pub pool: PgPool,
+    /// The database, for asking whether it is there: a busy server is ready.
+    pub readiness: PgPool,
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
     /// How long a request may take from its last header to its answer.

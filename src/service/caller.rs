@@ -7,51 +7,37 @@ use tracing::Span;
 
 use super::Error;
 use crate::db;
-use crate::db::app::{App, StoredSecret};
+use crate::db::app::StoredSecret;
 use crate::domain::association::can_name;
-use crate::domain::caller::{APP_CODE_LIMIT, Caller, Credentials, USERNAME_LIMIT, Unsupported};
+use crate::domain::caller::{
+    APP_CODE_LIMIT, Caller, Claim, USERNAME_LIMIT, Unsupported, UserClaim,
+};
 use crate::domain::fault::Fault;
 
-/// Believes the credentials or refuses them.
-pub async fn identify(conn: &mut PgConnection, given: Credentials) -> Result<Caller, Error> {
-    if given.unsupported == Some(Unsupported::Signature) {
-        return Err(Fault::Unsupported(Unsupported::Signature).into());
-    }
-    let (code, secret) = match (given.app_code, given.app_secret) {
-        (Some(code), Some(secret)) => (code, secret),
-        (None, Some(_)) => return Err(Fault::NoAppCode.into()),
-        (Some(_), None) => return Err(Fault::NoAppSecret.into()),
-        (None, None) => return Err(Fault::NoApp.into()),
+/// Believes a claim or refuses it.
+pub async fn identify(conn: &mut PgConnection, claim: Claim) -> Result<Caller, Error> {
+    let Claim { app_code, app_secret, user } = claim;
+    let known = if can_name(&app_code, APP_CODE_LIMIT) {
+        db::app::find(conn, &app_code).await?
+    } else {
+        None
     };
-    let known =
-        if can_name(&code, APP_CODE_LIMIT) { db::app::find(conn, &code).await? } else { None };
     let Some(app) = known.filter(|app| app.enabled) else {
-        return Err(Fault::UnknownApp(code).into());
+        return Err(Fault::UnknownApp(app_code).into());
     };
-    if !app.secrets.iter().any(|stored| matches(stored, &secret)) {
-        return Err(Fault::WrongSecret(code).into());
+    if !app.secrets.iter().any(|stored| matches(stored, &app_secret)) {
+        return Err(Fault::WrongSecret(app_code).into());
     }
-    Span::current().record("app", &code);
-    let user = identify_user(&app, given.unsupported, given.token.as_deref(), given.username)?;
-    Ok(Caller { app: code, user })
-}
-
-/// An identity that is offered and not accepted never falls through to a weaker one.
-fn identify_user(
-    app: &App,
-    unsupported: Option<Unsupported>,
-    token: Option<&str>,
-    username: Option<String>,
-) -> Result<String, Fault> {
-    if let Some(unsupported) = unsupported {
-        return Err(Fault::Unsupported(unsupported));
-    }
-    if token.is_some() {
-        return Err(Fault::InvalidToken); // no login service is configured that could know it
-    }
-    username
-        .filter(|name| app.trusts_username && can_name(name, USERNAME_LIMIT))
-        .ok_or(Fault::NoUser)
+    Span::current().record("app", &app_code);
+    // An identity that is offered and not accepted never falls through to a weaker one.
+    let user = match user {
+        UserClaim::AccessToken => Err(Fault::Unsupported(Unsupported::AccessToken)),
+        // No login service is configured that could know it.
+        UserClaim::Token(_) => Err(Fault::InvalidToken),
+        UserClaim::Name(name) if app.trusts_username && can_name(&name, USERNAME_LIMIT) => Ok(name),
+        UserClaim::Name(_) | UserClaim::Nobody => Err(Fault::NoUser),
+    };
+    Ok(Caller { app: app_code, user: user? })
 }
 
 /// Compares in constant time.
@@ -61,6 +47,5 @@ fn matches(stored: &StoredSecret, secret: &str) -> bool {
 
 /// The hash of secrets under one salt.
 pub(super) fn keyed(salt: &[u8]) -> Hmac<Sha256> {
-    // HMAC takes a key of any length.
-    <Hmac<Sha256> as KeyInit>::new_from_slice(salt).unwrap_or_else(|_| unreachable!())
+    <Hmac<Sha256> as KeyInit>::new_from_slice(salt).expect("HMAC takes a key of any length")
 }

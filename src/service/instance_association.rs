@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use sqlx::{PgConnection, PgPool};
-use tracing::{Span, debug};
+use tokio::time::Instant;
+use tracing::Span;
 
 use super::{Error, caller};
 use crate::db;
 use crate::db::Trouble;
-use crate::db::instance_association::Attempt;
+use crate::db::instance_association::{Attempt, Batch};
 use crate::domain::association::{MODEL_ASSOCIATION_KEY_LIMIT, can_name};
 use crate::domain::batch::{Verdict, plan};
 use crate::domain::caller::{Caller, Credentials};
@@ -28,24 +29,31 @@ pub struct Outcome {
     pub target_model: String,
 }
 
-/// Creates the links of one request. `given` is what the body says; that it says it badly is held against
-/// it only once the caller is known.
+/// How often in a row a batch may lose a race. Each time another commit got on, so this many times mean that
+/// something else is wrong.
+const MOST_LOST_RACES: usize = 100;
+
+/// Creates the links of one request, whose id this is and which is answered by the `deadline`. That `given` is
+/// no use is said only once the caller is known.
 pub async fn create_many(
     pool: &PgPool,
     request_id: &str,
+    deadline: Instant,
     credentials: Credentials,
     given: Result<Given, Fault>,
 ) -> Result<Outcome, Error> {
+    let claim = credentials.check()?;
     let mut conn = pool.acquire().await?;
-    let caller = caller::identify(&mut conn, credentials).await?;
+    let caller = caller::identify(&mut conn, claim).await?;
     Span::current().record("user", &caller.user);
     let request = given?.check()?;
+    let mut lost_races = 0;
     loop {
-        match create_once(&mut conn, request_id, &caller, &request).await {
-            // Somebody else's commit came first; the facts are others now. Each turn means that another
-            // batch got on, and the request's deadline ends it.
-            Err(Error::Database(error)) if db::trouble(&error) == Trouble::LostRace => {
-                debug!(error = &error as &dyn std::error::Error, "lost a race, looking again");
+        match create_once(&mut conn, request_id, deadline, &caller, &request).await {
+            Err(Error::Database(error))
+                if db::trouble(&error) == Trouble::LostRace && lost_races < MOST_LOST_RACES =>
+            {
+                lost_races += 1;
             }
             settled => return settled,
         }
@@ -55,6 +63,7 @@ pub async fn create_many(
 async fn create_once(
     conn: &mut PgConnection,
     request_id: &str,
+    deadline: Instant,
     caller: &Caller,
     request: &CreateLinks,
 ) -> Result<Outcome, Error> {
@@ -63,34 +72,31 @@ async fn create_once(
     } else {
         None
     };
-    request.check_association(found.as_ref().map(|found| &found.model_association))?;
-    let found = found.ok_or(Fault::UnknownModelAssociation)?;
-    let account_id = match found.account_id {
-        Some(id) => id,
-        None => db::model_association::number_account(conn, &request.account).await?,
-    };
+    let model_association = request.check_association(found)?;
 
     let mut facts = Vec::new();
     loop {
-        let verdicts = plan(found.model_association.mapping, &request.details, &facts);
-        let hopeless = !facts.is_empty() && verdicts.iter().all(Result::is_err);
-        let attempt = if hopeless {
-            Attempt::Created(Vec::new())
-        } else {
-            let batch = db::instance_association::Batch {
-                model_association: &found.model_association,
-                account_id,
-                details: &request.details,
-                foreseen: &facts,
-                verdicts: &verdicts,
-                request_id,
-                caller,
-            };
-            db::instance_association::create(conn, &batch).await?
+        let verdicts = plan(model_association.mapping, &request.details, &facts);
+        if !facts.is_empty() && verdicts.iter().all(Result::is_err) {
+            return Ok(outcome(request, &verdicts, Vec::new()));
+        }
+        // What could still be running at the deadline is not begun: the caller would be told that nothing was
+        // created, and then it would be.
+        if Instant::now() + db::STATEMENT_TIMEOUT > deadline {
+            return Err(Error::OutOfTime);
+        }
+        let batch = Batch {
+            model_association: &model_association,
+            account: &request.account,
+            details: &request.details,
+            foreseen: &facts,
+            verdicts: &verdicts,
+            request_id,
+            caller,
         };
-        match attempt {
-            Attempt::Refuted(found) => facts = found,
+        match db::instance_association::create(conn, &batch).await? {
             Attempt::Created(ids) => return Ok(outcome(request, &verdicts, ids)),
+            Attempt::Refuted(found) => facts = found,
         }
     }
 }

@@ -21,6 +21,9 @@ pub enum Error {
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    /// The deadline came too near to begin, or passed.
+    #[error("the request ran out of time")]
+    OutOfTime,
 }
 
 impl Error {
@@ -28,6 +31,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Refused(fault) => fault.clone(),
+            Self::OutOfTime => Fault::Unavailable("Postgres"),
             Self::Database(error) => match trouble(error) {
                 Trouble::Unavailable | Trouble::LostRace => Fault::Unavailable("Postgres"),
                 Trouble::Bug => Fault::Internal,

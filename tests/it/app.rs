@@ -18,6 +18,7 @@ pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_associ
 pub(crate) struct TestApp {
     pub(crate) pool: PgPool,
     router: Router,
+    pub(crate) drain: watch::Sender<bool>,
 }
 
 impl TestApp {
@@ -39,9 +40,15 @@ impl TestApp {
 
     /// As [`Self::on`], with another deadline for requests.
     pub(crate) fn with_deadline(pool: PgPool, deadline: Duration) -> Self {
-        let (_, draining) = watch::channel(false);
-        let state = AppState { pool: pool.clone(), body_limit: 1 << 20, deadline, draining };
-        Self { pool, router: router(state) }
+        let (drain, draining) = watch::channel(false);
+        let state = AppState {
+            pool: pool.clone(),
+            readiness: pool.clone(),
+            body_limit: 1 << 20,
+            deadline,
+            draining,
+        };
+        Self { pool, router: router(state), drain }
     }
 
     /// Sends `body` with the credentials of `esb_test` and the user `admin`.

@@ -332,6 +332,9 @@ async fn the_tenant_sees_its_own_and_the_shared_and_signs_with_its_name(pool: Pg
     let (created, refused) = app.post(in_account(json!("new"))).await.maps();
     assert_eq!(created, [0_usize; 0]);
     assert_eq!(refused, json!({"0": exists, "1": exists, "2": source, "3": exists}));
+    // An account under which nothing is created is not even noted.
+    let noted = "select count(*) from supplier_account where key = 'new'";
+    assert_eq!(app.count(noted).await, 0);
     let mut fresh = batch("bk_switch_default_host", &[(7, 7), (7, other)]);
     fresh["bk_supplier_account"] = json!(42);
     let (created, refused) = app.post(fresh).await.maps();

@@ -19,6 +19,8 @@ async fn checked(pool: &PgPool) -> (Vec<(&'static str, String)>, i64) {
     findings(check(&mut pool.acquire().await.unwrap()).await.unwrap())
 }
 
+const NO_INDEX: &str = "the index instance_association_source_key of instance_association is missing or disabled; the index instance_association_target_key of instance_association is missing or disabled";
+
 const PAST_THE_GUARDS: &str = "set session_replication_role = replica";
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
@@ -52,7 +54,7 @@ async fn every_kind_of_damage_is_found(pool: PgPool) {
     app.post(batch("bk_switch_run_host", &links)).await.ids(); // 7, 8, 9
 
     let no_index = "drop index instance_association_source_key, instance_association_target_key";
-    let guards = "the indexes and triggers that keep this so are in force";
+    let guards = "the indexes, constraints and triggers that keep this so are in force";
     let target = "under 1:1 and 1:n a target is the target of one link";
     // Each is planted in the sound data, is what is found, and is taken back.
     let damages = [
@@ -76,21 +78,21 @@ async fn every_kind_of_damage_is_found(pool: PgPool) {
             vec![no_index, "update instance_association set source_id = 1, target_id = 1 where id in (2, 3)"],
             vec![
                 ("a pair stands once under its model association", "links 1, 2, 3 are one pair"),
-                (guards, "instance_association_source_key is missing or disabled; instance_association_target_key is missing or disabled"),
+                (guards, NO_INDEX),
             ],
         ),
         (
             vec![no_index, "update instance_association set source_id = 1 where id = 8"],
             vec![
                 ("under 1:1 a source is the source of one link", "bk_switch_run_host is 1:1, and links 7, 8 are from instance 1"),
-                (guards, "instance_association_source_key is missing or disabled; instance_association_target_key is missing or disabled"),
+                (guards, NO_INDEX),
             ],
         ),
         (
             vec![no_index, "update instance_association set target_id = 1 where id in (5, 8)"],
             vec![
                 (target, "bk_switch_connect_host is 1:n, and links 4, 5 are to instance 1; bk_switch_run_host is 1:1, and links 7, 8 are to instance 1"),
-                (guards, "instance_association_source_key is missing or disabled; instance_association_target_key is missing or disabled"),
+                (guards, NO_INDEX),
             ],
         ),
         (
@@ -104,16 +106,32 @@ async fn every_kind_of_damage_is_found(pool: PgPool) {
         ),
         (
             vec!["alter table instance_association disable trigger instance_association_guard_insert"],
-            vec![(guards, "instance_association_guard_insert is missing or disabled")],
+            vec![(guards, "the trigger instance_association_guard_insert of instance_association is missing or disabled")],
         ),
         (
             vec!["drop trigger instance_wait on instance"],
-            vec![(guards, "instance_wait is missing or disabled")],
+            vec![(guards, "the trigger instance_wait of instance is missing or disabled")],
+        ),
+        (
+            vec!["drop trigger instance_wait on instance",
+                 "create trigger instance_wait before delete on app for each statement execute function wait_for_link_writers()"],
+            vec![(guards, "the trigger instance_wait of instance is missing or disabled")],
+        ),
+        (
+            vec!["alter table model_association drop constraint model_association_id_check"],
+            vec![(guards, "the constraint model_association_id_check of model_association is missing or disabled")],
+        ),
+        (
+            vec!["delete from instance where model_id = (select id from model where key = 'bk_switch') and instance_id = 1",
+                 "alter table model_association drop constraint model_association_source_model_fk, drop constraint model_association_target_model_fk",
+                 "alter table instance drop constraint instance_model_fk",
+                 "delete from model where key = 'bk_switch'"],
+            vec![("every link's source instance exists", "link 1 is from instance 1 of ; link 4 is from instance 1 of ; link 7 is from instance 1 of ")],
         ),
         // Last, since no sequence is ever taken back.
         (
             vec!["select setval('instance_association_id_seq', 8)"],
-            vec![("the next association id is a new one", "link 9 is ahead of the sequence, which stands at 8")],
+            vec![("the next association id is a new one", "id 9 was given, and the sequence stands at 8")],
         ),
     ];
     for (planted, expected) in damages {

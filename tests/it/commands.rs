@@ -1,16 +1,17 @@
 //! The command line.
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
 use cmdb_associations::cli::Cli;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{ConnectOptions, PgPool};
 
 use crate::app::{PATH, batch};
 use crate::binary::{Program, finish, without_settings};
+use crate::guards::someone_waits;
 
 #[test]
 fn the_command_line_is_well_formed() {
@@ -304,4 +305,54 @@ fn a_database_that_is_away_fails_every_command_with_2() {
         assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{args:?}");
         assert!(output.stderr.starts_with("cmdb-associations: "), "{}", output.stderr);
     }
+}
+
+#[sqlx::test]
+async fn a_server_that_is_told_to_stop_while_it_starts_does(pool: PgPool) {
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("lock table _sqlx_migrations").execute(&mut *holder).await.unwrap();
+    let mut starting =
+        Program::on(&pool).command(&["serve", "--listen", "127.0.0.1:0"]).spawn().unwrap();
+    someone_waits(&pool).await;
+    let pid = starting.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    assert_eq!(starting.wait().unwrap().code(), Some(0));
+}
+
+/// The caller has gone, but what was begun ends, and is in the log under the id that the audit record has.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_request_whose_caller_hangs_up_is_in_the_log(pool: PgPool) {
+    let program = Program::on(&pool);
+    let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
+    let server = program.serve(&[]);
+    let mut holder = pool.begin().await.unwrap();
+    let lock = "lock table instance_association in share row exclusive mode";
+    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    let client = reqwest::Client::builder().timeout(Duration::from_millis(500)).build().unwrap();
+    let body = call(secret.trim_end()).to_string();
+    assert!(client.post(server.url(PATH)).body(body).send().await.is_err());
+    holder.rollback().await.unwrap();
+    let mut id = None;
+    for _ in 0..500 {
+        id = record_of(&pool).await;
+        if id.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    server.signal("TERM");
+    let (_, log) = server.wait();
+    assert!(log.contains(&id.unwrap()), "{log}");
+}
+
+async fn record_of(pool: &PgPool) -> Option<String> {
+    sqlx::query_scalar("select request_id from audit_log").fetch_optional(pool).await.unwrap()
+}
+
+#[sqlx::test]
+async fn what_stands_in_the_database_url_is_not_logged(pool: PgPool) {
+    let url = pool.connect_options().to_url_lossy();
+    let url = format!("{url}{}sslpassword=hunter2", if url.query().is_some() { "&" } else { "?" });
+    let output = finish(without_settings().args(["app", "list"]).env("CMDB_DATABASE_URL", url), "");
+    assert_eq!((output.status, output.stderr.as_str()), (0, ""));
 }

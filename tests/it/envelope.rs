@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::http::{Method, Request, StatusCode};
+use cmdb_associations::db::STATEMENT_TIMEOUT;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -133,23 +134,49 @@ async fn a_server_without_a_free_connection_says_so(_: PgPoolOptions, options: P
 /// Somebody holds the links' table for longer than anybody waits.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_database_that_is_too_slow_is_told_and_nothing_is_written(pool: PgPool) {
-    TestApp::new(pool.clone()).await;
+    let impatient = pool.connect_options().as_ref().clone().options([("statement_timeout", "300")]);
+    let impatient = PgPoolOptions::new().max_connections(1).connect_with(impatient).await.unwrap();
+    let app = TestApp::new(impatient.clone()).await;
+    // Its statements are prepared, so that it is the writing that waits.
+    assert_eq!(app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids().len(), 1);
     let mut holder = pool.begin().await.unwrap();
     let lock = "lock table instance_association in share row exclusive mode";
     sqlx::query(lock).execute(&mut *holder).await.unwrap();
-
-    // Postgres gives the statement up, or the server gives the request up: whichever comes first.
-    let impatient = pool.connect_options().as_ref().clone().options([("statement_timeout", "100")]);
-    let impatient = PgPoolOptions::new().max_connections(1).connect_with(impatient).await.unwrap();
-    let by_statement = TestApp::on(impatient.clone());
-    let by_request = TestApp::with_deadline(pool.clone(), Duration::from_millis(300));
-    for app in [&by_statement, &by_request] {
-        let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
-        reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
-    }
+    let reply = app.post(batch("bk_switch_connect_host", &[(2, 2)])).await;
+    reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
     holder.rollback().await.unwrap();
-    assert_eq!(by_statement.post(batch("bk_switch_connect_host", &[(2, 2)])).await.ids().len(), 1);
+    assert_eq!(app.post(batch("bk_switch_connect_host", &[(3, 3)])).await.ids().len(), 1);
+    assert_eq!(app.count("select count(*) from instance_association").await, 2);
+    assert_eq!(app.count("select count(*) from audit_log").await, 2);
     impatient.close().await;
+}
+
+/// What is told to have failed must not be created afterwards.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn no_writing_begins_that_could_outlast_the_deadline(pool: PgPool) {
+    TestApp::new(pool.clone()).await;
+    let app = TestApp::with_deadline(pool, STATEMENT_TIMEOUT);
+    let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
+    reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
+    assert_eq!(app.count("select count(*) from instance_association").await, 0);
+}
+
+#[sqlx::test]
+async fn a_server_that_was_told_to_stop_is_not_ready(pool: PgPool) {
+    let app = TestApp::on(pool);
+    assert_eq!(app.get("/readyz").await, (StatusCode::OK, "ready\n".into()));
+    app.drain.send_replace(true);
+    let draining = (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
+    assert_eq!(app.get("/readyz").await, draining);
+    assert_eq!(app.get("/healthz").await.0, StatusCode::OK);
+}
+
+#[sqlx::test]
+async fn credentials_that_are_incomplete_are_told_without_the_database(pool: PgPool) {
+    let app = TestApp::on(pool.clone());
+    pool.close().await;
+    let message = "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty";
+    app.post_raw("{}").await.assert_refused(200, 1_306_000, message);
 }
 
 #[sqlx::test]

@@ -137,8 +137,8 @@ async fn other_isolation_levels_are_refused_on_both_sides(pool: PgPool) {
 }
 
 /// Waits until some backend waits for a lock.
-async fn someone_waits(pool: &PgPool) {
-    loop {
+pub(crate) async fn someone_waits(pool: &PgPool) {
+    for _ in 0..2_000 {
         let sql = "select exists (select from pg_stat_activity
                    where datname = current_database() and wait_event_type = 'Lock')";
         if sqlx::query_scalar(sql).fetch_one(pool).await.unwrap() {
@@ -146,6 +146,7 @@ async fn someone_waits(pool: &PgPool) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    panic!("nobody waits for a lock");
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
@@ -237,4 +238,94 @@ async fn the_server_and_the_import_choose_their_own_isolation(pool: PgPool) {
     app.pool.close().await;
     let imported = Program::on(&pool).run(&["import", "tests/demo/export"]);
     assert_eq!(imported.status, 0, "{}", imported.stderr);
+}
+
+/// What a caller has under the names of our tables stands in for none of them.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn tables_of_the_callers_own_do_not_stand_in_for_ours(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    assert_eq!(refusal(&mut conn, LINK).await, None);
+    let forged =
+        "insert into public.instance_association (model_association_id, source_id, target_id)
+        select id, 999, 999 from public.model_association where key = 'bk_switch_default_host'";
+    let mut tx = conn.begin().await.unwrap();
+    for sql in [
+        "create temp table instance as select model_id, 999::bigint as instance_id, 0 as supplier_account_id
+         from public.instance",
+        "create temp table model_association as select * from public.model_association",
+    ] {
+        assert_eq!(refusal(&mut tx, sql).await, None);
+    }
+    assert_eq!(refusal(&mut tx, forged).await, Some("instance_association_guard".to_owned()));
+    tx.rollback().await.unwrap();
+
+    for shadow in [
+        "create temp table instance_association (like public.instance_association)",
+        "do $$ begin execute format('create schema %I', current_user);
+             execute format('create table %I.instance_association (like public.instance_association)', current_user);
+         end $$",
+    ] {
+        let mut tx = conn.begin().await.unwrap();
+        assert_eq!(refusal(&mut tx, shadow).await, None);
+        let delete = "delete from public.instance where instance_id = 1";
+        assert_eq!(refusal(&mut tx, delete).await, Some("instance_keep_linked".to_owned()));
+        tx.rollback().await.unwrap();
+    }
+}
+
+/// As with foreign keys, whoever may write a table needs no rights on those that are looked at.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn whoever_may_write_instances_needs_no_further_rights(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    let mut tx = conn.begin().await.unwrap();
+    for sql in [
+        LINK,
+        "create role test_inventory_writer",
+        "grant select, insert, update, delete on instance to test_inventory_writer",
+        "set local role test_inventory_writer",
+        "update instance set name = 'renamed' where instance_id = 1",
+        "delete from instance where instance_id = 2",
+    ] {
+        assert_eq!(refusal(&mut tx, sql).await, None, "{sql}");
+    }
+    let linked = refusal(&mut tx, "delete from instance where instance_id = 1").await;
+    assert_eq!(linked, Some("instance_keep_linked".to_owned()));
+}
+
+/// Deadlocks need two orders. A batch takes the places of its targets in ascending order …
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_batch_takes_places_in_the_order_of_targets(pool: PgPool) {
+    let app = TestApp::new(pool.clone()).await;
+    let mut other = pool.begin().await.unwrap();
+    let hold = "insert into instance_association (model_association_id, source_id, target_id)
+                select id, 1, 5 from model_association where key = 'bk_switch_connect_host'";
+    assert_eq!(refusal(&mut other, hold).await, None);
+    let sending = tokio::spawn(async move {
+        app.post(batch("bk_switch_connect_host", &[(2, 9), (2, 5)])).await.maps().0
+    });
+    someone_waits(&pool).await;
+    // While it waits for target 5 it holds nothing above: 9 is free.
+    let above = "insert into instance_association (model_association_id, source_id, target_id)
+                 select id, 3, 9 from model_association where key = 'bk_switch_connect_host'";
+    assert_eq!(refusal(&mut other, above).await, None);
+    other.commit().await.unwrap();
+    assert_eq!(sending.await.unwrap(), [0_usize; 0]);
+}
+
+/// … and under 1:1, where there are places of two kinds, batches take turns.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn batches_under_1_1_take_turns(pool: PgPool) {
+    let app = TestApp::new(pool.clone()).await;
+    let mut other = pool.begin().await.unwrap();
+    let turn = "select pg_advisory_xact_lock(1668113506, id) from model_association
+                where key = 'bk_switch_run_host'";
+    assert_eq!(refusal(&mut other, turn).await, None);
+    assert_eq!(app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.maps().0, [0]);
+    let sending =
+        tokio::spawn(
+            async move { app.post(batch("bk_switch_run_host", &[(1, 1)])).await.maps().0 },
+        );
+    someone_waits(&pool).await;
+    other.commit().await.unwrap();
+    assert_eq!(sending.await.unwrap(), [0]);
 }

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::app::TestApp;
 use crate::binary::{Output, Program};
+use crate::guards::someone_waits;
 
 fn lines(documents: &[Value]) -> String {
     documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect()
@@ -418,4 +419,130 @@ async fn every_imported_link_is_in_one_audit_record(pool: PgPool) {
         ]
     );
     assert_eq!(Program::on(&pool).run(&["check", "--strict"]).status, 0);
+}
+
+#[sqlx::test]
+async fn an_id_of_a_row_that_was_left_out_is_not_given_again(pool: PgPool) {
+    let mut unfit = link(500, ["a", "b"], 1, 1);
+    unfit["bk_obj_asst_id"] = json!("");
+    let folder = small(vec![unfit, link(400, ["a", "b"], 9, 9)]);
+    assert_eq!(left_out(&pool, &folder).len(), 2);
+    let next = sqlx::query_scalar::<_, i64>("select nextval('instance_association_id_seq')");
+    assert_eq!(next.fetch_one(&pool).await.unwrap(), 501);
+}
+
+#[sqlx::test]
+async fn a_row_that_cannot_stand_takes_its_id_from_nobody(pool: PgPool) {
+    let folder = small(vec![link(9, ["a", "b"], 77, 1), link(9, ["a", "b"], 1, 1)]);
+    let reason = "source instance a 77 does not exist";
+    assert_eq!(
+        left_out(&pool, &folder),
+        [("cc_InstAsst_0_pub_a".to_owned(), 1, reason.to_owned())]
+    );
+    assert_eq!(stored_links(&pool).await, [(9, "a_connect_b".to_owned(), 1, 1)]);
+}
+
+#[sqlx::test]
+async fn a_link_that_was_deleted_comes_back_with_the_export_that_has_it(pool: PgPool) {
+    let folder = small(vec![link(7, ["a", "b"], 1, 1), link(8, ["a", "b"], 1, 2)]);
+    assert_eq!(left_out(&pool, &folder), []);
+    sqlx::query("delete from instance_association where id = 7").execute(&pool).await.unwrap();
+    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(stored_links(&pool).await.len(), 2);
+    let checked = Program::on(&pool).run(&["check", "--strict"]);
+    assert_eq!(checked.status, 0, "{}", checked.stdout);
+}
+
+#[sqlx::test]
+async fn an_id_that_a_request_was_given_is_no_imported_links(pool: PgPool) {
+    let folder = small(vec![]);
+    assert_eq!(left_out(&pool, &folder), []);
+    let app = TestApp::new(pool.clone()).await;
+    let body = json!({
+        "bk_obj_id": "a", "bk_asst_obj_id": "b", "bk_obj_asst_id": "a_connect_b",
+        "details": [{"bk_inst_id": 1, "bk_asst_inst_id": 2}],
+    });
+    assert_eq!(app.post(body).await.ids(), [1]);
+    sqlx::query("delete from instance_association").execute(&pool).await.unwrap();
+    let second = small(vec![link(1, ["a", "b"], 3, 3)]);
+    let reason = "id 1 was the id of a link that a request created";
+    assert_eq!(
+        left_out(&pool, &second),
+        [("cc_InstAsst_0_pub_a".to_owned(), 1, reason.to_owned())]
+    );
+}
+
+#[sqlx::test]
+async fn a_row_of_key_fields_only_takes_no_name_away(pool: PgPool) {
+    let names = async || {
+        sqlx::query_scalar::<_, String>(
+            "select name from model where key = 'host' union all select name from association_kind where key = 'connect'
+             union all select name from model_association where key = 'bk_switch_connect_host'
+             union all select name from instance",
+        )
+        .fetch_all(&pool)
+        .await
+        .unwrap()
+    };
+    let shipped = json!({
+        "bk_obj_asst_id": "bk_switch_connect_host", "bk_obj_asst_name": "uplink", "bk_obj_id": "bk_switch",
+        "bk_asst_obj_id": "host", "bk_asst_id": "connect", "mapping": "1:n",
+    });
+    let folder = export(&[
+        ("cc_ObjAsst", vec![shipped.clone()]),
+        ("cc_HostBase", vec![json!({"bk_host_id": 1, "bk_host_name": "web"})]),
+    ]);
+    assert_eq!(left_out(&pool, &folder), []);
+    let before = names().await;
+    assert_eq!(before, ["主机", "上联", "uplink", "web"]);
+    let mut bare = shipped;
+    bare.as_object_mut().unwrap().remove("bk_obj_asst_name");
+    let folder = export(&[
+        ("cc_ObjDes", vec![json!({"bk_obj_id": "host"})]),
+        ("cc_AsstDes", vec![json!({"bk_asst_id": "connect"})]),
+        ("cc_ObjAsst", vec![bare]),
+        ("cc_HostBase", vec![json!({"bk_host_id": 1})]),
+    ]);
+    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(names().await, before);
+}
+
+#[sqlx::test]
+async fn an_instance_stays_with_the_account_that_had_it_first(pool: PgPool) {
+    let folder = export(&[
+        ("cc_ObjectBase_0_pub_bk_switch", vec![instance(1)]),
+        ("cc_ObjectBase_ten_pub_bk_switch", vec![instance(1), instance(2)]),
+    ]);
+    let reason = "bk_switch 1 is an instance of another account";
+    let row = ("cc_ObjectBase_ten_pub_bk_switch".to_owned(), 1, reason.to_owned());
+    assert_eq!(left_out(&pool, &folder), std::slice::from_ref(&row));
+    fs::remove_file(folder.path().join("cc_ObjectBase_0_pub_bk_switch.json")).unwrap();
+    assert_eq!(left_out(&pool, &folder), [row]);
+}
+
+#[sqlx::test]
+async fn models_alone_are_something_already(pool: PgPool) {
+    let folder = export(&[("cc_ObjDes", vec![json!({"bk_obj_id": "rack"})])]);
+    let args = ["import", "--if-empty", folder.path().to_str().unwrap()];
+    assert_eq!(Program::on(&pool).run(&args).status, 0);
+    assert_eq!(Program::on(&pool).run(&args).status, 1);
+}
+
+/// Instances are changed and deleted in the same order as everywhere: the table of links first.
+#[sqlx::test]
+async fn an_import_and_a_deletion_wait_for_each_other_in_one_direction(pool: PgPool) {
+    let folder = small(vec![]);
+    assert_eq!(left_out(&pool, &folder), []);
+    let mut deleter = pool.begin().await.unwrap();
+    let sql = "delete from instance where instance_id = 5";
+    sqlx::query(sql).execute(&mut *deleter).await.unwrap();
+    let path = folder.path().to_owned();
+    let importing = tokio::task::spawn_blocking({
+        let pool = pool.clone();
+        move || import(&pool, &path)
+    });
+    someone_waits(&pool).await;
+    sqlx::query("delete from instance where instance_id = 4").execute(&mut *deleter).await.unwrap();
+    deleter.commit().await.unwrap();
+    assert_eq!(importing.await.unwrap().status, 0);
 }

@@ -35,7 +35,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("db", &["db", "domain"]),
     ("service", &["service", "db", "domain"]),
     ("http", &["http", "service", "domain", "telemetry"]),
-    ("config", &[]),
+    ("config", &["db"]),
     ("telemetry", &["config"]),
     ("server", &["config"]),
     ("cli", &["config", "domain", "http", "server", "service", "telemetry"]),

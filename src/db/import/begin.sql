@@ -1,3 +1,7 @@
+-- What is decided from here on depends on what is stored, so nobody else may write links, import, or delete what
+-- links refer to.
+lock table instance_association in share row exclusive mode;
+
 analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
 
 insert into supplier_account (key)

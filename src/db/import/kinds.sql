@@ -8,14 +8,18 @@ rejected as (
     select file, line, format('association kind %s has a row with a lower id', key)
     from ranked where number is distinct from kept
 ),
+named as (
+    select ranked.*, coalesce(ranked.name, stored.name, ranked.key) as full_name
+    from ranked left join association_kind stored using (key)
+    where rank = 1
+),
 merged as (
     insert into association_kind (key, name)
-    select key, name from ranked where rank = 1
+    select key, full_name from named
     on conflict (key) do update set name = excluded.name
         where association_kind.name is distinct from excluded.name
     returning key, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated
-from merged join ranked using (key)
-where rank = 1
+from merged join named using (key)
 group by file;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use futures_util::TryStreamExt;
 use sqlx::FromRow;
-use sqlx::postgres::{PgConnection, PgCopyIn};
+use sqlx::PgConnection;
 
 /// Rows that are staged and merged together, in the order of merging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub enum Stage {
     Kinds,
     /// Instances.
     Instances,
-    /// Model associations. Their merging holds back whoever writes links, to the end of the transaction.
+    /// Model associations.
     ModelAssociations,
     /// Association ids that were given away.
     HighestIds,
@@ -141,11 +141,14 @@ pub struct Merged {
     pub updated: u64,
 }
 
-/// Whether nothing was ever stored here but what the migrations bring.
+/// Whether nothing was ever stored here but what the migrations bring: 12 models, 6 kinds, 1 association.
 pub async fn is_empty(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select not exists (select from instance) and not exists (select from instance_association)
-               and not exists (select from app) and not exists (select from audit_log) as "empty!""#
+               and not exists (select from app) and not exists (select from audit_log)
+               and not exists (select from model where export_number is not null)
+               and (select count(*) from model) = 12 and (select count(*) from association_kind) = 6
+               and (select count(*) from model_association) = 1 as "empty!""#
     )
     .fetch_one(conn)
     .await
@@ -156,31 +159,36 @@ pub async fn create_stages(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(include_str!("stages.sql")).execute(conn).await.map(drop)
 }
 
-/// Begins to stage rows.
-pub async fn stage(
-    conn: &mut PgConnection,
-    stage: Stage,
-) -> sqlx::Result<PgCopyIn<&mut PgConnection>> {
-    conn.copy_in_raw(stage.copy()).await
+/// Stages rows, as [`Row::write_to`] wrote them.
+pub async fn stage(conn: &mut PgConnection, stage: Stage, rows: String) -> sqlx::Result<()> {
+    let mut copy = conn.copy_in_raw(stage.copy()).await?;
+    copy.send(rows.into_bytes()).await?;
+    copy.finish().await.map(drop)
 }
 
-/// Reports rows that were found unfit before they were staged.
-pub async fn insert_left_out(conn: &mut PgConnection, rows: &[LeftOut]) -> sqlx::Result<()> {
+/// Reports rows that were found unfit before they were staged, and the association ids that they have.
+pub async fn insert_left_out(
+    conn: &mut PgConnection,
+    rows: &[LeftOut],
+    given_ids: &[i64],
+) -> sqlx::Result<()> {
     let files: Vec<i32> = rows.iter().map(|row| i32::try_from(row.file).unwrap_or(-1)).collect();
     let lines: Vec<i64> = rows.iter().map(|row| i64::try_from(row.line).unwrap_or(-1)).collect();
     let reasons: Vec<&str> = rows.iter().map(|row| row.reason.as_str()).collect();
     sqlx::query(
-        "insert into left_out select * from unnest($1::integer[], $2::bigint[], $3::text[])",
+        "with given as (insert into staged_highest_id select -1, 0, id from unnest($4::bigint[]) id)
+         insert into left_out select * from unnest($1::integer[], $2::bigint[], $3::text[])",
     )
     .bind(files)
     .bind(lines)
     .bind(reasons)
+    .bind(given_ids)
     .execute(conn)
     .await
     .map(drop)
 }
 
-/// Makes the accounts that rows name.
+/// Holds back whoever writes links until the transaction ends, and makes the accounts that rows name.
 pub async fn begin_merging(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(include_str!("begin.sql")).execute(conn).await.map(drop)
 }

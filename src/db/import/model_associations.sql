@@ -1,6 +1,3 @@
--- From here on what is decided depends on the links that are stored, so nobody else may write any.
-lock table instance_association in share row exclusive mode;
-
 create temporary table candidate_model_association on commit drop as
 select staged.file, staged.line, staged.number, staged.key, staged.name, staged.mapping,
     account.id as account_id, source.id as source_model_id, target.id as target_model_id, kind.id as kind_id,
@@ -45,13 +42,14 @@ where id in (select stored_id from ranked_model_association where rank = 1 and d
 with merged as (
     insert into model_association
         (key, supplier_account_id, name, source_model_id, target_model_id, association_kind_id, mapping)
-    select key, account_id, name, source_model_id, target_model_id, kind_id, mapping
+    select key, account_id, coalesce(name, ''), source_model_id, target_model_id, kind_id, mapping
     from ranked_model_association
     where rank = 1
     on conflict (key, supplier_account_id) do update
-        set name = excluded.name, association_kind_id = excluded.association_kind_id
+        set name = coalesce(nullif(excluded.name, ''), model_association.name),
+            association_kind_id = excluded.association_kind_id
         where (model_association.name, model_association.association_kind_id) is distinct from
-            (excluded.name, excluded.association_kind_id)
+            (coalesce(nullif(excluded.name, ''), model_association.name), excluded.association_kind_id)
     returning key, supplier_account_id as account_id, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated

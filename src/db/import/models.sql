@@ -9,11 +9,16 @@ rejected as (
     select file, line, format('model %s has a row with a lower id', key)
     from ranked where number is distinct from kept
 ),
+-- A row of key fields only does not take away a name that is stored.
+named as (
+    select ranked.*, coalesce(ranked.name, stored.name, ranked.key) as full_name
+    from ranked left join model stored using (key)
+    where rank = 1
+),
 merged as (
     insert into model (key, name, supplier_account_id, export_number)
-    select ranked.key, name, account.id, number
-    from ranked join supplier_account account on account.key = ranked.account
-    where rank = 1
+    select named.key, full_name, account.id, number
+    from named join supplier_account account on account.key = named.account
     on conflict (key) do update
         set name = excluded.name,
             supplier_account_id = excluded.supplier_account_id,
@@ -23,6 +28,5 @@ merged as (
     returning key, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated
-from merged join ranked using (key)
-where rank = 1
+from merged join named using (key)
 group by file;

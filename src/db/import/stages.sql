@@ -8,17 +8,17 @@ create temporary table staged_highest_id (
 
 create temporary table staged_model (
     file integer not null, line bigint not null,
-    account text not null, key text not null, name text not null, number bigint
+    account text not null, key text not null, name text, number bigint
 ) on commit drop;
 
 create temporary table staged_kind (
     file integer not null, line bigint not null,
-    key text not null, name text not null, number bigint
+    key text not null, name text, number bigint
 ) on commit drop;
 
 create temporary table staged_model_association (
     file integer not null, line bigint not null,
-    account text not null, key text not null, name text not null,
+    account text not null, key text not null, name text,
     source_model text not null, target_model text not null, kind text not null, mapping text not null,
     number bigint
 ) on commit drop;

@@ -98,6 +98,14 @@ impl Collection {
         }
     }
 
+    /// The association id that a document gives away, also if it makes no row.
+    pub(super) fn given_id(&self, document: &Document) -> Option<i64> {
+        match self {
+            Self::Links { .. } => Fields(document).association_id("id").ok(),
+            _ => None,
+        }
+    }
+
     /// The row that a document makes; none if it means nothing to us.
     pub(super) fn row(&self, document: &Document) -> Result<Option<Row>, Bad> {
         let fields = Fields(document);
@@ -110,19 +118,15 @@ impl Collection {
                 }
                 row.integer(fields.association_id("SequenceID")?)
             }
-            Self::Models => {
-                let key = fields.key("bk_obj_id", MODEL_KEY_LIMIT)?;
-                row.text(&fields.account(shared)?)
-                    .text(key)
-                    .text(fields.optional_text("bk_obj_name").unwrap_or(key))
-                    .optional_integer(fields.optional_integer("id")?)
-            }
-            Self::Kinds => {
-                let key = fields.key("bk_asst_id", MODEL_KEY_LIMIT)?;
-                row.text(key)
-                    .text(fields.optional_text("bk_asst_name").unwrap_or(key))
-                    .optional_integer(fields.optional_integer("id")?)
-            }
+            Self::Models => row
+                .text(&fields.account(shared)?)
+                .text(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
+                .optional_text(fields.optional_text("bk_obj_name"))
+                .optional_integer(fields.optional_integer("id")?),
+            Self::Kinds => row
+                .text(fields.key("bk_asst_id", MODEL_KEY_LIMIT)?)
+                .optional_text(fields.optional_text("bk_asst_name"))
+                .optional_integer(fields.optional_integer("id")?),
             Self::ModelAssociations => {
                 let mapping = fields.text("mapping")?;
                 if Mapping::parse(mapping).is_none() {
@@ -132,7 +136,7 @@ impl Collection {
                 }
                 row.text(&fields.account(shared)?)
                     .text(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
-                    .text(fields.optional_text("bk_obj_asst_name").unwrap_or_default())
+                    .optional_text(fields.optional_text("bk_obj_asst_name"))
                     .text(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
                     .text(fields.key("bk_asst_obj_id", MODEL_KEY_LIMIT)?)
                     .text(fields.key("bk_asst_id", MODEL_KEY_LIMIT)?)

@@ -3,6 +3,7 @@
 mod collection;
 mod documents;
 
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,9 +15,6 @@ use self::collection::{Bad, Collection};
 use self::documents::Stop;
 use crate::db;
 use crate::db::import::{LeftOut, Merged, Stage};
-
-/// How much COPY text is sent at a time, in bytes.
-const CHUNK: usize = 256 << 10;
 
 /// Why an import did not come about. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -105,10 +103,9 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
     let mut export = Export { files: Vec::new(), ignored: Vec::new(), bytes: 0 };
     for entry in entries.map_err(cannot)? {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let metadata = std::fs::metadata(entry.path()).map_err(cannot)?;
-        match name.strip_suffix(".json").and_then(Collection::named).filter(|_| metadata.is_file())
-        {
-            Some(collection) => {
+        let file = std::fs::metadata(entry.path()).ok().filter(Metadata::is_file);
+        match name.strip_suffix(".json").and_then(Collection::named).zip(file) {
+            Some((collection, metadata)) => {
                 export.bytes += metadata.len();
                 export.files.push(ExportFile { name, path: entry.path(), collection });
             }
@@ -125,12 +122,21 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
     Ok(export)
 }
 
-/// Feeds the export. `advanced` hears of every so many bytes read, `left_out` of every row that cannot stand.
+/// How far an import has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// So many more bytes were read.
+    Read(u64),
+    /// Everything was read.
+    Merging,
+}
+
+/// Imports the export. `advanced` hears how far it has come, `left_out` of every row that cannot stand.
 pub async fn import(
     conn: &mut PgConnection,
     export: &Export,
     only_if_empty: bool,
-    advanced: impl Fn(u64),
+    advanced: impl Fn(Progress),
     mut left_out: impl FnMut(Omission<'_>),
 ) -> Result<Vec<Tally>, Error> {
     let mut tx = conn.begin().await?;
@@ -143,6 +149,7 @@ pub async fn import(
         let read = stage(&mut tx, number, file, &advanced).await?;
         tallies.push(Tally { file: file.name.clone(), read, ..Tally::default() });
     }
+    advanced(Progress::Merging);
     db::import::begin_merging(&mut tx).await?;
     for stage in Stage::ALL {
         for Merged { file, added, updated } in db::import::merge(&mut tx, stage).await? {
@@ -164,10 +171,22 @@ pub async fn import(
 }
 
 /// What the reading of a file hands over.
+#[derive(Default)]
 struct Chunk {
+    /// Rows to stage.
     copy: String,
+    /// Rows that were found unfit already.
     left_out: Vec<LeftOut>,
-    bytes: u64,
+    /// Association ids that those have.
+    given_ids: Vec<i64>,
+    /// How far the reading has come, in bytes.
+    position: u64,
+}
+
+impl Chunk {
+    fn is_large(&self) -> bool {
+        self.copy.len() >= 256 << 10 || self.left_out.len() >= 1_000
+    }
 }
 
 /// Reads a file on a thread of its own into its staging table; how many rows it had.
@@ -175,31 +194,26 @@ async fn stage(
     conn: &mut PgConnection,
     number: usize,
     file: &ExportFile,
-    advanced: &impl Fn(u64),
+    advanced: &impl Fn(Progress),
 ) -> Result<u64, Error> {
     let (sender, mut chunks) = mpsc::channel(2);
     let (path, collection) = (file.path.clone(), file.collection.clone());
     let reading = tokio::task::spawn_blocking(move || read(&path, &collection, number, &sender));
 
-    let mut left_out = Vec::new();
-    let mut copy = db::import::stage(conn, file.collection.stage()).await?;
+    let mut position = 0;
     while let Some(chunk) = chunks.recv().await {
-        let Chunk { copy: text, left_out: unfit, bytes } = chunk;
-        copy.send(text.into_bytes()).await?;
-        left_out.extend(unfit);
-        advanced(bytes);
-    }
-    match reading.await? {
-        Ok(rows) => {
-            copy.finish().await?;
-            db::import::insert_left_out(conn, &left_out).await?;
-            Ok(rows)
+        db::import::stage(conn, file.collection.stage(), chunk.copy).await?;
+        if !chunk.left_out.is_empty() {
+            db::import::insert_left_out(conn, &chunk.left_out, &chunk.given_ids).await?;
         }
-        Err((line, reason)) => {
-            copy.abort("unreadable").await?;
-            Err(Error::Unreadable { file: file.name.clone(), line, reason })
-        }
+        advanced(Progress::Read(chunk.position - position));
+        position = chunk.position;
     }
+    reading.await?.map_err(|(line, reason)| Error::Unreadable {
+        file: file.name.clone(),
+        line,
+        reason,
+    })
 }
 
 fn read(
@@ -208,31 +222,28 @@ fn read(
     number: usize,
     sender: &mpsc::Sender<Chunk>,
 ) -> Result<u64, (u64, String)> {
-    let (mut rows, mut told) = (0, 0);
-    let mut copy = String::new();
-    let mut left_out = Vec::new();
-    let mut hand_over = |copy: &mut String, left_out: &mut Vec<LeftOut>, position: u64| {
-        let bytes = position - told;
-        told = position;
-        let chunk = Chunk { copy: std::mem::take(copy), left_out: std::mem::take(left_out), bytes };
-        sender.blocking_send(chunk).or(Err(Stop::Unwanted))
+    let mut rows = 0;
+    let mut chunk = Chunk::default();
+    let hand_over = |chunk: &mut Chunk| {
+        let position = chunk.position;
+        let full = std::mem::replace(chunk, Chunk { position, ..Chunk::default() });
+        sender.blocking_send(full).or(Err(Stop::Unwanted))
     };
-    let mut last = 0;
     let read = documents::read(path, |document, line, position| {
         rows += 1;
-        last = position;
+        chunk.position = position;
         match collection.row(&document) {
-            Ok(Some(row)) => row.write_to(&mut copy, number, line),
+            Ok(Some(row)) => row.write_to(&mut chunk.copy, number, line),
             Ok(None) => {}
-            Err(Bad::Unfit(reason)) => left_out.push(LeftOut { file: number, line, reason }),
+            Err(Bad::Unfit(reason)) => {
+                chunk.left_out.push(LeftOut { file: number, line, reason });
+                chunk.given_ids.extend(collection.given_id(&document));
+            }
             Err(Bad::Unreadable(reason)) => return Err(Stop::Unreadable(line, reason)),
         }
-        if copy.len() + left_out.len() > CHUNK {
-            hand_over(&mut copy, &mut left_out, position)?;
-        }
-        Ok(())
+        if chunk.is_large() { hand_over(&mut chunk) } else { Ok(()) }
     });
-    match read.and_then(|()| hand_over(&mut copy, &mut left_out, last)) {
+    match read.and_then(|()| hand_over(&mut chunk)) {
         Err(Stop::Unreadable(line, reason)) => Err((line, reason)),
         // Nobody listens any more: whoever stopped listening knows why.
         Ok(()) | Err(Stop::Unwanted) => Ok(rows),
