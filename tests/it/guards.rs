@@ -304,7 +304,8 @@ async fn a_batch_takes_places_in_the_order_of_targets(pool: PgPool) {
         app.post(batch("bk_switch_connect_host", &[(2, 9), (2, 5)])).await.maps().0
     });
     someone_waits(&pool).await;
-    // While it waits for target 5 it holds nothing above: 9 is free.
+    // While it waits for target 5 it holds nothing above: 9 is free, without waiting.
+    assert_eq!(refusal(&mut other, "set local lock_timeout = '100ms'").await, None);
     let above = "insert into instance_association (model_association_id, source_id, target_id)
                  select id, 3, 9 from model_association where key = 'bk_switch_connect_host'";
     assert_eq!(refusal(&mut other, above).await, None);
