@@ -1,7 +1,6 @@
 //! The compiled program as a child: what goes to stdout, to stderr, and what it exits with.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use sqlx::{ConnectOptions, PgPool};
@@ -41,19 +40,21 @@ impl Program {
         finish(&mut self.command(args), stdin)
     }
 
-    /// Starts the server on a free port and waits until it is ready.
+    /// Starts the server on a free port and waits until it listens.
     pub(crate) fn serve(&self, args: &[&str]) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let args = [&["serve", "--listen", &address], args].concat();
+        let args = [&["serve", "--listen", "127.0.0.1:0"], args].concat();
         let mut child = self.command(&args).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = String::new();
-        while !log.contains("listening") {
+        let address = loop {
             let line = lines.next().unwrap_or_else(|| panic!("it ended: {log}")).unwrap();
             log.push_str(&line);
             log.push('\n');
-        }
+            if let Some((_, port)) = line.rsplit_once("127.0.0.1:") {
+                let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+                break format!("127.0.0.1:{port}");
+            }
+        };
         // The rest of the log is read as it comes, so that the server never waits for a reader.
         let rest =
             std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>().join("\n"));

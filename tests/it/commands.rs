@@ -80,7 +80,40 @@ fn help_lists_every_command_and_shows_no_values() {
     {
         assert!(output.stdout.contains(word), "{word}");
     }
-    assert!(!output.stdout.contains("hunter2") && !output.stdout.contains("CMDB_LOG_FORMAT=json"));
+    assert!(!output.stdout.contains("hunter2") && !output.stdout.contains("=json"));
+    let output = finish(
+        without_settings().args(["serve", "--help"]).env("CMDB_LISTEN", "192.0.2.1:7777"),
+        "",
+    );
+    assert!(output.stdout.contains("CMDB_LISTEN") && !output.stdout.contains("192.0.2.1"));
+}
+
+#[sqlx::test]
+async fn the_database_may_be_named_in_each_of_three_ways(pool: PgPool) {
+    let url = pool.connect_options().to_url_lossy().to_string();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("{url}\n")).unwrap();
+    for (name, value) in [
+        ("CMDB_DATABASE_URL", url.as_str()),
+        ("DATABASE_URL", url.as_str()),
+        ("CMDB_DATABASE_URL_FILE", file.path().to_str().unwrap()),
+    ] {
+        let output = finish(without_settings().args(["app", "list"]).env(name, value), "");
+        assert_eq!((output.status, output.stderr.as_str()), (0, ""), "{name}");
+    }
+}
+
+#[sqlx::test]
+async fn a_server_that_is_not_ready_says_why(pool: PgPool) {
+    let program = Program::on(&pool);
+    let server = program.serve(&[]);
+    sqlx::query("delete from _sqlx_migrations").execute(&pool).await.unwrap();
+    let output = program.run(&["healthcheck", "--listen", &server.address]);
+    let why = format!("{} is not ready: migrations are pending\n", server.address);
+    assert_eq!((output.status, output.stderr), (1, why));
+    let output = program.run(&["app", "list"]);
+    assert_eq!(output.status, 2);
+    assert!(output.stderr.contains("run `cmdb-associations migrate` first"), "{}", output.stderr);
 }
 
 #[sqlx::test(migrations = false)]

@@ -107,27 +107,38 @@ fn every_table_and_constraint_is_named_and_every_table_explained() {
     }
 }
 
-/// Every flag and environment variable that `command` and what is below it has.
-fn settings(command: &Command, found: &mut Vec<String>) {
+/// Every command, flag and environment variable of `command`, as the README writes it.
+fn settings(command: &Command, path: &str, found: &mut Vec<String>) {
     for arg in
         command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
     {
         found.extend(arg.get_long().map(|long| format!("--{long}")));
-        found.extend(arg.get_env().map(|name| name.to_string_lossy().into_owned()));
+        found.extend(arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())));
     }
-    for command in command.get_subcommands() {
-        found.push(command.get_name().to_owned());
-        settings(command, found);
+    for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        let path = format!("{path}{}", command.get_name());
+        if !command.has_subcommands() {
+            found.push(format!("`{path}"));
+        }
+        settings(command, &format!("{path} "), found);
     }
 }
 
 #[test]
 fn the_readme_names_every_command_and_setting() {
     let readme = read("README.md");
-    let mut wanted =
-        ["CMDB_DATABASE_URL", "CMDB_DATABASE_URL_FILE", "DATABASE_URL"].map(String::from).to_vec();
-    settings(&Cli::command(), &mut wanted);
-    for name in wanted.iter().filter(|name| *name != "help") {
-        assert!(readme.contains(name.as_str()), "README.md does not name {name}");
+    let mut wanted = ["`CMDB_DATABASE_URL`", "`CMDB_DATABASE_URL_FILE`", "`DATABASE_URL`"]
+        .map(String::from)
+        .to_vec();
+    settings(&Cli::command(), "", &mut wanted);
+    assert!(wanted.len() > 20);
+    // A name ends where it ends, so that `--log` is not found in `--log-format`.
+    let named = |name: &str| {
+        let after =
+            readme.match_indices(name).map(|(at, _)| readme.as_bytes().get(at + name.len()));
+        after.flatten().any(|next| !next.is_ascii_alphanumeric() && *next != b'-')
+    };
+    for name in wanted {
+        assert!(named(&name), "README.md does not name {name}");
     }
 }
