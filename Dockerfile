@@ -9,6 +9,10 @@ COPY src src
 RUN cargo build --release --locked
 
 FROM debian:bookworm-slim
+# For a login service behind TLS.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /build/target/release/cmdb-associations /usr/local/bin/cmdb-associations
 USER 65532:65532
 ENV CMDB_LISTEN=0.0.0.0:8090 CMDB_LOG_FORMAT=json

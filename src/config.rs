@@ -4,12 +4,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +37,15 @@ pub enum LogFormat {
     Human,
     /// A JSON object a line.
     Json,
+}
+
+/// Whether users need permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuthorizationSetting {
+    /// They may edit what they were granted
+    Grants,
+    /// They may edit everything
+    Off,
 }
 
 /// What is logged, and how.
@@ -87,6 +98,33 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N")]
     #[arg(hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
+
+    /// Whether users need permission to edit what they associate
+    #[arg(long, env = "CMDB_AUTHORIZATION", default_value = "grants", value_name = "HOW")]
+    #[arg(hide_env_values = true)]
+    pub authorization: AuthorizationSetting,
+
+    /// The login service that knows whose a `bk_token` is, as in `https://paas.example.com`
+    #[arg(long, env = "CMDB_LOGIN_URL", value_name = "URL", hide_env_values = true)]
+    pub login_url: Option<String>,
+
+    /// The public key of the gateway that signs `X-Bkapi-JWT`, as PEM text
+    #[arg(long, env = "CMDB_GATEWAY_PUBLIC_KEY", value_name = "PEM", hide_env_values = true)]
+    #[arg(allow_hyphen_values = true)]
+    pub gateway_public_key: Option<String>,
+
+    /// The only issuer of such tokens that is accepted
+    #[arg(long, env = "CMDB_GATEWAY_ISSUER", value_name = "NAME", hide_env_values = true)]
+    pub gateway_issuer: Option<String>,
+
+    /// The networks whose word for who is calling is taken at the CMDB door, as in `10.0.0.0/8,::1/128`
+    #[arg(long, env = "CMDB_TRUSTED_PEERS", value_name = "CIDRS", hide_env_values = true)]
+    #[arg(value_delimiter = ',')]
+    pub trusted_peers: Vec<IpNet>,
+
+    /// The most details a second that an application may send; unlimited unless given
+    #[arg(long, env = "CMDB_RATE_LIMIT", value_name = "DETAILS", hide_env_values = true)]
+    pub rate_limit: Option<NonZeroU32>,
 
     /// The largest body that is read, in bytes
     #[arg(long, env = "CMDB_BODY_LIMIT", default_value_t = 1_048_576, value_name = "BYTES")]
@@ -159,9 +197,16 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
 pub fn serving_pool(options: PgConnectOptions, connections: u32) -> PgPool {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
     let options = options.options([("statement_timeout", timeout)]);
+    // A connection that was idle for a while may have been cut: it is asked before it is used.
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|conn, used| {
+            Box::pin(async move {
+                Ok(used.idle_for < Duration::from_secs(1) || conn.ping().await.is_ok())
+            })
+        })
         .connect_lazy_with(options)
 }
 

@@ -21,6 +21,17 @@ pub(super) enum AppCommand {
         #[arg(long)]
         secret_stdin: bool,
     },
+    /// Limit an application to some APIs and tenants; without either, to none in particular
+    Limit {
+        /// The application's code
+        code: String,
+        /// An API that it may call: `batch_create_instance_association`
+        #[arg(long, value_name = "NAME")]
+        api: Vec<String>,
+        /// A tenant that it may call for
+        #[arg(long, value_name = "KEY")]
+        account: Vec<String>,
+    },
     /// List the applications
     List,
     /// Add a secret and print it; the one before stays valid, older ones do not
@@ -59,12 +70,20 @@ impl AppCommand {
                     writeln!(out, "{secret}")?;
                 }
             }
+            Self::Limit { code, api, account } => {
+                service::app::limit(&mut conn, &code, &api, &account).await?;
+            }
             Self::List => {
                 for app in service::app::list(&mut conn).await? {
                     let state = if app.enabled { "enabled" } else { "disabled" };
                     let trust = if app.trusts_username { "trusts-username" } else { "-" };
-                    let secrets = app.secrets;
-                    writeln!(out, "{}\t{state}\t{trust}\t{secrets}\t{}", app.code, app.created_at)?;
+                    let apis = app.apis.as_deref().unwrap_or("*");
+                    let accounts = app.supplier_accounts.as_deref().unwrap_or("*");
+                    let (code, secrets, since) = (app.code, app.secrets, app.created_at);
+                    writeln!(
+                        out,
+                        "{code}\t{state}\t{trust}\t{secrets}\t{apis}\t{accounts}\t{since}"
+                    )?;
                 }
             }
             Self::Rotate { code } => {

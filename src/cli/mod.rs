@@ -2,6 +2,7 @@
 
 mod app;
 mod check;
+mod grant;
 mod import;
 mod serve;
 
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 use sqlx::PgConnection;
 
 use self::app::AppCommand;
+use self::grant::GrantCommand;
 use crate::config::{self, Listen, LogSettings, ServeSettings};
 use crate::{service, telemetry};
 
@@ -57,6 +59,9 @@ enum Command {
     /// Manage the applications that may call
     #[command(subcommand)]
     App(AppCommand),
+    /// Manage what users may edit
+    #[command(subcommand)]
+    Grant(GrantCommand),
     /// Prove that the stored data is sound
     Check {
         /// Exit with 1 also for links that neither the server nor an import wrote
@@ -94,6 +99,7 @@ impl Command {
                 import::import(&dir, report.as_deref(), if_empty).await
             }
             Self::App(command) => command.run().await,
+            Self::Grant(command) => command.run().await,
             Self::Check { strict } => check::check(strict).await,
             Self::Healthcheck(listen) => serve::healthcheck(listen.listen).await,
         }

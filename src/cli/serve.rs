@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,13 +12,19 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::{Answer, refuse_pending};
-use crate::config::{self, ServeSettings};
-use crate::http::AppState;
+use crate::config::{self, AuthorizationSetting, ServeSettings};
+use crate::domain::permission::Authorization;
+use crate::http::{AppState, Trust};
+use crate::service::Service;
+use crate::service::gateway::Gateway;
+use crate::service::limit::Limiter;
+use crate::service::login::Login;
 use crate::{http, server, service};
 
 pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
     let stop = stop_signal()?;
     tokio::pin!(stop);
+    let (login, gateway) = (login(&settings)?, gateway(&settings)?);
     let listener = tokio::select! {
         started = start(&settings) => started?,
         () = &mut stop => return Ok(Answer::Fine),
@@ -25,8 +32,19 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
     let database = config::database()?;
     let pool = config::serving_pool(database.clone(), settings.database_connections);
     let (draining, watched) = watch::channel(false);
-    let router = http::router(AppState {
+    let service = Service {
         pool: pool.clone(),
+        authorization: match settings.authorization {
+            AuthorizationSetting::Grants => Authorization::Grants,
+            AuthorizationSetting::Off => Authorization::Off,
+        },
+        limiter: settings.rate_limit.map(Limiter::new),
+        login,
+        gateway,
+    };
+    let router = http::router(AppState {
+        trust: Trust { gateway: service.gateway.is_some(), peers: settings.trusted_peers },
+        service: Arc::new(service),
         readiness: config::serving_pool(database, 1),
         body_limit: settings.body_limit,
         deadline: config::REQUEST_TIMEOUT,
@@ -37,6 +55,19 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
     // A connection that does not say goodbye does not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
     Ok(Answer::Fine)
+}
+
+fn login(settings: &ServeSettings) -> anyhow::Result<Option<Login>> {
+    let login = settings.login_url.as_deref().map(Login::new).transpose();
+    login.context("CMDB_LOGIN_URL is of no use")
+}
+
+fn gateway(settings: &ServeSettings) -> anyhow::Result<Option<Gateway>> {
+    let issuer = settings.gateway_issuer.as_deref();
+    let gateway = settings.gateway_public_key.as_deref().map(|key| Gateway::new(key, issuer));
+    gateway.transpose().context(
+        "CMDB_GATEWAY_PUBLIC_KEY is no RSA public key: it should begin with -----BEGIN PUBLIC KEY-----",
+    )
 }
 
 /// Brings the schema up to date, or refuses to, and takes the address.

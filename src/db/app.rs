@@ -12,12 +12,14 @@ pub struct StoredSecret {
 
 /// An application, with what proves it.
 pub struct App {
-    /// Our number for it.
-    pub id: i32,
     /// Whether it may call at all.
     pub enabled: bool,
     /// Whether it is believed about who the user is.
     pub trusts_username: bool,
+    /// The APIs that it may call; none if all.
+    pub apis: Option<Vec<String>>,
+    /// The accounts that it may call for; none if all.
+    pub supplier_accounts: Option<Vec<String>>,
     /// The valid secrets, at most two.
     pub secrets: Vec<StoredSecret>,
 }
@@ -30,6 +32,10 @@ pub struct Listed {
     pub enabled: bool,
     /// Whether it is believed about who the user is.
     pub trusts_username: bool,
+    /// The APIs that it may call, by commas; none if all.
+    pub apis: Option<String>,
+    /// The accounts that it may call for, by commas; none if all.
+    pub supplier_accounts: Option<String>,
     /// How many secrets are valid.
     pub secrets: i64,
     /// When it was added, in ISO 8601, UTC.
@@ -40,7 +46,7 @@ pub struct Listed {
 #[tracing::instrument(skip_all, name = "db.app.find")]
 pub async fn find(conn: &mut PgConnection, code: &str) -> sqlx::Result<Option<App>> {
     let row = sqlx::query!(
-        r#"select id, enabled, trusts_username,
+        r#"select enabled, trusts_username, apis, supplier_accounts,
                array(select salt from app_secret where app_id = app.id order by id desc limit 2) as "salts!",
                array(select hash from app_secret where app_id = app.id order by id desc limit 2) as "hashes!"
            from app where code = $1"#,
@@ -49,9 +55,10 @@ pub async fn find(conn: &mut PgConnection, code: &str) -> sqlx::Result<Option<Ap
     .fetch_optional(conn)
     .await?;
     Ok(row.map(|row| App {
-        id: row.id,
         enabled: row.enabled,
         trusts_username: row.trusts_username,
+        apis: row.apis,
+        supplier_accounts: row.supplier_accounts,
         secrets: row
             .salts
             .into_iter()
@@ -65,7 +72,8 @@ pub async fn find(conn: &mut PgConnection, code: &str) -> sqlx::Result<Option<Ap
 pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<Listed>> {
     sqlx::query_as!(
         Listed,
-        r#"select code, enabled, trusts_username,
+        r#"select code, enabled, trusts_username, array_to_string(apis, ',') as apis,
+               array_to_string(supplier_accounts, ',') as supplier_accounts,
                (select least(count(*), 2) from app_secret where app_id = app.id) as "secrets!",
                to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "created_at!"
            from app order by code"#,
@@ -141,5 +149,24 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
     let changed = sqlx::query!("update app set enabled = $2 where code = $1", code, enabled)
         .execute(conn)
         .await?;
+    Ok(changed.rows_affected() == 1)
+}
+
+/// Limits an application to some APIs and accounts, or to none in particular; false if there is no such
+/// application.
+pub async fn limit(
+    conn: &mut PgConnection,
+    code: &str,
+    apis: Option<&[String]>,
+    supplier_accounts: Option<&[String]>,
+) -> sqlx::Result<bool> {
+    let changed = sqlx::query!(
+        "update app set apis = $2, supplier_accounts = $3 where code = $1",
+        code,
+        apis,
+        supplier_accounts,
+    )
+    .execute(conn)
+    .await?;
     Ok(changed.rows_affected() == 1)
 }

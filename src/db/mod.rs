@@ -7,6 +7,7 @@ pub mod check;
 pub mod import;
 pub mod instance_association;
 pub mod model_association;
+pub mod permission;
 pub mod schema;
 
 use std::time::Duration;

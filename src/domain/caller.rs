@@ -8,9 +8,21 @@ pub const APP_CODE_LIMIT: usize = 128;
 /// The longest name of a user that is believed, in characters.
 pub const USERNAME_LIMIT: usize = 128;
 
-/// What a request says about who sends it, before anybody believed it. Empty texts count as absent.
+/// How a request says who sends it.
+pub enum Credentials {
+    /// By itself.
+    Own(OwnCredentials),
+    /// By a token that the gateway signed.
+    Gateway(String),
+    /// By the word of a peer that is trusted like ourselves: the application, if it is named, and the user.
+    Peer(Option<String>, Option<String>),
+    /// Not at all, where somebody else has to.
+    Unsigned,
+}
+
+/// What a request itself says about who sends it, before anybody believed it. Empty texts count as absent.
 #[derive(Clone, Default)]
-pub struct Credentials {
+pub struct OwnCredentials {
     /// `bk_app_code`.
     pub app_code: Option<String>,
     /// `bk_app_secret`.
@@ -45,7 +57,7 @@ pub enum UserClaim {
     Nobody,
 }
 
-impl Credentials {
+impl OwnCredentials {
     /// Refuses what is incomplete whoever it is.
     pub fn check(self) -> Result<Claim, Fault> {
         if self.unsupported == Some(Unsupported::Signature) {

@@ -6,6 +6,7 @@
 use super::batch::DETAIL_LIMIT;
 use super::caller::Unsupported;
 use super::language::Language;
+use super::permission::Needed;
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +38,21 @@ pub enum Fault {
     /// A scheme we do not have.
     #[error("unsupported credentials: {0:?}")]
     Unsupported(Unsupported),
+    /// The gateway's token is no good.
+    #[error("gateway token: {0}")]
+    GatewayToken(&'static str),
+    /// The gateway says that it could not verify the application or the user, in these words.
+    #[error("the gateway says: {:?}", clip(.0))]
+    GatewayRefused(String),
+    /// The application may not call this API, or not for this account.
+    #[error("the app may not call {0}")]
+    ApiForbidden(&'static str),
+    /// The application has asked for too much lately.
+    #[error("over the rate limit")]
+    RateLimited(Limit),
+    /// The user may not edit these instances.
+    #[error("the user may not edit {} of the instances", .0.len())]
+    NoPermission(Vec<Needed>),
     /// The login service does not know the token.
     #[error("invalid bk_token")]
     InvalidToken,
@@ -76,6 +92,17 @@ pub enum Fault {
     /// A bug of ours.
     #[error("internal error")]
     Internal,
+}
+
+/// How much an application may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The application.
+    pub app: String,
+    /// Details a second.
+    pub details: u32,
+    /// When it may go on, in seconds.
+    pub wait: u64,
 }
 
 /// As much of what a caller wrote as belongs in a log.
@@ -157,9 +184,14 @@ impl Fault {
             | Self::UnknownApp(_)
             | Self::WrongSecret(_)
             | Self::Unsupported(_)
+            | Self::GatewayRefused(_)
             | Self::InvalidToken
             | Self::NoUser
             | Self::Internal => 1_306_000,
+            Self::ApiForbidden(_) => 1_306_403,
+            Self::GatewayToken(_) => 1_306_408,
+            Self::RateLimited(_) => 1_306_429,
+            Self::NoPermission(_) => 9_900_403,
             Self::Unavailable(_) => 1_306_201,
             Self::MethodNotAllowed => 1_306_209,
             Self::NotFound => 1_306_404,
@@ -196,6 +228,19 @@ impl Fault {
             Self::UnknownModelAssociation => {
                 both("object association does not exist.".into(), "模型的关联关系不存在".into())
             }
+            Self::NoPermission(_) => {
+                both("Do not have access permission.".into(), "没有操作的权限".into())
+            }
+            Self::GatewayToken(why) => format!("APIGateway JWT verification failed, {why}"),
+            Self::GatewayRefused(words) => words.clone(),
+            Self::ApiForbidden(api) => format!(
+                "APP permission is insufficient, APP has no permission to access the component ({api}) of the \
+                 system (CC)."
+            ),
+            Self::RateLimited(Limit { app, details, .. }) => format!(
+                "Access frequency limit, Access frequency of APP [{app}] exceeds the limit; the frequency limit is \
+                 [{details} details per second], please try again later"
+            ),
             Self::NotJson | Self::UnfinishedBody => {
                 "Request JSON string is wrong in format, which cannot be analyzed.".into()
             }

@@ -7,4 +7,5 @@ pub mod batch;
 pub mod caller;
 pub mod fault;
 pub mod language;
+pub mod permission;
 pub mod request;

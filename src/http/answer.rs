@@ -10,11 +10,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::field::Empty;
 use tracing::{Instrument, error, info, info_span, warn};
-use uuid::Uuid;
 
+use super::door::Door;
 use super::envelope::Envelope;
-use super::language;
-use crate::domain::fault::Fault;
+use crate::domain::fault::{Fault, Limit};
 use crate::domain::language::Language;
 use crate::service;
 use crate::service::instance_association::Outcome;
@@ -49,19 +48,23 @@ pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
     Reply::refused(Fault::Internal).into_response()
 }
 
-/// 32 lowercase hex digits, new for every request.
+/// What the request is called in the answer, the log and the audit record.
 #[derive(Clone)]
 pub(super) struct RequestId(pub(super) Arc<str>);
 
 const REQUEST_ID_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-bkapi-request-id"), HeaderName::from_static("x-request-id")];
 
+/// The fields of the IETF's draft on rate limits.
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
 /// Runs the request, answers with what it replied, and logs one line. In a task of its own, so that a caller
 /// who hangs up does not cut it short: what was begun ends, and is logged.
-pub(super) async fn answer(mut request: Request, next: Next) -> Response {
+pub(super) async fn answer(door: Door, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let request_id = RequestId(Uuid::new_v4().simple().to_string().into());
-    let language = language::of(request.headers());
+    let request_id = RequestId(door.request_id(request.headers()));
+    let language = door.language(request.headers());
     let span = info_span!(
         "request",
         id = &*request_id.0,
@@ -71,28 +74,33 @@ pub(super) async fn answer(mut request: Request, next: Next) -> Response {
         user = Empty,
     );
     request.extensions_mut().insert(request_id.clone());
+    request.extensions_mut().insert(door);
     let answering = async move {
         // A response that is no reply is a hole in the router: a bug like any other.
         let reply = next.run(request).await.extensions_mut().remove::<Reply>();
         let reply = reply.unwrap_or_else(|| Reply::refused(Fault::Internal));
-        render(&reply, language, &request_id, started)
+        render(&reply, door, language, &request_id, started)
     };
     let answered = tokio::spawn(answering.instrument(span)).await;
     // Panics below were caught, and nobody aborts the task.
     answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-fn render(reply: &Reply, language: Language, request_id: &RequestId, started: Instant) -> Response {
+fn render(
+    reply: &Reply,
+    door: Door,
+    language: Language,
+    request_id: &RequestId,
+    started: Instant,
+) -> Response {
     let result = reply.0.as_ref().as_ref().map_err(|error| (error.fault(), error));
     log(&result, started);
-    let (status, envelope) = match &result {
-        Ok(outcome) => (StatusCode::OK, Envelope::created(outcome, language, &request_id.0)),
-        Err((fault, _)) => (status(fault), Envelope::refused(fault, language, &request_id.0)),
-    };
-    let headers = headers(result.as_ref().err().map(|(fault, _)| fault), request_id);
+    let result = result.as_ref().map(|outcome| *outcome).map_err(|(fault, _)| fault);
+    let envelope = Envelope::new(door, result, language, &request_id.0);
     // Serializing these types cannot fail.
     let body = serde_json::to_vec(&envelope).unwrap_or_default();
-    (status, headers, body).into_response()
+    let status = result.err().map_or(StatusCode::OK, status);
+    (status, headers(result.err(), request_id), body).into_response()
 }
 
 /// 200 for whatever clients expect to read from the body, so for every refusal of a request.
@@ -101,6 +109,7 @@ fn status(fault: &Fault) -> StatusCode {
         Fault::NotFound => StatusCode::NOT_FOUND,
         Fault::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Fault::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Fault::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
         Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Fault::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::OK,
@@ -117,6 +126,14 @@ fn headers(fault: Option<&Fault>, request_id: &RequestId) -> HeaderMap {
     match fault {
         Some(Fault::MethodNotAllowed) => {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        Some(Fault::RateLimited(limit)) => {
+            let Limit { details, wait, .. } = limit;
+            headers.insert(header::RETRY_AFTER, (*wait).into());
+            let policy = format!("\"details\";q={details};w=1");
+            headers.extend(policy.parse().ok().map(|policy| (RATE_LIMIT_POLICY, policy)));
+            let state = format!("\"details\";r=0;t={wait}");
+            headers.extend(state.parse().ok().map(|state| (RATE_LIMIT, state)));
         }
         Some(Fault::Unavailable(_)) => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

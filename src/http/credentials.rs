@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, Uri};
 
 use super::body::Fields;
-use crate::domain::caller::{Credentials, Unsupported};
+use crate::domain::caller::{OwnCredentials, Unsupported};
 use crate::domain::fault::Fault;
 
 /// The keys that credentials come under, in the header and in the body; the older names after the newer.
@@ -20,11 +20,11 @@ pub(super) const KEYS: [&str; 9] = [
 ];
 
 /// Reads the header made for credentials, or the body if there is no such header.
-pub(super) fn read(
+pub(super) fn own(
     headers: &HeaderMap,
     uri: &Uri,
     body: &Fields<'_>,
-) -> Result<Credentials, Fault> {
+) -> Result<OwnCredentials, Fault> {
     let signed = uri.query().unwrap_or_default().split('&').any(|pair| {
         ["bk_signature", "signature"].contains(&pair.split('=').next().unwrap_or(pair))
     });
@@ -43,9 +43,9 @@ pub(super) fn read(
     Ok(credentials)
 }
 
-fn from(fields: &Fields<'_>) -> Credentials {
+fn from(fields: &Fields<'_>) -> OwnCredentials {
     let text = |newer, older| fields.text(newer).or_else(|| fields.text(older));
-    Credentials {
+    OwnCredentials {
         app_code: text("bk_app_code", "app_code"),
         app_secret: text("bk_app_secret", "app_secret"),
         token: fields.text("bk_token"),

@@ -1,60 +1,88 @@
-//! The shape of an answer: the six keys of the contract, in its order.
+//! The shapes of an answer: the six keys of the contract in its order, and the five of the CMDB door.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::door::Door;
+use super::permission::Permission;
 use crate::domain::fault::{DetailFault, Fault};
 use crate::domain::language::Language;
 use crate::service::instance_association::Outcome;
 
-/// What every answer at an API path consists of.
+/// What every answer at an API path consists of, by its door.
 #[derive(Serialize)]
-pub(super) struct Envelope<'a> {
-    result: bool,
-    code: u32,
-    message: String,
-    /// Null unless permission was refused.
-    permission: Option<()>,
-    request_id: &'a str,
-    /// Null on failure.
-    data: Option<CreateManyData>,
+#[serde(untagged)]
+pub(super) enum Envelope<'a> {
+    Gateway {
+        result: bool,
+        code: u32,
+        /// Empty on success.
+        message: String,
+        /// Null unless permission was refused.
+        permission: Option<Permission>,
+        request_id: &'a str,
+        /// Null on failure.
+        data: Option<CreateManyData>,
+    },
+    Cmdb {
+        result: bool,
+        bk_error_code: u32,
+        /// `success` on success.
+        bk_error_msg: String,
+        permission: Option<Permission>,
+        data: Option<CreateManyData>,
+    },
 }
 
 /// What became of each detail, under its index. serde writes the indexes as the decimal texts they are owed as.
 #[derive(Serialize)]
-struct CreateManyData {
+pub(super) struct CreateManyData {
     success_created: BTreeMap<usize, i64>,
     error_msg: BTreeMap<usize, String>,
 }
 
 impl<'a> Envelope<'a> {
-    pub(super) fn created(outcome: &Outcome, language: Language, request_id: &'a str) -> Self {
+    pub(super) fn new(
+        door: Door,
+        result: Result<&Outcome, &Fault>,
+        language: Language,
+        request_id: &'a str,
+    ) -> Self {
+        let data = result.ok().map(|outcome| CreateManyData::new(outcome, language));
+        let permission = match result {
+            Err(Fault::NoPermission(needed)) => Some(Permission::needed(needed)),
+            _ => None,
+        };
+        let code = result.map_or_else(Fault::code, |_| 0);
+        let text = result.err().map(|fault| fault.text(language));
+        let is_created = result.is_ok();
+        match door {
+            Door::Gateway => Self::Gateway {
+                result: is_created,
+                code,
+                message: text.unwrap_or_default(),
+                permission,
+                request_id,
+                data,
+            },
+            Door::Cmdb => Self::Cmdb {
+                result: is_created,
+                bk_error_code: code,
+                bk_error_msg: text.unwrap_or_else(|| "success".to_owned()),
+                permission,
+                data,
+            },
+        }
+    }
+}
+
+impl CreateManyData {
+    fn new(outcome: &Outcome, language: Language) -> Self {
         let Outcome { created, refused, source_model, target_model } = outcome;
         let text = |(&index, fault): (&usize, &DetailFault)| {
             (index, fault.text(language, source_model, target_model))
         };
-        Self {
-            result: true,
-            code: 0,
-            message: String::new(),
-            permission: None,
-            request_id,
-            data: Some(CreateManyData {
-                success_created: created.clone(),
-                error_msg: refused.iter().map(text).collect(),
-            }),
-        }
-    }
-
-    pub(super) fn refused(fault: &Fault, language: Language, request_id: &'a str) -> Self {
-        Self {
-            result: false,
-            code: fault.code(),
-            message: fault.text(language),
-            permission: None,
-            request_id,
-            data: None,
-        }
+        Self { success_created: created.clone(), error_msg: refused.iter().map(text).collect() }
     }
 }

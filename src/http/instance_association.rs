@@ -1,17 +1,20 @@
 //! `batch_create_instance_association`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Request, State};
 use tokio::time::{Instant, timeout_at};
 
+use super::AppState;
 use super::answer::{Reply, RequestId};
 use super::body::{self, Fields};
-use super::{AppState, credentials};
+use super::door::{Door, Peer};
 use crate::domain::fault::Fault;
+use crate::domain::request::Given;
 use crate::service;
-use crate::service::instance_association::Outcome;
+use crate::service::instance_association::{Incoming, Outcome};
 
 /// Every key of the body that means something.
 const KEYS: [&str; 14] = [
@@ -38,15 +41,20 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Creates up to 200 links and says for each what became of it.
 pub(super) async fn create_many(
     State(app): State<AppState>,
-    Extension(request_id): Extension<RequestId>,
+    Extension(door): Extension<Door>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    peer: Option<Extension<Peer>>,
     request: Request,
 ) -> Reply {
-    create(&app, &request_id, request).await.into()
+    let peer = peer.map(|Extension(peer)| peer);
+    create(&app, door, request_id, peer, request).await.into()
 }
 
 async fn create(
     app: &AppState,
-    request_id: &RequestId,
+    door: Door,
+    request_id: Arc<str>,
+    peer: Option<Peer>,
     request: Request,
 ) -> Result<Outcome, service::Error> {
     let (head, body) = request.into_parts();
@@ -56,14 +64,11 @@ async fn create(
         .await
         .unwrap_or(Err(Fault::UnfinishedBody))?;
     let fields = Fields::read(&body, &KEYS).ok_or(Fault::NotJson)?;
-    let credentials = credentials::read(&head.headers, &head.uri, &fields)?;
+    let credentials = door.credentials(&app.trust, peer, &head.headers, &head.uri, &fields)?;
     let given = body::given(&fields).map_err(Fault::WrongType);
-    let created = service::instance_association::create_many(
-        &app.pool,
-        &request_id.0,
-        deadline,
-        credentials,
-        given,
-    );
+    let account = door.account(&head.headers);
+    let given = given.map(|given| Given { account: account.or(given.account), ..given });
+    let incoming = Incoming { request_id, deadline, credentials, given };
+    let created = service::instance_association::create_many(&app.service, incoming);
     timeout_at(deadline + GRACE, created).await.unwrap_or(Err(service::Error::OutOfTime))
 }

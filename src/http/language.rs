@@ -1,4 +1,4 @@
-//! Which language a caller reads, at the gateway door.
+//! Which language a caller reads.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,16 @@ use axum::http::{HeaderMap, HeaderValue};
 
 use crate::domain::language::Language;
 
+/// `HTTP_BLUEKING_LANGUAGE` or `X-Bkcmdb-Language`: without either it is Chinese.
+pub(super) fn at_cmdb(headers: &HeaderMap) -> Language {
+    let tags = ["x-bkcmdb-language", "http_blueking_language"];
+    let tag = tags.iter().filter_map(|name| headers.get(*name)).find(|tag| !tag.is_empty());
+    tag.map_or(Language::Chinese, |tag| Language::parse(&text(tag)))
+}
+
 /// `Blueking-Language`, else `Accept-Language`, else the cookie `blueking_language`, else English. An empty one
 /// counts as absent.
-pub(super) fn of(headers: &HeaderMap) -> Language {
+pub(super) fn at_gateway(headers: &HeaderMap) -> Language {
     let header = |name: &str| headers.get(name).map(|value| text(value).into_owned());
     header("blueking-language")
         .filter(|tag| !tag.is_empty())
@@ -40,7 +47,9 @@ mod tests {
     #[test]
     fn the_header_made_for_it_comes_first_and_the_cookie_last() {
         let language = |pairs: &[(&'static str, &str)]| {
-            of(&pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect())
+            at_gateway(
+                &pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect(),
+            )
         };
         assert_eq!(language(&[]), Language::English);
         assert_eq!(language(&[("cookie", "a=b; blueking_language=zh-cn")]), Language::Chinese);

@@ -6,11 +6,14 @@
 mod answer;
 mod body;
 mod credentials;
+mod door;
 mod envelope;
 mod health;
 mod instance_association;
 mod language;
+mod permission;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,13 +24,18 @@ use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::answer::Reply;
+use self::door::Door;
+pub use self::door::{Peer, Trust};
 use crate::domain::fault::Fault;
+use crate::service::Service;
 
 /// What handlers share.
 #[derive(Clone)]
 pub struct AppState {
-    /// The database.
-    pub pool: PgPool,
+    /// The use cases.
+    pub service: Arc<Service>,
+    /// Whom the doors believe.
+    pub trust: Trust,
     /// The database, for asking whether it is there: a busy server is ready.
     pub readiness: PgPool,
     /// The largest body that is read, in bytes.
@@ -41,22 +49,30 @@ pub struct AppState {
 /// The whole route table.
 pub fn router(state: AppState) -> Router {
     let create_many = || post(instance_association::create_many);
-    let api = Router::new()
+    let gateway = Router::new()
         .route("/api/c/compapi/v2/cc/batch_create_instance_association/", create_many())
         .route("/api/c/compapi/v2/cc/batch_create_instance_association", create_many())
-        .fallback(async || Reply::refused(Fault::NotFound))
-        .method_not_allowed_fallback(async || Reply::refused(Fault::MethodNotAllowed));
-    let api = answered(api).with_state(state.clone());
-    Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .fallback_service(api)
+        .fallback(async || Reply::refused(Fault::NotFound));
+    // Closed, it is a path like any unknown one.
+    let mut cmdb = Router::new();
+    if state.trust.opens_cmdb_door() {
+        cmdb = cmdb.route("/api/v3/createmany/instassociation", create_many());
+    }
+    let service =
+        Router::new().route("/healthz", get(health::alive)).route("/readyz", get(health::ready));
+    service
+        .merge(answered(Door::Cmdb, cmdb))
+        .fallback_service(answered(Door::Gateway, gateway).with_state(state.clone()))
         .with_state(state)
 }
 
-/// Surrounds the API paths. Innermost first: a panic becomes a reply, and every reply an answer.
-fn answered<S: Clone + Send + Sync + 'static>(api: Router<S>) -> Router<S> {
-    api.layer(CatchPanicLayer::custom(answer::panicked)).layer(from_fn(answer::answer))
+/// Surrounds the paths of a door. Innermost first: another method than the paths have is refused, a panic
+/// becomes a reply, and every reply an answer.
+fn answered<S: Clone + Send + Sync + 'static>(door: Door, paths: Router<S>) -> Router<S> {
+    paths
+        .method_not_allowed_fallback(async || Reply::refused(Fault::MethodNotAllowed))
+        .layer(CatchPanicLayer::custom(answer::panicked))
+        .layer(from_fn(move |request, next| answer::answer(door, request, next)))
 }
 
 #[cfg(test)]
@@ -70,7 +86,7 @@ mod tests {
 
     async fn answer_of(router: Router) -> (u16, String) {
         let request = Request::get("/").body(Body::empty()).unwrap();
-        let response = answered(router).oneshot(request).await.unwrap();
+        let response = answered(Door::Gateway, router).oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())

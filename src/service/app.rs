@@ -75,6 +75,21 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
     Ok(())
 }
 
+/// Limits an application to these APIs and accounts; where there are none, it may call all.
+pub async fn limit(
+    conn: &mut PgConnection,
+    code: &str,
+    apis: &[String],
+    accounts: &[String],
+) -> Result<(), Error> {
+    let limit = |allowed: &'_ [String]| (!allowed.is_empty()).then(|| allowed.to_vec());
+    let (apis, accounts) = (limit(apis), limit(accounts));
+    if !db::app::limit(conn, code, apis.as_deref(), accounts.as_deref()).await? {
+        return Err(Error::Unknown(code.to_owned()));
+    }
+    Ok(())
+}
+
 /// Every application, by code.
 pub async fn list(conn: &mut PgConnection) -> Result<Vec<Listed>, Error> {
     Ok(db::app::list(conn).await?)

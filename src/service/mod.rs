@@ -5,12 +5,36 @@
 pub mod app;
 pub mod caller;
 pub mod check;
+pub mod gateway;
 pub mod import;
 pub mod instance_association;
+pub mod limit;
+pub mod login;
+pub mod permission;
 pub mod schema;
 
+use sqlx::PgPool;
+
+use self::gateway::Gateway;
+use self::limit::Limiter;
+use self::login::Login;
 use crate::db::{Trouble, trouble};
 use crate::domain::fault::Fault;
+use crate::domain::permission::Authorization;
+
+/// What use cases need besides a request.
+pub struct Service {
+    /// The database.
+    pub pool: PgPool,
+    /// Whether users need permission.
+    pub authorization: Authorization,
+    /// How much applications may ask for, if that is limited.
+    pub limiter: Option<Limiter>,
+    /// Who knows users by their tokens, if somebody does.
+    pub login: Option<Login>,
+    /// Whose word for who is calling is taken, if anybody's is.
+    pub gateway: Option<Gateway>,
+}
 
 /// Why a use case did not come about.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,14 @@
 //! The production router on a test's own database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use cmdb_associations::http::{AppState, router};
-use cmdb_associations::service;
+use cmdb_associations::domain::permission::{Authorization, Scope};
+use cmdb_associations::http::{AppState, Trust, router};
+use cmdb_associations::service::{self, Service};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -23,14 +25,25 @@ pub(crate) struct TestApp {
 
 impl TestApp {
     /// With two applications: `esb_test` is believed about its users, `stranger` is not. Both have the secret
-    /// `xxx`.
+    /// `xxx`. The user `admin` may edit everything.
     pub(crate) async fn new(pool: PgPool) -> Self {
+        Self::with(pool, Trust::default(), |_| ()).await
+    }
+
+    /// As [`Self::new`], with other settings.
+    pub(crate) async fn with(
+        pool: PgPool,
+        trust: Trust,
+        change: impl FnOnce(&mut Service),
+    ) -> Self {
         let mut conn = pool.acquire().await.unwrap();
         for (code, trusted) in [("esb_test", true), ("stranger", false)] {
             let secret = Some("xxx".to_owned());
             service::app::add(&mut conn, code, trusted, secret).await.unwrap();
         }
-        Self::on(pool)
+        service::permission::add(&mut conn, "admin", &[Scope::All]).await.unwrap();
+        drop(conn);
+        Self::built(pool, Duration::from_secs(15), trust, change)
     }
 
     /// Without looking at the database.
@@ -40,9 +53,27 @@ impl TestApp {
 
     /// As [`Self::on`], with another deadline for requests.
     pub(crate) fn with_deadline(pool: PgPool, deadline: Duration) -> Self {
+        Self::built(pool, deadline, Trust::default(), |_| ())
+    }
+
+    fn built(
+        pool: PgPool,
+        deadline: Duration,
+        trust: Trust,
+        change: impl FnOnce(&mut Service),
+    ) -> Self {
         let (drain, draining) = watch::channel(false);
-        let state = AppState {
+        let mut service = Service {
             pool: pool.clone(),
+            authorization: Authorization::Grants,
+            limiter: None,
+            login: None,
+            gateway: None,
+        };
+        change(&mut service);
+        let state = AppState {
+            service: Arc::new(service),
+            trust,
             readiness: pool.clone(),
             body_limit: 1 << 20,
             deadline,
@@ -86,7 +117,9 @@ impl TestApp {
             json: serde_json::from_str(&text).unwrap(),
             text,
         };
-        reply.check();
+        if reply.json.get("bk_error_code").is_none() {
+            reply.check();
+        }
         reply
     }
 
@@ -131,7 +164,7 @@ impl Reply {
         assert_eq!(self.json.as_object().unwrap().len(), 6);
         assert_eq!(self.json["result"], self.json["code"] == 0);
         assert_eq!(self.json["data"].is_null(), self.json["code"] != 0);
-        assert_eq!(self.json["permission"], Value::Null);
+        assert_eq!(self.json["permission"].is_null(), self.json["code"] != 9_900_403);
     }
 
     pub(crate) fn request_id(&self) -> &str {

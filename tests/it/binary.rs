@@ -110,7 +110,11 @@ impl Server {
     pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
         let rest = self.rest.take().unwrap().join().unwrap();
-        (status.code(), std::mem::take(&mut self.log) + &rest)
+        let log = std::mem::take(&mut self.log) + &rest;
+        // Secrets are 64 hex digits, and nothing else that is logged is.
+        let mut words = log.split(|character: char| !character.is_ascii_hexdigit());
+        assert!(!words.any(|word| word.len() >= 64), "a secret is in the log: {log}");
+        (status.code(), log)
     }
 }
 

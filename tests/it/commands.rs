@@ -159,6 +159,7 @@ fn call(secret: &str) -> Value {
 async fn a_request_is_one_line_in_the_log_and_no_secret_is_in_it(pool: PgPool) {
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
+    program.run(&["grant", "add", "--user", "admin", "--all"]);
     let secret = secret.trim_end();
     let server = program.serve(&["--log-format", "json"]);
     let client = reqwest::Client::new();
@@ -193,10 +194,75 @@ async fn a_request_is_one_line_in_the_log_and_no_secret_is_in_it(pool: PgPool) {
     assert_eq!((&refused["code"], &refused["message"]), (&json!(1_306_000), &json!("refused")));
 }
 
+/// Secrets and tokens stay out of the log, however much is logged, and nobody writes lines of his own into it.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn whatever_is_logged_no_secret_and_no_forged_line_is_in_it(pool: PgPool) {
+    let program = Program::on(&pool);
+    let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
+    let secret = secret.trim_end();
+    let key = include_str!("../fixtures/gateway.pub.pem");
+    let server = program.serve(&[
+        "--log",
+        "trace",
+        "--login-url",
+        "http://127.0.0.1:1",
+        "--gateway-public-key",
+        key,
+    ]);
+    let client = reqwest::Client::new();
+    let send = async |headers: &[(&str, &str)], body: Value| {
+        let mut request = client.post(server.url(PATH)).body(body.to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    send(&[], call(secret)).await;
+    send(&[], call("wrong-secret")).await;
+    let token =
+        json!({"bk_app_code": "demo", "bk_app_secret": secret, "bk_token": "a-login-token"});
+    assert!(send(&[], token.clone()).await.contains("login service is unavailable"));
+    send(&[("x-bkapi-authorization", &token.to_string())], json!({})).await;
+    send(&[("x-bkapi-jwt", "a.gateway.token")], json!({})).await;
+    send(&[("cookie", "bk_token=a-cookie")], json!({})).await;
+    let forged = "x\n2026-01-01T00:00:00Z  INFO forged line\u{1b}[31m";
+    send(&[], json!({"bk_app_code": forged, "bk_app_secret": "x"})).await;
+    let mut named = call(secret);
+    named["bk_username"] = json!(forged);
+    send(&[], named).await;
+    server.signal("TERM");
+    let (_, log) = server.wait();
+    for hidden in [secret, "wrong-secret", "a-login-token", "a.gateway.token", "a-cookie"] {
+        assert!(!log.contains(hidden), "{hidden} is in the log");
+    }
+    assert!(log.contains("forged line"), "it is there, escaped");
+    assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")));
+    assert!(!log.contains('\u{1b}'));
+}
+
+#[sqlx::test]
+async fn a_setting_that_is_of_no_use_is_refused_with_its_name(pool: PgPool) {
+    let program = Program::on(&pool);
+    for (name, value) in [
+        ("CMDB_LOGIN_URL", "paas.example.com"),
+        ("CMDB_GATEWAY_PUBLIC_KEY", "nonsense"),
+        ("CMDB_TRUSTED_PEERS", "10.0.0.0/99"),
+        ("CMDB_AUTHORIZATION", "maybe"),
+        ("CMDB_RATE_LIMIT", "0"),
+    ] {
+        let mut command = program.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let output = finish(command.env(name, value), "");
+        assert_eq!(output.status, 2, "{name}");
+        let flag = name.replace("CMDB_", "--").replace('_', "-").to_lowercase();
+        assert!(output.stderr.contains(name) || output.stderr.contains(&flag), "{}", output.stderr);
+    }
+}
+
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_stopped_server_answers_what_is_under_way(pool: PgPool) {
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
+    program.run(&["grant", "add", "--user", "admin", "--all"]);
     let server = program.serve(&[]);
     // A deletion holds the batch up until after the signal.
     let mut deleter = pool.begin().await.unwrap();
@@ -357,6 +423,7 @@ async fn a_server_that_is_told_to_stop_while_it_starts_does(pool: PgPool) {
 async fn a_request_whose_caller_hangs_up_is_in_the_log(pool: PgPool) {
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
+    program.run(&["grant", "add", "--user", "admin", "--all"]);
     let server = program.serve(&[]);
     let mut holder = pool.begin().await.unwrap();
     let lock = "lock table instance_association in share row exclusive mode";

@@ -1,6 +1,7 @@
 //! Who may call.
 
 use axum::http::Request;
+use cmdb_associations::domain::permission::Scope;
 use cmdb_associations::service;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -110,6 +111,9 @@ async fn a_header_with_credentials_is_their_only_source(pool: PgPool) {
         send(header).await.assert_refused(200, 1_306_406, not_json);
     }
     let fine = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"用户"}"#;
+    let mut conn = app.pool.acquire().await.unwrap();
+    service::permission::add(&mut conn, "用户", &[Scope::All]).await.unwrap();
+    drop(conn);
     assert_eq!(send(fine).await.ids().len(), 1);
     let signed: String =
         sqlx::query_scalar("select user_name from audit_log").fetch_one(&app.pool).await.unwrap();

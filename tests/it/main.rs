@@ -14,9 +14,13 @@ mod batches; // what becomes of the details
 mod checks; // what `check` finds
 mod commands; // the command line
 mod credentials; // who may call
+mod doors; // what a gateway forwards, and whom the doors believe
 mod envelope; // how everything is answered
 mod guards; // what the database itself refuses
 mod imports; // feeding an export
+mod limits; // how much, and which APIs and tenants
+mod logins; // users by the login service
+mod permissions; // what users may edit
 mod replay; // a whole inventory and its requests
 mod requests; // what is judged before the details
 mod tidy; // the repository's own rules

@@ -33,6 +33,7 @@ async fn every_request_has_its_expected_outcome(pool: PgPool) {
     assert_eq!(report.lines().count().to_string(), left_out, "rows left out: {report}");
 
     let secret = program.run(&["app", "add", "replay", "--trust-username"]).stdout;
+    program.run(&["grant", "add", "--user", "admin", "--all"]);
     let server = program.serve(&[]);
     let client = reqwest::Client::new();
     let requests = fs::read_to_string(data.join("requests.jsonl")).unwrap();

@@ -37,7 +37,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("http", &["http", "service", "domain", "telemetry"]),
     ("config", &["db"]),
     ("telemetry", &["config"]),
-    ("server", &["config"]),
+    ("server", &["config", "http"]),
     ("cli", &["config", "domain", "http", "server", "service", "telemetry"]),
 ];
 

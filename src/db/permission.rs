@@ -1,0 +1,126 @@
+//! What users may edit.
+
+use sqlx::PgConnection;
+
+use crate::domain::association::{ModelAssociation, SupplierAccount};
+use crate::domain::permission::{Needed, Scope};
+
+/// A grant as it is listed.
+pub struct Grant {
+    /// Who.
+    pub user: String,
+    /// May edit what.
+    pub scope: Scope,
+}
+
+/// Of the instances that details name, those that exist and that a user may not edit: sources first.
+///
+/// `sources` and `targets` have those ids of which the user may not edit the whole model.
+#[tracing::instrument(skip_all, name = "db.permission.missing")]
+pub async fn list_missing(
+    conn: &mut PgConnection,
+    user: &str,
+    association: &ModelAssociation,
+    account: &SupplierAccount,
+    sources: &[i64],
+    targets: &[i64],
+) -> sqlx::Result<Vec<Needed>> {
+    sqlx::query_as!(
+        Needed,
+        r#"select model.key as model, model.name as model_name,
+               coalesce(export_number, model.id) as "model_number!", instance.instance_id, instance.name
+           from (
+               select $2::integer as model_id, id, 0 as side from unnest($3::bigint[]) id
+               union
+               select $4::integer, id, case when $2 = $4 then 0 else 1 end from unnest($5::bigint[]) id
+           ) wanted
+           join instance on instance.model_id = wanted.model_id and instance.instance_id = wanted.id
+           join model on model.id = wanted.model_id
+           where instance.supplier_account_id in (0, (select id from supplier_account where key = $6))
+               and not exists (
+                   select from permission_grant
+                   where user_name = $1 and permission_grant.model_id = wanted.model_id
+                       and permission_grant.instance_id = wanted.id)
+           order by side, instance_id"#,
+        user,
+        association.source_model_id,
+        sources,
+        association.target_model_id,
+        targets,
+        account.as_str(),
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Adds grants to a user; false if a model is unknown. What is granted already stays so.
+pub async fn insert(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sqlx::Result<bool> {
+    let (models, instances) = columns(scopes);
+    let known = sqlx::query_scalar!(
+        r#"with wanted as (
+               select key, instance_id, model.id as model_id
+               from unnest($2::text[], $3::bigint[]) wanted (key, instance_id)
+               left join model using (key)
+           ),
+           added as (
+               insert into permission_grant (user_name, model_id, instance_id)
+               select $1, model_id, instance_id from wanted
+               where not exists (select from wanted where key is not null and model_id is null)
+               on conflict do nothing
+           )
+           select not exists (select from wanted where key is not null and model_id is null) as "known!""#,
+        user,
+        &models as &[Option<String>],
+        &instances as &[Option<i64>],
+    );
+    known.fetch_one(conn).await
+}
+
+/// Takes grants from a user; how many were there.
+pub async fn delete(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sqlx::Result<u64> {
+    let (models, instances) = columns(scopes);
+    let deleted = sqlx::query!(
+        "delete from permission_grant
+         using unnest($2::text[], $3::bigint[]) unwanted (key, instance_id)
+         left join model using (key)
+         where user_name = $1
+             and (unwanted.key is null) = (permission_grant.model_id is null)
+             and (permission_grant.model_id, permission_grant.instance_id)
+                 is not distinct from (model.id, unwanted.instance_id)",
+        user,
+        &models as &[Option<String>],
+        &instances as &[Option<i64>],
+    );
+    Ok(deleted.execute(conn).await?.rows_affected())
+}
+
+/// Every grant, or those of one user.
+pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> sqlx::Result<Vec<Grant>> {
+    let rows = sqlx::query!(
+        r#"select user_name, model.key as "model?", instance_id
+           from permission_grant left join model on model.id = model_id
+           where user_name = $1 or $1 is null
+           order by user_name, model.key nulls first, instance_id nulls first"#,
+        user,
+    )
+    .fetch_all(conn)
+    .await?;
+    let grant = |(user, model, instance): (String, Option<String>, Option<i64>)| {
+        let scope = match (model, instance) {
+            (None, _) => Scope::All,
+            (Some(model), None) => Scope::Model(model),
+            (Some(model), Some(instance)) => Scope::Instance(model, instance),
+        };
+        Grant { user, scope }
+    };
+    Ok(rows.into_iter().map(|row| grant((row.user_name, row.model, row.instance_id))).collect())
+}
+
+fn columns(scopes: &[Scope]) -> (Vec<Option<String>>, Vec<Option<i64>>) {
+    let columns = |scope: &Scope| match scope {
+        Scope::All => (None, None),
+        Scope::Model(model) => (Some(model.clone()), None),
+        Scope::Instance(model, id) => (Some(model.clone()), Some(*id)),
+    };
+    scopes.iter().map(columns).unzip()
+}

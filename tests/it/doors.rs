@@ -1,0 +1,311 @@
+//! What a gateway forwards, and whom the doors believe.
+
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::Request;
+use cmdb_associations::http::{Peer, Trust};
+use cmdb_associations::service;
+use cmdb_associations::service::gateway::Gateway;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::app::{PATH, Reply, TestApp, batch};
+
+const CMDB_PATH: &str = "/api/v3/createmany/instassociation";
+const PUBLIC_KEY: &str = include_str!("../fixtures/gateway.pub.pem");
+const PRIVATE_KEY: &str = include_str!("../fixtures/gateway.pem");
+const STRANGERS_KEY: &str = include_str!("../fixtures/stranger.pem");
+
+const UNDECODABLE: &str = "APIGateway JWT verification failed, [X-Bkapi-JWT] decode error, please check if jwt is correct, or if its private key is correct";
+
+#[expect(clippy::disallowed_methods, reason = "tokens expire by the clock")]
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// What the gateway signs, for an application that need not be known here and its user.
+fn claims() -> Value {
+    json!({
+        "iss": "APIGW", "exp": now() + 300, "nbf": now() - 300,
+        "app": {"app_code": "from_gateway", "verified": true, "valid_error_message": ""},
+        "user": {"username": "admin", "verified": true, "valid_error_message": ""},
+    })
+}
+
+fn signed(claims: &Value) -> String {
+    sign(Algorithm::RS512, &EncodingKey::from_rsa_pem(PRIVATE_KEY.as_bytes()).unwrap(), claims)
+}
+
+fn sign(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
+    encode(&Header::new(algorithm), claims, key).unwrap()
+}
+
+async fn behind_gateway(pool: PgPool, issuer: Option<&str>) -> TestApp {
+    let gateway = Gateway::new(PUBLIC_KEY, issuer).unwrap();
+    let trust = Trust { gateway: true, peers: Vec::new() };
+    TestApp::with(pool, trust, |service| service.gateway = Some(gateway)).await
+}
+
+async fn send(app: &TestApp, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+    let mut request = Request::post(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    app.send(request.body(body.to_string().into()).unwrap()).await
+}
+
+fn one(n: i64) -> Value {
+    batch("bk_switch_default_host", &[(n, n)])
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn application_and_user_come_from_the_gateways_token_and_from_nothing_else(pool: PgPool) {
+    let app = behind_gateway(pool, None).await;
+    let token = signed(&claims());
+    let mut body = one(1);
+    body["bk_app_code"] = json!("esb_test");
+    body["bk_app_secret"] = json!("wrong");
+    body["bk_username"] = json!("somebody");
+    let headers = [("x-bkapi-jwt", token.as_str()), ("x-bkapi-authorization", "nonsense")];
+    assert_eq!(send(&app, PATH, &headers, &body).await.ids().len(), 1);
+    let signed_by: (String, String) =
+        sqlx::query_as("select app, user_name from audit_log").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(signed_by, ("from_gateway".to_owned(), "admin".to_owned()));
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn without_a_key_the_token_is_not_read_at_all(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut body = one(1);
+    body["bk_app_code"] = json!("esb_test");
+    body["bk_app_secret"] = json!("xxx");
+    body["bk_username"] = json!("admin");
+    assert_eq!(send(&app, PATH, &[("x-bkapi-jwt", "nonsense")], &body).await.ids().len(), 1);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_token_that_is_no_good_is_refused(pool: PgPool) {
+    let app = behind_gateway(pool, Some("APIGW")).await;
+    let with = |key: &str, value: Value| {
+        let mut claims = claims();
+        claims[key] = value;
+        claims
+    };
+    let without = |key: &str| {
+        let mut claims = claims();
+        claims.as_object_mut().unwrap().remove(key);
+        claims
+    };
+    let fine = signed(&claims());
+    let payload = fine.split('.').nth(1).unwrap();
+    let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
+    let strangers = EncodingKey::from_rsa_pem(STRANGERS_KEY.as_bytes()).unwrap();
+    let own = EncodingKey::from_rsa_pem(PRIVATE_KEY.as_bytes()).unwrap();
+    let by_public_key = EncodingKey::from_secret(PUBLIC_KEY.as_bytes());
+    let why = |why: &str| format!("APIGateway JWT verification failed, [X-Bkapi-JWT] {why}");
+    let cases = [
+        ("nonsense".to_owned(), UNDECODABLE.to_owned()),
+        (String::new(), UNDECODABLE.to_owned()),
+        (unsigned, UNDECODABLE.to_owned()),
+        (sign(Algorithm::RS512, &strangers, &claims()), UNDECODABLE.to_owned()),
+        (sign(Algorithm::RS256, &own, &claims()), UNDECODABLE.to_owned()),
+        (sign(Algorithm::HS256, &by_public_key, &claims()), UNDECODABLE.to_owned()),
+        (sign(Algorithm::HS512, &by_public_key, &claims()), UNDECODABLE.to_owned()),
+        (format!("{}x", signed(&claims())), UNDECODABLE.to_owned()),
+        (signed(&with("app", json!("admin"))), UNDECODABLE.to_owned()),
+        (signed(&without("exp")), UNDECODABLE.to_owned()),
+        (signed(&without("iss")), UNDECODABLE.to_owned()),
+        (signed(&with("exp", json!(now() - 1))), why("has expired")),
+        (signed(&with("nbf", json!(now() + 100))), why("is not valid yet")),
+        (signed(&with("iss", json!("somebody"))), why("has invalid issuer")),
+    ];
+    for (token, message) in cases {
+        send(&app, PATH, &[("x-bkapi-jwt", &token)], &one(1))
+            .await
+            .assert_refused(200, 1_306_408, &message);
+    }
+    assert_eq!(send(&app, PATH, &[("x-bkapi-jwt", &fine)], &one(1)).await.ids().len(), 1);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn what_the_gateway_could_not_verify_is_refused_in_its_words(pool: PgPool) {
+    let app = behind_gateway(pool, None).await;
+    let with = |app: Value, user: Value| {
+        let mut claims = claims();
+        claims["app"] = app;
+        claims["user"] = user;
+        claims
+    };
+    let good_app = json!({"app_code": "from_gateway", "verified": true});
+    let good_user = json!({"username": "admin", "verified": true});
+    let no_app = "verify app fail, please check if the authentication parameters are correct";
+    let no_user = "Please provide a valid user identity, such as bk_username";
+    for (claims, message) in [
+        (with(json!({"app_code": "x", "verified": false}), good_user.clone()), no_app),
+        (with(json!({}), good_user.clone()), no_app),
+        (
+            with(json!({"verified": false, "valid_error_message": "app: no"}), good_user.clone()),
+            "app: no",
+        ),
+        (with(good_app.clone(), json!({})), no_user),
+        (with(good_app.clone(), json!({"username": "admin", "verified": false})), no_user),
+        (
+            with(
+                good_app.clone(),
+                json!({"verified": true, "username": "", "valid_error_message": "user: no"}),
+            ),
+            "user: no",
+        ),
+    ] {
+        let token = signed(&claims);
+        send(&app, PATH, &[("x-bkapi-jwt", &token)], &one(1))
+            .await
+            .assert_refused(200, 1_306_000, message);
+    }
+    // An application that is trusted with user names may have one that the gateway did not verify.
+    let trusted = with(
+        json!({"app_code": "esb_test", "verified": true}),
+        json!({"username": "admin", "verified": false}),
+    );
+    assert_eq!(
+        send(&app, PATH, &[("x-bkapi-jwt", &signed(&trusted))], &one(1)).await.ids().len(),
+        1
+    );
+    // One that is disabled here is unknown, whoever vouches for it.
+    let mut conn = app.pool.acquire().await.unwrap();
+    service::app::set_enabled(&mut conn, "esb_test", false).await.unwrap();
+    let message = "Invalid APP Code [bk_app_code=esb_test], please confirm if the APP Code has been registered";
+    send(&app, PATH, &[("x-bkapi-jwt", &signed(&trusted))], &one(2))
+        .await
+        .assert_refused(200, 1_306_000, message);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn the_cmdb_door_is_unknown_until_somebody_can_get_in(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    send(&app, CMDB_PATH, &[], &one(1)).await.assert_refused(
+        404,
+        1_306_404,
+        "The content does not exist",
+    );
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn the_cmdb_door_answers_in_its_own_keys_and_language(pool: PgPool) {
+    let app = behind_gateway(pool, None).await;
+    let token = signed(&claims());
+    let jwt = ("x-bkapi-jwt", token.as_str());
+    let mut body = one(1);
+    body["details"].as_array_mut().unwrap().push(json!({"bk_inst_id": 999}));
+    let reply = send(&app, CMDB_PATH, &[jwt, ("x-request-id", "cc0000-gateway.1")], &body).await;
+    assert_eq!(
+        reply.text,
+        r#"{"result":true,"bk_error_code":0,"bk_error_msg":"success","permission":null,"data":{"success_created":{"0":1},"error_msg":{"1":"关联实例不存在"}}}"#
+    );
+    assert_eq!(reply.headers["x-request-id"], "cc0000-gateway.1");
+    let recorded: String =
+        sqlx::query_scalar("select request_id from audit_log").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(recorded, "cc0000-gateway.1");
+    let empty = json!({"bk_obj_id": "a", "bk_asst_obj_id": "b", "bk_obj_asst_id": "c"});
+    for (header, value, message) in [
+        ("x-nothing", "", "数据 details 不能为空"),
+        ("http_blueking_language", "zh-cn", "数据 details 不能为空"),
+        ("http_blueking_language", "en", "details must not be empty"),
+        ("x-bkcmdb-language", "en-us", "details must not be empty"),
+        ("blueking-language", "en", "数据 details 不能为空"), // the outer door's, not this one's
+    ] {
+        let reply = send(&app, CMDB_PATH, &[jwt, (header, value)], &empty).await;
+        assert_eq!(
+            reply.text,
+            format!(
+                r#"{{"result":false,"bk_error_code":1199038,"bk_error_msg":"{message}","permission":null,"data":null}}"#
+            )
+        );
+        assert_eq!(reply.status, 200);
+    }
+    // What does not look like an id is not taken for one.
+    for odd in ["", "a b", &"x".repeat(65), "a\"b"] {
+        let reply = send(&app, CMDB_PATH, &[jwt, ("x-bkapi-request-id", odd)], &empty).await;
+        assert_eq!(reply.headers["x-request-id"].len(), 32);
+    }
+    let reply = send(&app, CMDB_PATH, &[], &one(1)).await;
+    assert_eq!(reply.json["bk_error_code"], 1_306_408);
+    let get = Request::get(CMDB_PATH).body("".into()).unwrap();
+    let reply = app.send(get).await;
+    assert_eq!((reply.status.as_u16(), &reply.json["bk_error_code"]), (405, &json!(1_306_209)));
+    assert_eq!(reply.headers["allow"], "POST");
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn plain_identity_headers_are_believed_from_trusted_peers_only(pool: PgPool) {
+    let trust = Trust {
+        gateway: false,
+        peers: vec!["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()],
+    };
+    let app = TestApp::with(pool, trust, |_| ()).await;
+    let from = async |peer: Option<&str>, user: &str, n: i64| {
+        let mut request = Request::post(CMDB_PATH)
+            .header("bk_user", user)
+            .header("bk-app-code", "from_esb")
+            .header("http_bk_supplier_account", "0")
+            .header("http_blueking_language", "en")
+            .body(one(n).to_string().into())
+            .unwrap();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(Peer(peer.parse::<IpAddr>().unwrap()));
+        }
+        app.send(request).await
+    };
+    for (n, peer) in [(1, "10.1.2.3"), (2, "::ffff:10.1.2.3"), (3, "::1")] {
+        assert_eq!(from(Some(peer), "admin", n).await.json["bk_error_code"], 0, "{peer}");
+    }
+    for peer in [Some("10.2.0.1"), Some("127.0.0.1"), Some("::2"), None] {
+        let reply = from(peer, "admin", 9).await;
+        assert_eq!(reply.json["bk_error_code"], 1_306_408, "{peer:?}");
+    }
+    let nobody = from(Some("::1"), "", 9).await;
+    assert_eq!(nobody.json["bk_error_code"], 1_306_000);
+    let stranger = from(Some("::1"), "nobody", 9).await;
+    assert_eq!(stranger.json["bk_error_code"], 9_900_403);
+    assert_eq!(stranger.json["permission"]["system_id"], "bk_cmdb");
+    // At the outer door it makes no difference where a request comes from.
+    let mut request =
+        Request::post(PATH).header("bk_user", "admin").body(one(9).to_string().into()).unwrap();
+    request.extensions_mut().insert(Peer("10.1.2.3".parse().unwrap()));
+    let message = "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty";
+    app.send(request).await.assert_refused(200, 1_306_000, message);
+    let signed_by: Vec<(String, String)> =
+        sqlx::query_as("select distinct app, user_name from audit_log")
+            .fetch_all(&app.pool)
+            .await
+            .unwrap();
+    assert_eq!(signed_by, [("from_esb".to_owned(), "admin".to_owned())]);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn the_account_in_the_headers_counts_at_the_cmdb_door(pool: PgPool) {
+    let app = behind_gateway(pool, None).await;
+    let token = signed(&claims());
+    let mut body = one(1);
+    body["bk_supplier_account"] = json!("body");
+    let headers = [("x-bkapi-jwt", token.as_str()), ("http_bk_supplier_account", "header")];
+    assert_eq!(send(&app, CMDB_PATH, &headers, &body).await.json["bk_error_code"], 0);
+    // The outer door's clients say it in the body.
+    body["details"][0] = json!({"bk_inst_id": 2, "bk_asst_inst_id": 2});
+    assert_eq!(send(&app, PATH, &headers, &body).await.ids().len(), 1);
+    let accounts: Vec<String> = sqlx::query_scalar(
+        "select key from audit_log join supplier_account account on account.id = supplier_account_id order by audit_log.id",
+    )
+    .fetch_all(&app.pool)
+    .await
+    .unwrap();
+    assert_eq!(accounts, ["header", "body"]);
+}
+
+#[test]
+fn a_key_that_is_none_is_refused() {
+    assert!(Gateway::new("nonsense", None).is_err());
+    assert!(Gateway::new(PUBLIC_KEY, None).is_ok());
+}

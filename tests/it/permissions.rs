@@ -1,0 +1,183 @@
+//! What users may edit.
+
+use axum::http::Request;
+use cmdb_associations::domain::permission::{Authorization, Scope};
+use cmdb_associations::http::Trust;
+use cmdb_associations::service;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::app::{PATH, Reply, TestApp, batch};
+use crate::binary::Program;
+
+async fn as_user(app: &TestApp, user: &str, body: &Value, language: &str) -> Reply {
+    let credentials =
+        json!({"bk_app_code": "esb_test", "bk_app_secret": "xxx", "bk_username": user});
+    let request = Request::post(PATH)
+        .header("x-bkapi-authorization", credentials.to_string())
+        .header("blueking-language", language);
+    app.send(request.body(body.to_string().into()).unwrap()).await
+}
+
+async fn grant(app: &TestApp, user: &str, scopes: &[Scope]) {
+    let mut conn = app.pool.acquire().await.unwrap();
+    service::permission::add(&mut conn, user, scopes).await.unwrap();
+}
+
+fn model(key: &str) -> Scope {
+    Scope::Model(key.to_owned())
+}
+
+fn instance(key: &str, id: i64) -> Scope {
+    Scope::Instance(key.to_owned(), id)
+}
+
+/// The instances that a refusal lists, by action.
+fn missing(reply: &Reply) -> Vec<(String, Vec<String>)> {
+    assert_eq!(reply.json["code"], 9_900_403, "{}", reply.text);
+    let id = |path: &Value| {
+        assert_eq!(path.as_array().unwrap().len(), 1);
+        path[0]["id"].as_str().unwrap().to_owned()
+    };
+    let action = |action: &Value| {
+        let resources = action["related_resource_types"].as_array().unwrap();
+        assert_eq!(resources.len(), 1);
+        let ids = resources[0]["instances"].as_array().unwrap().iter().map(id).collect();
+        (action["id"].as_str().unwrap().to_owned(), ids)
+    };
+    let permission = &reply.json["permission"];
+    permission["actions"].as_array().unwrap().iter().map(action).collect()
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_refusal_says_exactly_what_is_missing_in_the_shape_of_the_original(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    sqlx::query("update model set export_number = 77 where key = 'bk_switch'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let body = batch("bk_switch_connect_host", &[(11, 21)]);
+    for (language, message) in
+        [("en", "Do not have access permission."), ("zh-cn", "没有操作的权限")]
+    {
+        let reply = as_user(&app, "nobody", &body, language).await;
+        let switch = r#"{"id":"edit_comobj_77","name":"交换机实例编辑","related_resource_types":[{"system_id":"bk_cmdb","system_name":"配置平台","type":"comobj_77","type_name":"交换机","instances":[[{"type":"comobj_77","type_name":"交换机","id":"11","name":"bk_switch-11"}]]}]}"#;
+        let host = r#"{"id":"edit_biz_host","name":"业务主机编辑","related_resource_types":[{"system_id":"bk_cmdb","system_name":"配置平台","type":"host","type_name":"主机","instances":[[{"type":"host","type_name":"主机","id":"21","name":"host-21"}]]}]}"#;
+        assert_eq!(
+            reply.body(),
+            format!(
+                r#"{{"result":false,"code":9900403,"message":"{message}","permission":{{"system_id":"bk_cmdb","system_name":"配置平台","actions":[{switch},{host}]}},"request_id":"<id>","data":null}}"#
+            )
+        );
+        assert_eq!(reply.status, 200);
+    }
+    assert_eq!(app.count("select count(*) from instance_association").await, 0);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn one_instance_that_may_not_be_edited_refuses_the_whole_batch(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let but_one = |key: &str, but: i64| -> Vec<_> {
+        (1..=200).filter(|id| *id != but).map(|id| instance(key, id)).collect()
+    };
+    let details: Vec<_> = (1..=200).map(|n| (n, n)).collect();
+    let body = batch("bk_switch_connect_host", &details);
+    for (user, but) in [("first", 1), ("middle", 100), ("last", 200)] {
+        grant(&app, user, &[model("bk_switch")]).await;
+        grant(&app, user, &but_one("host", but)).await;
+        let reply = as_user(&app, user, &body, "en").await;
+        assert_eq!(
+            missing(&reply),
+            [("edit_biz_host".to_owned(), vec![but.to_string()])],
+            "{user}"
+        );
+        grant(&app, user, &[instance("host", but)]).await;
+    }
+    assert_eq!(app.count("select count(*) from instance_association").await, 0);
+    assert_eq!(as_user(&app, "last", &body, "en").await.ids().len(), 200);
+}
+
+/// The original looks at the last detail only.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn every_detail_counts_also_where_a_model_is_associated_with_itself(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    grant(&app, "user", &[instance("bk_switch", 3), instance("bk_switch", 4)]).await;
+    let body = batch("bk_switch_default_bk_switch", &[(2, 1), (1, 3), (3, 4)]);
+    let reply = as_user(&app, "user", &body, "en").await;
+    let id = app.count("select id::bigint from model where key = 'bk_switch'").await;
+    let action = format!("edit_comobj_{id}");
+    assert_eq!(missing(&reply), [(action, vec!["1".to_owned(), "2".to_owned()])]);
+    grant(&app, "user", &[instance("bk_switch", 1), instance("bk_switch", 2)]).await;
+    assert_eq!(as_user(&app, "user", &body, "en").await.ids().len(), 3);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn an_instance_that_does_not_exist_needs_no_permission(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut body = batch("bk_switch_connect_host", &[(999, 998), (997, 1)]);
+    grant(&app, "user", &[instance("host", 1)]).await;
+    let source = "Association instance does not exist";
+    let reply = as_user(&app, "user", &body, "en").await;
+    assert_eq!(reply.maps(), (vec![], json!({"0": source, "1": source})));
+    body["details"][0] = json!({"bk_inst_id": null, "bk_asst_inst_id": 2});
+    let reply = as_user(&app, "user", &body, "en").await;
+    assert_eq!(missing(&reply), [("edit_biz_host".to_owned(), vec!["2".to_owned()])]);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn permission_comes_after_everything_else_about_the_request(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
+    body["bk_obj_asst_id"] = json!("bk_switch_belong_host");
+    let reply = as_user(&app, "nobody", &body, "en").await;
+    reply.assert_refused(200, 1_101_046, "object association does not exist.");
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn without_authorization_everybody_may_edit_everything(pool: PgPool) {
+    let off = |service: &mut service::Service| service.authorization = Authorization::Off;
+    let app = TestApp::with(pool, Trust::default(), off).await;
+    let body = batch("bk_switch_connect_host", &[(1, 1)]);
+    assert_eq!(as_user(&app, "nobody", &body, "en").await.ids().len(), 1);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_grant_that_is_added_or_removed_counts_at_once(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let program = Program::on(&app.pool);
+    let run = |args: &str| program.run(&args.split(' ').collect::<Vec<_>>());
+    let allowed = async |n: i64| {
+        let reply = as_user(&app, "user", &batch("bk_switch_default_host", &[(n, n)]), "en").await;
+        reply.json["code"] == 0
+    };
+    assert!(!allowed(1).await);
+    for (scope, n) in
+        [("--all", 1), ("--model bk_switch", 2), ("--model bk_switch --instance 3 --instance 4", 3)]
+    {
+        if n > 1 {
+            assert_eq!(run("grant add --user user --model host").status, 0);
+        }
+        assert_eq!(run(&format!("grant add --user user {scope}")).status, 0);
+        assert_eq!(run(&format!("grant add --user user {scope}")).status, 0, "a second time");
+        assert!(allowed(n).await, "{scope}");
+        assert_eq!(run(&format!("grant remove --user user {scope}")).status, 0);
+        assert!(!allowed(n + 10).await, "{scope}");
+        let again = run(&format!("grant remove --user user {scope}"));
+        assert_eq!((again.status, again.stderr.as_str()), (1, "user has no such grant\n"));
+    }
+    run("grant add --user user --model bk_switch --instance 7");
+    let listed = run("grant list --user user").stdout;
+    assert_eq!(listed, "user\tbk_switch\t7\nuser\thost\t*\n");
+    assert_eq!(run("grant list").stdout, format!("admin\t*\t*\n{listed}"));
+    let unknown = run("grant add --user user --model nonsense");
+    assert_eq!(unknown.status, 2);
+    assert!(unknown.stderr.contains("there is no such model"), "{}", unknown.stderr);
+    for wrong in [
+        "grant add --user user",
+        "grant add --user user --all --model host",
+        "grant add --user user --instance 7",
+        "grant add --all",
+    ] {
+        assert_eq!(run(wrong).status, 2, "{wrong}");
+    }
+}
