@@ -21,16 +21,22 @@ pub(super) enum AppCommand {
         #[arg(long)]
         secret_stdin: bool,
     },
-    /// Limit an application to some APIs and tenants; without either, to none in particular
+    /// Limit an application to some APIs or tenants; what is not mentioned stays as it is
     Limit {
         /// The application's code
         code: String,
-        /// An API that it may call: `batch_create_instance_association`
+        /// An API that it may call, as `batch_create_instance_association`; may be given more than once
         #[arg(long, value_name = "NAME")]
         api: Vec<String>,
-        /// A tenant that it may call for
+        /// It may call all APIs
+        #[arg(long, conflicts_with = "api")]
+        all_apis: bool,
+        /// A tenant that it may call for; may be given more than once
         #[arg(long, value_name = "KEY")]
         account: Vec<String>,
+        /// It may call for all tenants
+        #[arg(long, conflicts_with = "account")]
+        all_accounts: bool,
     },
     /// List the applications
     List,
@@ -38,6 +44,9 @@ pub(super) enum AppCommand {
     Rotate {
         /// The application's code
         code: String,
+        /// Read the secret from stdin instead of making one and printing it
+        #[arg(long)]
+        secret_stdin: bool,
     },
     /// Drop the older of two secrets
     Retire {
@@ -70,8 +79,10 @@ impl AppCommand {
                     writeln!(out, "{secret}")?;
                 }
             }
-            Self::Limit { code, api, account } => {
-                service::app::limit(&mut conn, &code, &api, &account).await?;
+            Self::Limit { code, api, all_apis, account, all_accounts } => {
+                let apis = (all_apis || !api.is_empty()).then_some(api);
+                let accounts = (all_accounts || !account.is_empty()).then_some(account);
+                service::app::limit(&mut conn, &code, apis.as_deref(), accounts.as_deref()).await?;
             }
             Self::List => {
                 for app in service::app::list(&mut conn).await? {
@@ -86,8 +97,13 @@ impl AppCommand {
                     )?;
                 }
             }
-            Self::Rotate { code } => {
-                writeln!(out, "{}", service::app::rotate(&mut conn, &code).await?)?;
+            Self::Rotate { code, secret_stdin } => {
+                let brought = secret_stdin.then(read_secret).transpose()?;
+                let is_new = brought.is_none();
+                let secret = service::app::rotate(&mut conn, &code, brought).await?;
+                if is_new {
+                    writeln!(out, "{secret}")?;
+                }
             }
             Self::Retire { code } => {
                 if !service::app::retire(&mut conn, &code).await? {

@@ -57,14 +57,20 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
     Ok(Answer::Fine)
 }
 
+/// A setting; an empty one counts as absent.
+fn given(setting: Option<&str>) -> Option<&str> {
+    setting.filter(|setting| !setting.is_empty())
+}
+
 fn login(settings: &ServeSettings) -> anyhow::Result<Option<Login>> {
-    let login = settings.login_url.as_deref().map(Login::new).transpose();
+    let login = given(settings.login_url.as_deref()).map(Login::new).transpose();
     login.context("CMDB_LOGIN_URL is of no use")
 }
 
 fn gateway(settings: &ServeSettings) -> anyhow::Result<Option<Gateway>> {
-    let issuer = settings.gateway_issuer.as_deref();
-    let gateway = settings.gateway_public_key.as_deref().map(|key| Gateway::new(key, issuer));
+    let issuer = given(settings.gateway_issuer.as_deref());
+    let gateway =
+        given(settings.gateway_public_key.as_deref()).map(|key| Gateway::new(key, issuer));
     gateway.transpose().context(
         "CMDB_GATEWAY_PUBLIC_KEY is no RSA public key: it should begin with -----BEGIN PUBLIC KEY-----",
     )

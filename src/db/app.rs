@@ -152,8 +152,8 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
     Ok(changed.rows_affected() == 1)
 }
 
-/// Limits an application to some APIs and accounts, or to none in particular; false if there is no such
-/// application.
+/// Limits an application to some APIs and accounts: empty means all, none means as it is. False if there is no
+/// such application.
 pub async fn limit(
     conn: &mut PgConnection,
     code: &str,
@@ -161,7 +161,10 @@ pub async fn limit(
     supplier_accounts: Option<&[String]>,
 ) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
-        "update app set apis = $2, supplier_accounts = $3 where code = $1",
+        "update app
+         set apis = case when $2::text[] is null then apis else nullif($2, '{}') end,
+             supplier_accounts = case when $3::text[] is null then supplier_accounts else nullif($3, '{}') end
+         where code = $1",
         code,
         apis,
         supplier_accounts,

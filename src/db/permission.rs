@@ -13,22 +13,33 @@ pub struct Grant {
     pub scope: Scope,
 }
 
-/// Of the instances that details name, those that exist and that a user may not edit: sources first.
-///
-/// `sources` and `targets` have those ids of which the user may not edit the whole model.
-#[tracing::instrument(skip_all, name = "db.permission.missing")]
-pub async fn list_missing(
+/// An instance that details name, and whether the user was granted it by itself.
+pub struct Named {
+    /// Our number for its model.
+    pub model_id: i32,
+    /// It, as a refusal would list it.
+    pub instance: Needed,
+    /// Whether there is a grant for it by itself.
+    pub is_granted: bool,
+}
+
+/// The instances that exist of those that details name: sources first, then by their ids.
+#[tracing::instrument(skip_all, name = "db.permission.list_named")]
+pub async fn list_named(
     conn: &mut PgConnection,
     user: &str,
     association: &ModelAssociation,
     account: &SupplierAccount,
     sources: &[i64],
     targets: &[i64],
-) -> sqlx::Result<Vec<Needed>> {
-    sqlx::query_as!(
-        Needed,
-        r#"select model.key as model, model.name as model_name,
-               coalesce(export_number, model.id) as "model_number!", instance.instance_id, instance.name
+) -> sqlx::Result<Vec<Named>> {
+    let rows = sqlx::query!(
+        r#"select model.id as model_id, model.key as model, model.name as model_name,
+               coalesce(export_number, model.id) as "model_number!", instance.instance_id, instance.name,
+               exists (
+                   select from permission_grant
+                   where user_name = $1 and permission_grant.model_id = wanted.model_id
+                       and permission_grant.instance_id = wanted.id) as "is_granted!"
            from (
                select $2::integer as model_id, id, 0 as side from unnest($3::bigint[]) id
                union
@@ -37,10 +48,6 @@ pub async fn list_missing(
            join instance on instance.model_id = wanted.model_id and instance.instance_id = wanted.id
            join model on model.id = wanted.model_id
            where instance.supplier_account_id in (0, (select id from supplier_account where key = $6))
-               and not exists (
-                   select from permission_grant
-                   where user_name = $1 and permission_grant.model_id = wanted.model_id
-                       and permission_grant.instance_id = wanted.id)
            order by side, instance_id"#,
         user,
         association.source_model_id,
@@ -50,7 +57,19 @@ pub async fn list_missing(
         account.as_str(),
     )
     .fetch_all(conn)
-    .await
+    .await?;
+    let named = rows.into_iter().map(|row| Named {
+        model_id: row.model_id,
+        instance: Needed {
+            model: row.model,
+            model_name: row.model_name,
+            model_number: row.model_number,
+            instance_id: row.instance_id,
+            name: row.name,
+        },
+        is_granted: row.is_granted,
+    });
+    Ok(named.collect())
 }
 
 /// Adds grants to a user; false if a model is unknown. What is granted already stays so.

@@ -100,8 +100,12 @@ pub struct Limit {
     /// The application.
     pub app: String,
     /// Details a second.
-    pub details: u32,
-    /// When it may go on, in seconds.
+    pub rate: u32,
+    /// Details at once, after a pause.
+    pub burst: u32,
+    /// Details that are left now.
+    pub remaining: u32,
+    /// When as much as was asked for is there, in seconds.
     pub wait: u64,
 }
 
@@ -237,9 +241,9 @@ impl Fault {
                 "APP permission is insufficient, APP has no permission to access the component ({api}) of the \
                  system (CC)."
             ),
-            Self::RateLimited(Limit { app, details, .. }) => format!(
+            Self::RateLimited(Limit { app, rate, .. }) => format!(
                 "Access frequency limit, Access frequency of APP [{app}] exceeds the limit; the frequency limit is \
-                 [{details} details per second], please try again later"
+                 [{rate} details per second], please try again later"
             ),
             Self::NotJson | Self::UnfinishedBody => {
                 "Request JSON string is wrong in format, which cannot be analyzed.".into()

@@ -61,11 +61,8 @@ impl CreateLinks {
     ///
     /// Keys are usually `<source>_<kind>_<target>`; one that is not even that for the models given is
     /// blamed on the model that does not fit, as the original does.
-    pub fn check_association(
-        &self,
-        found: Option<ModelAssociation>,
-    ) -> Result<ModelAssociation, Fault> {
-        let (source_fits, target_fits) = match &found {
+    pub fn check_association(&self, found: Option<&ModelAssociation>) -> Result<(), Fault> {
+        let (source_fits, target_fits) = match found {
             Some(found) => {
                 (found.source_model == self.source_model, found.target_model == self.target_model)
             }
@@ -80,6 +77,6 @@ impl CreateLinks {
         if !target_fits {
             return Err(Fault::Mismatch(Field::TargetModel));
         }
-        found.ok_or(Fault::UnknownModelAssociation)
+        found.map(|_| ()).ok_or(Fault::UnknownModelAssociation)
     }
 }

@@ -128,11 +128,11 @@ fn headers(fault: Option<&Fault>, request_id: &RequestId) -> HeaderMap {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
         Some(Fault::RateLimited(limit)) => {
-            let Limit { details, wait, .. } = limit;
+            let Limit { rate, burst, remaining, wait, .. } = limit;
             headers.insert(header::RETRY_AFTER, (*wait).into());
-            let policy = format!("\"details\";q={details};w=1");
+            let policy = format!("\"details\";q={burst};w={}", burst.div_ceil(*rate));
             headers.extend(policy.parse().ok().map(|policy| (RATE_LIMIT_POLICY, policy)));
-            let state = format!("\"details\";r=0;t={wait}");
+            let state = format!("\"details\";r={remaining};t={wait}");
             headers.extend(state.parse().ok().map(|state| (RATE_LIMIT, state)));
         }
         Some(Fault::Unavailable(_)) => {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use ipnet::IpNet;
 use uuid::Uuid;
 
@@ -112,9 +112,9 @@ impl Door {
     }
 }
 
-/// The first of these headers that is there and not empty.
+/// The first of these headers that is there and not empty. One that is no text is as no name can be.
 fn first(headers: &HeaderMap, names: &[&str]) -> Option<String> {
-    let texts = names.iter().filter_map(|name| headers.get(*name));
-    let mut texts = texts.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    texts.find(|text| !text.is_empty())
+    let values = names.iter().filter_map(|name| headers.get(*name));
+    let value = values.map(HeaderValue::as_bytes).find(|value| !value.is_empty())?;
+    Some(String::from_utf8(value.to_vec()).unwrap_or_else(|_| "\0".to_owned()))
 }

@@ -19,7 +19,7 @@ pub(super) struct Permission {
 struct Action {
     id: String,
     name: String,
-    related_resource_types: [ResourceType; 1],
+    related_resource_types: Vec<ResourceType>,
 }
 
 #[derive(Serialize)]
@@ -55,14 +55,18 @@ const BUILT_IN: [(&str, &str, &str, &str); 8] = [
 ];
 
 impl Permission {
-    /// One action for each model, with all its instances.
+    /// One action for each model, with all its instances; models that share an action, like set and module, are
+    /// resource types of one.
     pub(super) fn needed(needed: &[Needed]) -> Self {
+        let mut actions: Vec<Action> = Vec::new();
         let of_one_model = needed.chunk_by(|one, next| one.model == next.model);
-        Self {
-            system_id: SYSTEM_ID,
-            system_name: SYSTEM_NAME,
-            actions: of_one_model.filter_map(action).collect(),
+        for action in of_one_model.filter_map(action) {
+            match actions.iter_mut().find(|known| known.id == action.id) {
+                Some(known) => known.related_resource_types.extend(action.related_resource_types),
+                None => actions.push(action),
+            }
         }
+        Self { system_id: SYSTEM_ID, system_name: SYSTEM_NAME, actions }
     }
 }
 
@@ -93,5 +97,5 @@ fn action(needed: &[Needed]) -> Option<Action> {
         type_name: model_name.clone(),
         instances,
     };
-    Some(Action { id, name, related_resource_types: [resource] })
+    Some(Action { id, name, related_resource_types: vec![resource] })
 }

@@ -7,7 +7,7 @@ use super::caller::keyed;
 use crate::db;
 pub use crate::db::app::Listed;
 use crate::db::app::StoredSecret;
-use crate::domain::association::can_name;
+use crate::domain::association::{SupplierAccount, can_name};
 use crate::domain::caller::APP_CODE_LIMIT;
 
 /// Why an application could not be managed.
@@ -22,6 +22,9 @@ pub enum Error {
     /// Not a code.
     #[error("an application's code has 1 to 128 characters, none of them a control character")]
     BadCode,
+    /// Not an account.
+    #[error("an account has at most 128 characters")]
+    BadAccount,
     /// Not a secret.
     #[error("a secret has 1 to 1024 characters on one line")]
     BadSecret,
@@ -50,9 +53,14 @@ pub async fn add(
     Ok(secret)
 }
 
-/// Gives an application a further secret and returns it. The one before stays valid, older ones do not.
-pub async fn rotate(conn: &mut PgConnection, code: &str) -> Result<String, Error> {
-    let secret = new_secret()?;
+/// Gives an application a further secret, `brought` along or a new one, and returns it. The one before stays
+/// valid, older ones do not.
+pub async fn rotate(
+    conn: &mut PgConnection,
+    code: &str,
+    brought: Option<String>,
+) -> Result<String, Error> {
+    let secret = brought.map_or_else(new_secret, accept_secret)?;
     if !db::app::insert_secret(conn, code, &store(&secret)?).await? {
         return Err(Error::Unknown(code.to_owned()));
     }
@@ -75,16 +83,19 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
     Ok(())
 }
 
-/// Limits an application to these APIs and accounts; where there are none, it may call all.
+/// Limits an application to these APIs and accounts: empty means all, none means as it is.
 pub async fn limit(
     conn: &mut PgConnection,
     code: &str,
-    apis: &[String],
-    accounts: &[String],
+    apis: Option<&[String]>,
+    accounts: Option<&[String]>,
 ) -> Result<(), Error> {
-    let limit = |allowed: &'_ [String]| (!allowed.is_empty()).then(|| allowed.to_vec());
-    let (apis, accounts) = (limit(apis), limit(accounts));
-    if !db::app::limit(conn, code, apis.as_deref(), accounts.as_deref()).await? {
+    let named = |account: &String| SupplierAccount::parse(account).ok_or(Error::BadAccount);
+    let accounts = accounts.map(|accounts| {
+        let accounts = accounts.iter().map(|account| Ok(named(account)?.as_str().to_owned()));
+        accounts.collect::<Result<Vec<_>, Error>>()
+    });
+    if !db::app::limit(conn, code, apis, accounts.transpose()?.as_deref()).await? {
         return Err(Error::Unknown(code.to_owned()));
     }
     Ok(())

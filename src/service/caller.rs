@@ -2,9 +2,10 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
-use super::gateway::Token;
+use super::gateway::{Token, TokenUser};
 use super::{Error, Service};
 use crate::db;
 use crate::db::app::{App, StoredSecret};
@@ -14,44 +15,23 @@ use crate::domain::caller::{
 };
 use crate::domain::fault::Fault;
 
-/// Who is calling, and what its application is limited to.
-#[derive(Debug)]
-pub(super) struct Identified {
-    /// Who.
-    pub(super) caller: Caller,
-    limits: Limits,
+/// An application that proved to be itself, and whom it says it calls for.
+pub(super) struct Proven {
+    /// Its code; empty if a trusted peer named none.
+    pub(super) app_code: String,
+    app: Option<App>,
+    user: Offered,
 }
 
-#[derive(Debug, Default)]
-struct Limits {
-    apis: Option<Vec<String>>,
-    supplier_accounts: Option<Vec<String>>,
+/// A user, before anybody believed it.
+enum Offered {
+    Claim(UserClaim),
+    Token(TokenUser),
+    Peer(Option<String>),
 }
 
-impl Identified {
-    /// Refuses an account that the application may not call for.
-    pub(super) fn check_account(
-        &self,
-        account: &SupplierAccount,
-        api: &'static str,
-    ) -> Result<(), Fault> {
-        permit(self.limits.supplier_accounts.as_deref(), account.as_str(), api)
-    }
-}
-
-fn permit(allowed: Option<&[String]>, wanted: &str, api: &'static str) -> Result<(), Fault> {
-    match allowed {
-        Some(allowed) if !allowed.iter().any(|one| one == wanted) => Err(Fault::ApiForbidden(api)),
-        _ => Ok(()),
-    }
-}
-
-/// Believes who is calling an API or refuses it: the application, then the user, then that it may call.
-pub(super) async fn identify(
-    service: &Service,
-    credentials: Believable,
-    api: &'static str,
-) -> Result<Identified, Error> {
+/// Believes an application or refuses it.
+pub(super) async fn prove(service: &Service, credentials: Believable) -> Result<Proven, Error> {
     let (app_code, app, user) = match credentials {
         Believable::Claim(Claim { app_code, app_secret, user }) => {
             let Some(app) = find(service, &app_code).await?.filter(|app| app.enabled) else {
@@ -60,44 +40,75 @@ pub(super) async fn identify(
             if !app.secrets.iter().any(|stored| matches(stored, &app_secret)) {
                 return Err(Fault::WrongSecret(app_code).into());
             }
-            Span::current().record("app", &app_code);
-            let user = identify_user(service, &app, user).await?;
-            (app_code, Some(app), user)
+            (app_code, Some(app), Offered::Claim(user))
         }
         Believable::Token(token) => {
             let app_code = token.app.verified()?;
-            Span::current().record("app", &app_code);
             let app = find_enabled(service, &app_code).await?;
-            let user = token.user.verified(app.as_ref().is_some_and(|app| app.trusts_username))?;
-            (app_code, app, user)
+            (app_code, app, Offered::Token(token.user))
         }
-        Believable::Peer(app_code, user) => {
-            let app_code = app_code.unwrap_or_default();
-            Span::current().record("app", &app_code);
+        Believable::Peer(None, user) => (String::new(), None, Offered::Peer(user)),
+        Believable::Peer(Some(app_code), user) => {
             let app = find_enabled(service, &app_code).await?;
-            (app_code, app, user.ok_or(Fault::NoUser)?)
+            (app_code, app, Offered::Peer(user))
         }
     };
-    if !can_name(&user, USERNAME_LIMIT) {
-        return Err(Fault::NoUser.into());
-    }
-    Span::current().record("user", &user);
-    let limits = app.map_or_else(Limits::default, |app| Limits {
-        apis: app.apis,
-        supplier_accounts: app.supplier_accounts,
-    });
-    permit(limits.apis.as_deref(), api, api)?;
-    Ok(Identified { caller: Caller { app: app_code, user }, limits })
+    Span::current().record("app", &app_code);
+    Ok(Proven { app_code, app, user })
 }
 
-/// An identity that is offered and not accepted never falls through to a weaker one.
-async fn identify_user(service: &Service, app: &App, user: UserClaim) -> Result<String, Fault> {
-    match (user, &service.login) {
-        (UserClaim::AccessToken, _) => Err(Fault::Unsupported(Unsupported::AccessToken)),
-        (UserClaim::Token(token), Some(login)) => login.user_of(&token).await,
-        (UserClaim::Token(_), None) => Err(Fault::InvalidToken),
-        (UserClaim::Name(name), _) if app.trusts_username => Ok(name),
-        (UserClaim::Name(_) | UserClaim::Nobody, _) => Err(Fault::NoUser),
+impl Proven {
+    /// Believes the user or refuses it. An identity that is offered and not accepted never falls through to a
+    /// weaker one.
+    pub(super) async fn caller(
+        &self,
+        service: &Service,
+        deadline: Instant,
+    ) -> Result<Caller, Fault> {
+        let is_trusted = self.app.as_ref().is_some_and(|app| app.trusts_username);
+        let user = match (&self.user, &service.login) {
+            (Offered::Claim(UserClaim::AccessToken), _) => {
+                Err(Fault::Unsupported(Unsupported::AccessToken))
+            }
+            (Offered::Claim(UserClaim::Token(token)), Some(login)) => {
+                let asked = timeout_at(deadline, login.user_of(token)).await;
+                asked.unwrap_or(Err(Fault::Unavailable("login service")))
+            }
+            (Offered::Claim(UserClaim::Token(_)), None) => Err(Fault::InvalidToken),
+            (Offered::Claim(UserClaim::Name(name)), _) if is_trusted => Ok(name.clone()),
+            (Offered::Claim(UserClaim::Name(_) | UserClaim::Nobody), _) => Err(Fault::NoUser),
+            (Offered::Token(user), _) => user.verified(is_trusted),
+            (Offered::Peer(user), _) => user.clone().ok_or(Fault::NoUser),
+        };
+        let user = user?;
+        if !can_name(&user, USERNAME_LIMIT) {
+            return Err(Fault::NoUser);
+        }
+        Span::current().record("user", &user);
+        Ok(Caller { app: self.app_code.clone(), user })
+    }
+
+    /// Refuses an API that the application may not call.
+    pub(super) fn check_api(&self, api: &'static str) -> Result<(), Fault> {
+        let allowed = self.app.as_ref().and_then(|app| app.apis.as_deref());
+        permit(allowed, api, api)
+    }
+
+    /// Refuses an account that the application may not call for.
+    pub(super) fn check_account(
+        &self,
+        account: &SupplierAccount,
+        api: &'static str,
+    ) -> Result<(), Fault> {
+        let allowed = self.app.as_ref().and_then(|app| app.supplier_accounts.as_deref());
+        permit(allowed, account.as_str(), api)
+    }
+}
+
+fn permit(allowed: Option<&[String]>, wanted: &str, api: &'static str) -> Result<(), Fault> {
+    match allowed {
+        Some(allowed) if !allowed.iter().any(|one| one == wanted) => Err(Fault::ApiForbidden(api)),
+        _ => Ok(()),
     }
 }
 
@@ -111,6 +122,9 @@ async fn find(service: &Service, code: &str) -> sqlx::Result<Option<App>> {
 
 /// An application that somebody else vouches for need not be known here; if it is, it may be disabled.
 async fn find_enabled(service: &Service, code: &str) -> Result<Option<App>, Error> {
+    if !can_name(code, APP_CODE_LIMIT) {
+        return Err(Fault::UnknownApp(code.to_owned()).into());
+    }
     match find(service, code).await? {
         Some(app) if !app.enabled => Err(Fault::UnknownApp(code.to_owned()).into()),
         app => Ok(app),

@@ -2,7 +2,7 @@
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::domain::fault::Fault;
 
@@ -15,28 +15,33 @@ pub struct Gateway {
 /// What a token says.
 #[derive(Debug, Deserialize)]
 pub(super) struct Token {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) app: TokenApp,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) user: TokenUser,
 }
 
 /// What it says about the application.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 pub(super) struct TokenApp {
-    app_code: String,
-    verified: bool,
-    valid_error_message: String,
+    app_code: Option<String>,
+    verified: Option<bool>,
+    valid_error_message: Option<String>,
 }
 
 /// What it says about the user.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 pub(super) struct TokenUser {
-    username: String,
-    verified: bool,
-    valid_error_message: String,
+    username: Option<String>,
+    verified: Option<bool>,
+    valid_error_message: Option<String>,
+}
+
+/// Null counts as absent.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Gateway {
@@ -45,6 +50,10 @@ impl Gateway {
         public_key: &str,
         issuer: Option<&str>,
     ) -> Result<Self, jsonwebtoken::errors::Error> {
+        // A private key would be taken, too, and verify nothing.
+        if !public_key.contains("PUBLIC KEY-----") {
+            return Err(ErrorKind::InvalidKeyFormat.into());
+        }
         let key = DecodingKey::from_rsa_pem(public_key.as_bytes())?;
         let mut validation = Validation::new(Algorithm::RS512);
         validation.leeway = 0;
@@ -74,25 +83,22 @@ impl Gateway {
 impl TokenApp {
     /// The application, if the gateway verified it.
     pub(super) fn verified(self) -> Result<String, Fault> {
-        if self.verified && !self.app_code.is_empty() {
-            return Ok(self.app_code);
-        }
+        let code = self.app_code.filter(|code| self.verified == Some(true) && !code.is_empty());
         let default = "verify app fail, please check if the authentication parameters are correct";
-        Err(refused(self.valid_error_message, default))
+        code.ok_or_else(|| refused(self.valid_error_message.as_deref(), default))
     }
 }
 
 impl TokenUser {
     /// The user, if the gateway verified it, or if the application is trusted about that.
-    pub(super) fn verified(self, is_trusted: bool) -> Result<String, Fault> {
-        if (self.verified || is_trusted) && !self.username.is_empty() {
-            return Ok(self.username);
-        }
+    pub(super) fn verified(&self, is_trusted: bool) -> Result<String, Fault> {
+        let is_believed = self.verified == Some(true) || is_trusted;
+        let name = self.username.clone().filter(|name| is_believed && !name.is_empty());
         let default = "Please provide a valid user identity, such as bk_username";
-        Err(refused(self.valid_error_message, default))
+        name.ok_or_else(|| refused(self.valid_error_message.as_deref(), default))
     }
 }
 
-fn refused(words: String, default: &str) -> Fault {
-    Fault::GatewayRefused(if words.is_empty() { default.to_owned() } else { words })
+fn refused(words: Option<&str>, default: &str) -> Fault {
+    Fault::GatewayRefused(words.filter(|words| !words.is_empty()).unwrap_or(default).to_owned())
 }

@@ -1,6 +1,9 @@
 //! How much applications may ask for: details a second, each application by itself.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -10,35 +13,68 @@ use crate::domain::fault::{Fault, Limit};
 
 /// A rate limit.
 pub struct Limiter {
-    details: u32,
+    rate: u32,
+    burst: u32,
     apps: DefaultKeyedRateLimiter<String>,
+    /// What was given back. The limiter itself cannot take back.
+    credit: Mutex<HashMap<String, u32>>,
     clock: DefaultClock,
 }
 
 impl Limiter {
     /// Allows so many details a second, and at least one full request at once.
     pub fn new(details: NonZeroU32) -> Self {
-        let burst =
-            u32::try_from(DETAIL_LIMIT).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(details).allow_burst(details.max(burst));
-        let (apps, clock) = (RateLimiter::keyed(quota), DefaultClock::default());
-        Self { details: details.get(), apps, clock }
+        let full = u32::try_from(DETAIL_LIMIT).ok().and_then(NonZeroU32::new);
+        let burst = details.max(full.unwrap_or(NonZeroU32::MIN));
+        let quota = Quota::per_second(details).allow_burst(burst);
+        Self {
+            rate: details.get(),
+            burst: burst.get(),
+            apps: RateLimiter::keyed(quota),
+            credit: Mutex::default(),
+            clock: DefaultClock::default(),
+        }
     }
 
-    /// Charges an application for so many details.
-    pub(super) fn charge(&self, app: &str, details: usize) -> Result<(), Fault> {
-        let Some(details) = u32::try_from(details).ok().and_then(NonZeroU32::new) else {
+    /// Charges an application for so many details, or says when it may come again with as many.
+    pub(super) fn charge(&self, app: &str, details: u32) -> Result<(), Fault> {
+        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
+        let credit = credit.entry(app.to_owned()).or_default();
+        let given_back = (*credit).min(details);
+        let Some(rest) = NonZeroU32::new(details - given_back) else {
+            *credit -= given_back;
             return Ok(());
         };
-        match self.apps.check_key_n(&app.to_owned(), details) {
+        match self.apps.check_key_n(&app.to_owned(), rest) {
             // More than fits at once does not come here: it was refused.
-            Err(_) | Ok(Ok(())) => Ok(()),
+            Err(_) | Ok(Ok(())) => {
+                *credit -= given_back;
+                Ok(())
+            }
             Ok(Err(until)) => {
                 let wait = until.wait_time_from(self.clock.now());
-                let wait = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                let limit = Limit { app: app.to_owned(), details: self.details, wait: wait.max(1) };
-                Err(Fault::RateLimited(limit))
+                Err(Fault::RateLimited(self.limit(app, details, wait)))
             }
+        }
+    }
+
+    /// Gives back what an application was charged too much.
+    pub(super) fn give_back(&self, app: &str, details: u32) {
+        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
+        let credit = credit.entry(app.to_owned()).or_default();
+        *credit = credit.saturating_add(details).min(self.burst);
+    }
+
+    fn limit(&self, app: &str, wanted: u32, wait: Duration) -> Limit {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let owed = wait.as_millis().saturating_mul(self.rate.into()).div_ceil(1000);
+        let owed = u32::try_from(owed).unwrap_or(u32::MAX);
+        Limit {
+            app: app.to_owned(),
+            rate: self.rate,
+            burst: self.burst,
+            remaining: wanted.saturating_sub(owed),
+            wait: seconds.max(1),
         }
     }
 }

@@ -38,11 +38,18 @@ pub enum LoginError {
     Client(#[from] reqwest::Error),
 }
 
-/// What it answers, in the shapes of its versions 1, 2 and 3.
+/// The longest token that the service is asked about, in bytes.
+const TOKEN_LIMIT: usize = 4096;
+
+/// The longest answer that is read, in bytes.
+const ANSWER_LIMIT: usize = 64 << 10;
+
+/// What it answers, in the shapes of its versions 1, 2 and 3. Where it refuses, the data is of any kind.
 #[derive(Deserialize)]
 struct Answer {
     result: bool,
-    data: Option<Data>,
+    #[serde(default)]
+    data: serde_json::Value,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +69,8 @@ impl Login {
             .timeout(PATIENCE)
             .connect_timeout(CONNECT_PATIENCE)
             .redirect(reqwest::redirect::Policy::none())
+            // Nobody else gets to see tokens, whatever the environment says.
+            .no_proxy()
             .build()?;
         let known = Cache::builder().max_capacity(10_000).time_to_live(REMEMBERED).build();
         Ok(Self { address, client, known })
@@ -69,6 +78,9 @@ impl Login {
 
     /// Whose token this is. One request for a token at a time: whoever asks meanwhile gets its answer.
     pub(super) async fn user_of(&self, token: &str) -> Result<String, Fault> {
+        if token.len() > TOKEN_LIMIT {
+            return Err(Fault::InvalidToken);
+        }
         let key: [u8; 32] = Sha256::digest(token).into();
         let asked = self.known.try_get_with(key, self.ask(token)).await;
         asked.map_err(|fault: Arc<Fault>| Fault::clone(&fault))
@@ -82,19 +94,25 @@ impl Login {
         let mut address = self.address.clone();
         address.query_pairs_mut().append_pair("bk_token", token);
         // Errors of the client name the address, which has the token.
-        let response = self.client.get(address).send().await;
-        let response = response.map_err(|error| unavailable(&error.without_url().to_string()))?;
+        let broken = |error: reqwest::Error| unavailable(&error.without_url().to_string());
+        let mut response = self.client.get(address).send().await.map_err(broken)?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(unavailable(response.status().as_str()));
         }
-        let body = response.bytes().await;
-        let body = body.map_err(|error| unavailable(&error.without_url().to_string()))?;
-        let answer: Answer = serde_json::from_slice(&body)
-            .or(Err(unavailable("its answer is not what it should be")))?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > ANSWER_LIMIT {
+                return Err(unavailable("its answer is too long"));
+            }
+        }
+        let nonsense = |_| unavailable("its answer is not what it should be");
+        let answer: Answer = serde_json::from_slice(&body).map_err(nonsense)?;
         if !answer.result {
             return Err(Fault::InvalidToken);
         }
-        let name = answer.data.and_then(|data| data.bk_username.or(data.username));
-        name.filter(|name| !name.is_empty()).ok_or_else(|| unavailable("its answer names no user"))
+        let data: Data = serde_json::from_value(answer.data).map_err(nonsense)?;
+        let name = data.bk_username.or(data.username).filter(|name| !name.is_empty());
+        name.ok_or_else(|| unavailable("its answer names no user"))
     }
 }

@@ -15,7 +15,7 @@ pub enum Error {
     #[error("there is no such model")]
     UnknownModel,
     /// Not a user's name.
-    #[error("a user's name has 1 to {USERNAME_LIMIT} characters")]
+    #[error("a user's name has 1 to {USERNAME_LIMIT} characters, none of them a control character")]
     BadUser,
     /// The database failed.
     #[error("the database failed")]
@@ -24,7 +24,7 @@ pub enum Error {
 
 /// Lets a user edit; what it may already, it may.
 pub async fn add(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> Result<(), Error> {
-    if !can_name(user, USERNAME_LIMIT) {
+    if !can_name(user, USERNAME_LIMIT) || user.chars().any(char::is_control) {
         return Err(Error::BadUser);
     }
     if db::permission::insert(conn, user, scopes).await? {

@@ -341,13 +341,15 @@ async fn an_application_is_added_once_and_its_secret_is_all_that_is_printed(pool
 
     let rotated = program.run(&["app", "rotate", "demo"]);
     assert!(rotated.status == 0 && rotated.stdout.len() == 65 && rotated.stdout != added.stdout);
+    let brought = program.run_with(&["app", "rotate", "old", "--secret-stdin"], "s3cret too\n");
+    assert_eq!((brought.status, brought.stdout.as_str()), (0, ""));
     assert_eq!(program.run(&["app", "disable", "old"]).status, 0);
     let listed = program.run(&["app", "list"]).stdout;
     let listed: Vec<Vec<_>> =
         listed.lines().map(|line| line.split('\t').take(4).collect()).collect();
     assert_eq!(
         listed,
-        [vec!["demo", "enabled", "-", "2"], vec!["old", "disabled", "trusts-username", "1"]]
+        [vec!["demo", "enabled", "-", "2"], vec!["old", "disabled", "trusts-username", "2"]]
     );
     assert_eq!(program.run(&["app", "enable", "old"]).status, 0);
     assert_eq!(program.run(&["app", "retire", "demo"]).status, 0);

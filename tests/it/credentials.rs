@@ -146,9 +146,9 @@ async fn two_secrets_are_valid_while_one_replaces_the_other(pool: PgPool) {
         let [reply, _] = both_ways(&app, &credentials).await;
         reply.json["code"] == 0
     };
-    let second = service::app::rotate(&mut conn, "esb_test").await.unwrap();
+    let second = service::app::rotate(&mut conn, "esb_test", None).await.unwrap();
     assert!(accepts("xxx").await && accepts(&second).await);
-    let third = service::app::rotate(&mut conn, "esb_test").await.unwrap();
+    let third = service::app::rotate(&mut conn, "esb_test", None).await.unwrap();
     assert!(!accepts("xxx").await && accepts(&second).await && accepts(&third).await);
     assert!(service::app::retire(&mut conn, "esb_test").await.unwrap());
     assert!(!accepts(&second).await && accepts(&third).await);
@@ -160,7 +160,7 @@ async fn two_secrets_are_valid_while_one_replaces_the_other(pool: PgPool) {
 async fn no_secret_is_stored_as_it_is(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut conn = app.pool.acquire().await.unwrap();
-    let secret = service::app::rotate(&mut conn, "esb_test").await.unwrap();
+    let secret = service::app::rotate(&mut conn, "esb_test", None).await.unwrap();
     assert_eq!(secret.len(), 64);
     let stored: Vec<(Vec<u8>, Vec<u8>)> =
         sqlx::query_as("select salt, hash from app_secret").fetch_all(&mut *conn).await.unwrap();

@@ -146,6 +146,13 @@ async fn what_the_gateway_could_not_verify_is_refused_in_its_words(pool: PgPool)
         (with(json!({"app_code": "x", "verified": false}), good_user.clone()), no_app),
         (with(json!({}), good_user.clone()), no_app),
         (
+            with(
+                json!({"app_code": "x", "verified": true, "valid_error_message": null}),
+                json!(null),
+            ),
+            no_user,
+        ),
+        (
             with(json!({"verified": false, "valid_error_message": "app: no"}), good_user.clone()),
             "app: no",
         ),
@@ -163,6 +170,14 @@ async fn what_the_gateway_could_not_verify_is_refused_in_its_words(pool: PgPool)
         send(&app, PATH, &[("x-bkapi-jwt", &token)], &one(1))
             .await
             .assert_refused(200, 1_306_000, message);
+    }
+    for code in ["a\0b", &"x".repeat(129)] {
+        let odd = with(json!({"app_code": code, "verified": true}), good_user.clone());
+        let message = format!(
+            "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been registered"
+        );
+        let reply = send(&app, PATH, &[("x-bkapi-jwt", &signed(&odd))], &one(1)).await;
+        reply.assert_refused(200, 1_306_000, &message);
     }
     // An application that is trusted with user names may have one that the gateway did not verify.
     let trusted = with(
@@ -307,5 +322,6 @@ async fn the_account_in_the_headers_counts_at_the_cmdb_door(pool: PgPool) {
 #[test]
 fn a_key_that_is_none_is_refused() {
     assert!(Gateway::new("nonsense", None).is_err());
+    assert!(Gateway::new(PRIVATE_KEY, None).is_err());
     assert!(Gateway::new(PUBLIC_KEY, None).is_ok());
 }

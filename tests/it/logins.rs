@@ -66,6 +66,7 @@ fn versions(token: &str) -> (StatusCode, String) {
         }
         "v3" => json!({"result": true, "code": 0, "message": "", "data": {"bk_username": "admin"}}),
         "bad1" => json!({"result": false, "code": "1200", "message": "x", "data": {}}),
+        "bad0" => json!({"result": false, "data": []}),
         "bad2" => {
             json!({"result": false, "bk_error_code": 1_302_100, "bk_error_msg": "x", "data": {}})
         }
@@ -82,7 +83,7 @@ async fn a_token_is_a_user_in_each_version_of_the_login_service(pool: PgPool) {
         assert_eq!(send(&app, token, n).await.ids().len(), 1, "{token}");
     }
     // It never falls through to the name.
-    for token in ["bad1", "bad2", "bad3", "a&b=c %"] {
+    for token in ["bad0", "bad1", "bad2", "bad3", "a&b=c %", &"x".repeat(5000)] {
         send(&app, token, 9).await.assert_refused(200, 1_306_000, BAD_TOKEN);
     }
     let signed: Vec<String> = sqlx::query_scalar("select distinct user_name from audit_log")
@@ -122,15 +123,25 @@ async fn a_login_service_that_fails_is_unavailable_and_never_an_invalid_token(po
             "empty" => (StatusCode::OK, String::new()),
             "no-result" => ok(json!({"code": 0})),
             "odd-result" => ok(json!({"result": "yes", "data": {"bk_username": "admin"}})),
+            "long" => ok(json!({"result": true, "data": {"bk_username": "x".repeat(100_000)}})),
             "nobody" => ok(json!({"result": true, "data": {}})),
             _ => ok(json!({"result": true, "data": {"bk_username": ""}})),
         }
     }
     let stub = stub(nonsense, Duration::ZERO).await;
     let app = app(pool, &stub.address).await;
-    for token in
-        ["500", "302", "404", "html", "empty", "no-result", "odd-result", "nobody", "nameless"]
-    {
+    for token in [
+        "500",
+        "302",
+        "404",
+        "html",
+        "empty",
+        "no-result",
+        "odd-result",
+        "long",
+        "nobody",
+        "nameless",
+    ] {
         let reply = send(&app, token, 1).await;
         reply.assert_refused(503, 1_306_201, UNAVAILABLE);
         assert_eq!(reply.headers["retry-after"], "1");

@@ -9,6 +9,7 @@ use sqlx::PgPool;
 
 use crate::app::{PATH, Reply, TestApp, batch};
 use crate::binary::Program;
+use crate::guards::someone_waits;
 
 async fn as_user(app: &TestApp, user: &str, body: &Value, language: &str) -> Reply {
     let credentials =
@@ -180,4 +181,75 @@ async fn a_grant_that_is_added_or_removed_counts_at_once(pool: PgPool) {
     ] {
         assert_eq!(run(wrong).status, 2, "{wrong}");
     }
+}
+
+/// An instance that comes up between the looking and the writing needs its grant like any other.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn an_instance_that_comes_up_meanwhile_needs_permission_too(pool: PgPool) {
+    let app = TestApp::new(pool.clone()).await;
+    grant(&app, "user", &[instance("bk_switch", 1), instance("host", 1)]).await;
+    let mut importing = pool.begin().await.unwrap();
+    for sql in [
+        "lock table instance_association in share row exclusive mode",
+        "insert into instance (model_id, instance_id) select id, 5001 from model where key = 'host'",
+    ] {
+        sqlx::query(sql).execute(&mut *importing).await.unwrap();
+    }
+    let sending = tokio::spawn(async move {
+        let body = batch("bk_switch_default_host", &[(1, 1), (1, 5001)]);
+        let reply = as_user(&app, "user", &body, "en").await;
+        (missing(&reply), app.count("select count(*) from instance_association").await)
+    });
+    someone_waits(&pool).await;
+    importing.commit().await.unwrap();
+    let host = ("edit_biz_host".to_owned(), vec!["5001".to_owned()]);
+    assert_eq!(sending.await.unwrap(), (vec![host], 0));
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn models_that_share_an_action_are_listed_under_one(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    for sql in [
+        "insert into instance (model_id, instance_id) select id, 1 from model where key in ('set', 'module')",
+        "insert into model_association (key, source_model_id, target_model_id, association_kind_id, mapping)
+         select 'set_group_module', source.id, target.id, kind.id, 'n:n'
+         from model source, model target, association_kind kind
+         where source.key = 'set' and target.key = 'module' and kind.key = 'group'",
+    ] {
+        sqlx::query(sql).execute(&app.pool).await.unwrap();
+    }
+    let body = json!({
+        "bk_obj_id": "set", "bk_asst_obj_id": "module", "bk_obj_asst_id": "set_group_module",
+        "details": [{"bk_inst_id": 1, "bk_asst_inst_id": 1}],
+    });
+    let reply = as_user(&app, "nobody", &body, "en").await;
+    let actions = reply.json["permission"]["actions"].as_array().unwrap();
+    assert_eq!((actions.len(), &actions[0]["id"]), (1, &json!("edit_biz_topology")));
+    let resources = actions[0]["related_resource_types"].as_array().unwrap();
+    let kinds: Vec<_> =
+        resources.iter().map(|resource| resource["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["set", "module"]);
+}
+
+/// What another tenant has does not exist for the caller, so no permission is asked for it, and no name is told.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn another_tenants_instances_are_not_listed(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    for sql in [
+        "insert into supplier_account (key) values ('tenant')",
+        "update instance set supplier_account_id = (select id from supplier_account where key = 'tenant')
+         where instance_id = 2",
+    ] {
+        sqlx::query(sql).execute(&app.pool).await.unwrap();
+    }
+    let mut body = batch("bk_switch_connect_host", &[(1, 1), (2, 2)]);
+    grant(&app, "user", &[model("bk_switch")]).await;
+    let reply = as_user(&app, "user", &body, "en").await;
+    assert_eq!(missing(&reply), [("edit_biz_host".to_owned(), vec!["1".to_owned()])]);
+    body["bk_supplier_account"] = json!("tenant");
+    let reply = as_user(&app, "user", &body, "en").await;
+    assert_eq!(
+        missing(&reply),
+        [("edit_biz_host".to_owned(), vec!["1".to_owned(), "2".to_owned()])]
+    );
 }
