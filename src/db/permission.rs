@@ -2,7 +2,8 @@
 
 use sqlx::PgConnection;
 
-use crate::domain::association::{ModelAssociation, SupplierAccount};
+use super::model_association::Found;
+use crate::domain::association::SupplierAccount;
 use crate::domain::permission::{Needed, Scope};
 
 /// A grant as it is listed.
@@ -13,14 +14,14 @@ pub struct Grant {
     pub scope: Scope,
 }
 
-/// An instance that details name, and whether the user was granted it by itself.
+/// An instance that details name, and whether the user may edit it.
 pub struct Named {
     /// Our number for its model.
     pub model_id: i32,
     /// It, as a refusal would list it.
     pub instance: Needed,
-    /// Whether there is a grant for it by itself.
-    pub is_granted: bool,
+    /// Whether the user may.
+    pub may_edit: bool,
 }
 
 /// The instances that exist of those that details name: sources first, then by their ids.
@@ -28,7 +29,7 @@ pub struct Named {
 pub async fn list_named(
     conn: &mut PgConnection,
     user: &str,
-    association: &ModelAssociation,
+    found: &Found,
     account: &SupplierAccount,
     sources: &[i64],
     targets: &[i64],
@@ -36,25 +37,29 @@ pub async fn list_named(
     let rows = sqlx::query!(
         r#"select model.id as model_id, model.key as model, model.name as model_name,
                coalesce(export_number, model.id) as "model_number!", instance.instance_id, instance.name,
-               exists (
+               wanted.may_edit_all or exists (
                    select from permission_grant
                    where user_name = $1 and permission_grant.model_id = wanted.model_id
-                       and permission_grant.instance_id = wanted.id) as "is_granted!"
+                       and permission_grant.instance_id = wanted.id) as "may_edit!"
            from (
-               select $2::integer as model_id, id, 0 as side from unnest($3::bigint[]) id
+               select $2::integer as model_id, id, $7::boolean as may_edit_all, 0 as side
+               from unnest($3::bigint[]) id
                union
-               select $4::integer, id, case when $2 = $4 then 0 else 1 end from unnest($5::bigint[]) id
+               select $4::integer, id, $8::boolean, case when $2 = $4 then 0 else 1 end
+               from unnest($5::bigint[]) id
            ) wanted
            join instance on instance.model_id = wanted.model_id and instance.instance_id = wanted.id
            join model on model.id = wanted.model_id
            where instance.supplier_account_id in (0, (select id from supplier_account where key = $6))
            order by side, instance_id"#,
         user,
-        association.source_model_id,
+        found.model_association.source_model_id,
         sources,
-        association.target_model_id,
+        found.model_association.target_model_id,
         targets,
         account.as_str(),
+        found.may_edit_sources,
+        found.may_edit_targets,
     )
     .fetch_all(conn)
     .await?;
@@ -67,7 +72,7 @@ pub async fn list_named(
             instance_id: row.instance_id,
             name: row.name,
         },
-        is_granted: row.is_granted,
+        may_edit: row.may_edit,
     });
     Ok(named.collect())
 }

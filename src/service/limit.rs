@@ -37,7 +37,7 @@ impl Limiter {
     }
 
     /// Charges an application for so many details, or says when it may come again with as many.
-    pub(super) fn charge(&self, app: &str, details: u32) -> Result<(), Fault> {
+    fn charge(&self, app: &str, details: u32) -> Result<(), Fault> {
         let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
         let credit = credit.entry(app.to_owned()).or_default();
         let given_back = (*credit).min(details);
@@ -59,7 +59,7 @@ impl Limiter {
     }
 
     /// Gives back what an application was charged too much.
-    pub(super) fn give_back(&self, app: &str, details: u32) {
+    fn give_back(&self, app: &str, details: u32) {
         let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
         let credit = credit.entry(app.to_owned()).or_default();
         *credit = credit.saturating_add(details).min(self.burst);
@@ -75,6 +75,37 @@ impl Limiter {
             burst: self.burst,
             remaining: wanted.saturating_sub(owed),
             wait: seconds.max(1),
+        }
+    }
+}
+
+/// What a request costs its application.
+pub(super) struct Meter<'a> {
+    limiter: Option<&'a Limiter>,
+    app: &'a str,
+    charged: u32,
+}
+
+impl<'a> Meter<'a> {
+    pub(super) fn new(limiter: Option<&'a Limiter>, app: &'a str) -> Self {
+        Self { limiter, app, charged: 0 }
+    }
+
+    /// Charges for details, now that they were counted.
+    pub(super) fn charge(&mut self, details: usize) -> Result<(), Fault> {
+        let Some(limiter) = self.limiter else { return Ok(()) };
+        let details = u32::try_from(details).unwrap_or(u32::MAX);
+        limiter.charge(self.app, details)?;
+        self.charged = details;
+        Ok(())
+    }
+
+    /// A refused request costs one; one that is over the limit, nothing.
+    pub(super) fn settle(&self, fault: &Fault) {
+        match (self.limiter, fault, self.charged) {
+            (None, ..) | (_, Fault::RateLimited(_), _) => {}
+            (Some(limiter), _, 0) => drop(limiter.charge(self.app, 1)),
+            (Some(limiter), _, charged) => limiter.give_back(self.app, charged - 1),
         }
     }
 }

@@ -1,12 +1,81 @@
-//! Granting users what they may edit, and taking it back.
+//! What users may edit: judging it, granting it, and taking it back.
+
+use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
 use crate::db;
+use crate::db::model_association::Found;
 pub use crate::db::permission::Grant;
-use crate::domain::association::can_name;
+use crate::domain::association::{SupplierAccount, can_name};
+use crate::domain::batch::{Detail, Fact};
 use crate::domain::caller::USERNAME_LIMIT;
+use crate::domain::fault::Fault;
 use crate::domain::permission::Scope;
+
+/// The instances that permission was judged for.
+pub(super) enum Seen {
+    /// Whatever there is.
+    Everything,
+    /// These sources and targets. No others existed then.
+    Only {
+        /// Source instances.
+        sources: HashSet<i64>,
+        /// Target instances.
+        targets: HashSet<i64>,
+    },
+}
+
+/// Refuses a batch with instances that the user may not edit, all of it.
+pub(super) async fn judge(
+    conn: &mut PgConnection,
+    user: &str,
+    found: &Found,
+    account: &SupplierAccount,
+    details: &[Detail],
+) -> Result<Seen, super::Error> {
+    if found.may_edit_sources && found.may_edit_targets {
+        return Ok(Seen::Everything);
+    }
+    let sources: Vec<i64> = details.iter().filter_map(|detail| detail.source).collect();
+    let targets: Vec<i64> = details.iter().filter_map(|detail| detail.target).collect();
+    let named = db::permission::list_named(conn, user, found, account, &sources, &targets).await?;
+    let missing = named.iter().filter(|named| !named.may_edit);
+    let missing: Vec<_> = missing.map(|named| named.instance.clone()).collect();
+    if !missing.is_empty() {
+        return Err(Fault::NoPermission(missing).into());
+    }
+    let of = |model_id| {
+        let of_model = named.iter().filter(move |named| named.model_id == model_id);
+        of_model.map(|named| named.instance.instance_id).collect()
+    };
+    let association = &found.model_association;
+    let (sources, targets) = (of(association.source_model_id), of(association.target_model_id));
+    Ok(Seen::Only { sources, targets })
+}
+
+impl Seen {
+    /// What to foresee: nothing in the way, or that what was not seen does not exist.
+    pub(super) fn expect(&self, details: &[Detail]) -> Vec<Fact> {
+        let Self::Only { sources, targets } = self else { return Vec::new() };
+        let is_missing =
+            |id: Option<i64>, seen: &HashSet<i64>| id.is_none_or(|id| !seen.contains(&id));
+        let fact = |detail: &Detail| Fact {
+            source_missing: is_missing(detail.source, sources),
+            target_missing: is_missing(detail.target, targets),
+            ..Fact::default()
+        };
+        details.iter().map(fact).collect()
+    }
+
+    /// Whether everything that exists by now was seen.
+    pub(super) fn covers(&self, details: &[Detail], facts: &[Fact]) -> bool {
+        self.expect(details).iter().zip(facts).all(|(expected, fact)| {
+            (fact.source_missing || !expected.source_missing)
+                && (fact.target_missing || !expected.target_missing)
+        })
+    }
+}
 
 /// Why grants could not be changed.
 #[derive(Debug, thiserror::Error)]
