@@ -80,11 +80,16 @@ pub(crate) fn finish(command: &mut Command, stdin: &str) -> Output {
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    Output {
-        status: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_no_secret(&stderr);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    Output { status: output.status.code().unwrap(), stdout, stderr }
+}
+
+/// Secrets are 64 hex digits, and nothing else that is printed beside stdout is.
+fn assert_no_secret(text: &str) {
+    let mut words = text.split(|character: char| !character.is_ascii_hexdigit());
+    assert!(!words.any(|word| word.len() >= 64), "a secret is told: {text}");
 }
 
 /// A running server.
@@ -109,12 +114,15 @@ impl Server {
     /// Waits for its end; its exit code and all that it logged.
     pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
-        let rest = self.rest.take().unwrap().join().unwrap();
-        let log = std::mem::take(&mut self.log) + &rest;
-        // Secrets are 64 hex digits, and nothing else that is logged is.
-        let mut words = log.split(|character: char| !character.is_ascii_hexdigit());
-        assert!(!words.any(|word| word.len() >= 64), "a secret is in the log: {log}");
-        (status.code(), log)
+        (status.code(), self.whole_log())
+    }
+
+    /// All that it logged. Whatever the test is about: no secret is in it.
+    fn whole_log(&mut self) -> String {
+        let rest = self.rest.take().map(|rest| rest.join().unwrap());
+        let log = std::mem::take(&mut self.log) + &rest.unwrap_or_default();
+        assert_no_secret(&log);
+        log
     }
 }
 
@@ -122,5 +130,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            self.whole_log();
+        }
     }
 }
