@@ -51,7 +51,9 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
         draining: watched,
     });
     info!(address = %listener.local_addr()?, "listening");
+    let sweeping = tokio::spawn(service::idempotency::sweep(pool.clone()));
     server::serve(listener, router, draining, stop).await;
+    sweeping.abort();
     // A connection that does not say goodbye does not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
     Ok(Answer::Fine)

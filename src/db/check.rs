@@ -19,7 +19,7 @@ pub struct Findings {
 }
 
 /// Whatever must hold for the data to be sound.
-pub const INVARIANTS: [Invariant; 10] = [
+pub const INVARIANTS: [Invariant; 11] = [
     Invariant {
         name: "every link is under a model association",
         sql: "select count(*) over (), format('link %s is under model association number %s', id, model_association_id)
@@ -92,6 +92,16 @@ pub const INVARIANTS: [Invariant; 10] = [
               ) record
               where before > lower
               order by lower limit 10",
+    },
+    Invariant {
+        name: "an answer that is kept names what its request created",
+        sql: "select count(*) over (), format('the answer under key %s of %s for %s names links %s that its request did not create',
+                  key, app, user_name, association_ids)
+              from idempotency_record record
+              where not isempty(association_ids) and not exists (
+                  select from audit_log
+                  where (audit_log.request_id, audit_log.association_ids) = (record.request_id, record.association_ids))
+              order by key limit 10",
     },
     Invariant {
         name: "the next association id is a new one",

@@ -1,9 +1,10 @@
--- Creates the accepted details of a batch and their audit record if the facts are as foreseen, else reports them.
+-- Creates the accepted details of a batch, their audit record and the answer that is kept, if the facts are as foreseen, else reports them.
 --   $1 model association   $2 account's key   $3 source model   $4 target model
 --   $5 source ids, $6 target ids, $7 accepted: one for each detail
 --   $8 source missing, $9 target missing, $10 source of target, $11 target of source: what was foreseen for
 --      each detail, or nothing at all
 --   $12 request id   $13 app   $14 user
+--   $15 the key to keep the answer under, or null; then $16 meaning, $17 language, $18 the code of each detail's refusal
 with
 account as materialized (
     select (select id from supplier_account where key = $2) as id
@@ -79,6 +80,13 @@ audited as (
         array_agg(source_id order by id), array_agg(target_id order by id)
     from numbered
     having count(*) > 0
+),
+kept as (
+    insert into idempotency_record
+        (app, user_name, key, meaning, request_id, language, association_ids, refusals)
+    select $13, $14, $15::text, $16, $12, $17, coalesce(range_agg(int8range(id, id, '[]')), '{}'), $18
+    from numbered
+    having $15::text is not null and not exists (select from unforeseen)
 )
 -- The new ids, or if something was not foreseen, the facts of each detail.
 select (select array_agg(id order by id) from written) as created,

@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use crate::domain::association::{ModelAssociation, SupplierAccount};
 use crate::domain::batch::{Detail, Fact, Verdict};
 use crate::domain::caller::Caller;
+use crate::domain::fault::DetailFault;
 
 /// What became of a plan.
 #[derive(Debug)]
@@ -31,9 +32,22 @@ pub struct Batch<'a> {
     pub caller: &'a Caller,
     /// And which request.
     pub request_id: &'a str,
+    /// How to keep the answer, if it is to be kept.
+    pub keep: Option<&'a Keep<'a>>,
 }
 
-/// Writes the accepted details and their audit record if the facts are as foreseen, else reports the facts.
+/// How an answer is kept for when the request comes again.
+pub struct Keep<'a> {
+    /// Under this key of the caller's.
+    pub key: &'a str,
+    /// Tells what the request asks for.
+    pub meaning: [u8; 32],
+    /// The language that the answer is written in.
+    pub language: &'static str,
+}
+
+/// Writes the accepted details, their audit record and what is to be kept if the facts are as foreseen, else
+/// reports the facts.
 ///
 /// One statement, so one commit: no plan is carried out on facts that have changed. Whatever another
 /// commit changes while this one runs makes it fail as a lost race, with nothing written.
@@ -43,11 +57,13 @@ pub struct Batch<'a> {
 /// batches take turns.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
 pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<Attempt> {
-    let Batch { model_association, account, details, foreseen, verdicts, caller, request_id } =
+    let Batch { model_association, account, details, foreseen, verdicts, caller, request_id, keep } =
         *batch;
     let sources: Vec<_> = details.iter().map(|detail| detail.source).collect();
     let targets: Vec<_> = details.iter().map(|detail| detail.target).collect();
     let accepted: Vec<_> = verdicts.iter().map(Result::is_ok).collect();
+    let refusals: Vec<_> =
+        verdicts.iter().map(|verdict| verdict.err().map(DetailFault::code)).collect();
     let source_missing: Vec<_> = foreseen.iter().map(|fact| fact.source_missing).collect();
     let target_missing: Vec<_> = foreseen.iter().map(|fact| fact.target_missing).collect();
     let source_of_target: Vec<_> = foreseen.iter().map(|fact| fact.source_of_target).collect();
@@ -69,6 +85,10 @@ pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<
         request_id,
         caller.app,
         caller.user,
+        keep.map(|keep| keep.key),
+        keep.map(|keep| keep.meaning.as_slice()),
+        keep.map(|keep| keep.language),
+        &refusals as &[Option<i32>],
     )
     .fetch_one(conn)
     .await?;

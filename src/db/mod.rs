@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod check;
+pub mod idempotency;
 pub mod import;
 pub mod instance_association;
 pub mod model_association;
@@ -47,14 +48,16 @@ pub fn trouble(error: &sqlx::Error) -> Trouble {
     }
 }
 
-/// Two wrote at once and the other one was first. Keys of links and their guard are looked at just before, so
-/// that they fail only then.
+/// Two wrote at once and the other one was first. What the keys of links and of kept answers and the guard
+/// stand for is looked at just before, so that they fail only then.
 fn is_lost_race(error: &PgDatabaseError) -> bool {
     match error.code() {
         // serialization failure, deadlock
         "40001" | "40P01" => true,
         // unique, foreign key
-        "23505" | "23503" => error.table() == Some("instance_association"),
+        "23505" | "23503" => {
+            matches!(error.table(), Some("instance_association" | "idempotency_record"))
+        }
         _ => false,
     }
 }

@@ -7,6 +7,7 @@ use super::batch::DETAIL_LIMIT;
 use super::caller::Unsupported;
 use super::language::Language;
 use super::permission::Needed;
+use super::request::KEY_LIMIT;
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +72,12 @@ pub enum Fault {
     /// More than [`DETAIL_LIMIT`] details.
     #[error("more than {DETAIL_LIMIT} details")]
     TooManyDetails,
+    /// The idempotency key is none.
+    #[error("the idempotency key is not 1 to {KEY_LIMIT} visible ASCII characters")]
+    BadKey,
+    /// The idempotency key stands for another request.
+    #[error("the idempotency key stands for another request")]
+    KeyReused,
     /// A field does not agree with the model association.
     #[error("{0} does not fit")]
     Mismatch(Field),
@@ -199,7 +206,9 @@ impl Fault {
             Self::Unavailable(_) => 1_306_201,
             Self::MethodNotAllowed => 1_306_209,
             Self::NotFound => 1_306_404,
-            Self::HeaderNotJson | Self::BodyTooLarge(_) => 1_306_406,
+            Self::HeaderNotJson | Self::BodyTooLarge(_) | Self::BadKey | Self::KeyReused => {
+                1_306_406
+            }
         }
     }
 
@@ -256,6 +265,12 @@ impl Fault {
             Self::BodyTooLarge(limit) => {
                 format!("Parameters error, the request body is larger than {limit} bytes")
             }
+            Self::BadKey => format!(
+                "Parameters error, Idempotency-Key must be 1 to {KEY_LIMIT} visible ASCII characters"
+            ),
+            Self::KeyReused => {
+                "Parameters error, Idempotency-Key was used with a different request".into()
+            }
             Self::NoAppCode => "APP Code [bk_app_code] cannot be empty".into(),
             Self::NoAppSecret => "APP Secret [bk_app_secret] cannot be empty".into(),
             Self::NoApp => {
@@ -294,6 +309,30 @@ impl Fault {
 }
 
 impl DetailFault {
+    const ALL: [Self; 5] = [
+        Self::AlreadyExists,
+        Self::SourceMissing,
+        Self::TargetMissing,
+        Self::OneToOneTaken,
+        Self::OneToManyTaken,
+    ];
+
+    /// The number that the original has for it.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::AlreadyExists => 1_101_038,
+            Self::SourceMissing => 1_101_073,
+            Self::TargetMissing => 1_101_074,
+            Self::OneToOneTaken => 1_101_052,
+            Self::OneToManyTaken => 1_101_061,
+        }
+    }
+
+    /// What has this number.
+    pub fn of_code(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.code() == code)
+    }
+
     /// What the caller reads under the detail's index, for a pair of models.
     pub fn text(self, language: Language, source_model: &str, target_model: &str) -> String {
         match (self, language) {

@@ -11,6 +11,14 @@ pub enum Language {
 }
 
 impl Language {
+    /// The tag that it is stored under.
+    pub fn tag(self) -> &'static str {
+        match self {
+            Self::English => "en",
+            Self::Chinese => "zh",
+        }
+    }
+
     /// Reads a language tag, or a list of them of which the first counts.
     pub fn parse(tag: &str) -> Self {
         let tag = tag.trim_start().as_bytes();

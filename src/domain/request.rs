@@ -4,6 +4,9 @@ use super::association::{ModelAssociation, SupplierAccount};
 use super::batch::{DETAIL_LIMIT, Detail};
 use super::fault::{Fault, Field};
 
+/// The longest idempotency key, in characters.
+pub const KEY_LIMIT: usize = 255;
+
 /// The fields of a request as they came, of the right types.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -17,6 +20,8 @@ pub struct Given {
     pub details: Option<Vec<Detail>>,
     /// `bk_supplier_account`.
     pub account: Option<String>,
+    /// `Idempotency-Key`.
+    pub key: Option<String>,
 }
 
 /// A batch that can be looked up.
@@ -32,6 +37,8 @@ pub struct CreateLinks {
     pub details: Vec<Detail>,
     /// The tenant.
     pub account: SupplierAccount,
+    /// What the caller calls this request, so that it can be sent again.
+    pub key: Option<String>,
 }
 
 impl Given {
@@ -40,6 +47,12 @@ impl Given {
         let present = |value: Option<String>, field| {
             value.filter(|text| !text.is_empty()).ok_or(Fault::Missing(field))
         };
+        let is_key = |key: &String| {
+            (1..=KEY_LIMIT).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if !self.key.as_ref().is_none_or(is_key) {
+            return Err(Fault::BadKey);
+        }
         let model_association = present(self.model_association, Field::ModelAssociation)?;
         let source_model = present(self.source_model, Field::SourceModel)?;
         let target_model = present(self.target_model, Field::TargetModel)?;
@@ -49,7 +62,14 @@ impl Given {
             1..=DETAIL_LIMIT => {
                 let account = SupplierAccount::parse(&self.account.unwrap_or_default())
                     .ok_or(Fault::Mismatch(Field::SupplierAccount))?;
-                Ok(CreateLinks { source_model, target_model, model_association, details, account })
+                Ok(CreateLinks {
+                    source_model,
+                    target_model,
+                    model_association,
+                    details,
+                    account,
+                    key: self.key,
+                })
             }
             _ => Err(Fault::TooManyDetails),
         }

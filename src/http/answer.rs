@@ -55,6 +55,9 @@ pub(super) struct RequestId(pub(super) Arc<str>);
 const REQUEST_ID_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-bkapi-request-id"), HeaderName::from_static("x-request-id")];
 
+/// Says that the answer was given before.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
 /// The fields of the IETF's draft on rate limits.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -96,11 +99,21 @@ fn render(
     let result = reply.0.as_ref().as_ref().map_err(|error| (error.fault(), error));
     log(&result, started);
     let result = result.as_ref().map(|outcome| *outcome).map_err(|(fault, _)| fault);
-    let envelope = Envelope::new(door, result, language, &request_id.0);
+    // An answer that was given before is given as it was; only the headers are this request's.
+    let original = result.ok().and_then(|outcome| outcome.original.as_ref());
+    let (language, named) = match original {
+        Some(original) => (original.language, &*original.request_id),
+        None => (language, &*request_id.0),
+    };
+    let envelope = Envelope::new(door, result, language, named);
     // Serializing these types cannot fail.
     let body = serde_json::to_vec(&envelope).unwrap_or_default();
     let status = result.err().map_or(StatusCode::OK, status);
-    (status, headers(result.err(), request_id), body).into_response()
+    let mut headers = headers(result.err(), request_id);
+    if original.is_some() {
+        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    (status, headers, body).into_response()
 }
 
 /// 200 for whatever clients expect to read from the body, so for every refusal of a request.
@@ -150,7 +163,8 @@ fn log(result: &Result<&Outcome, (Fault, &service::Error)>, started: Instant) {
     match result {
         Ok(outcome) => {
             let (created, refused) = (outcome.created.len(), outcome.refused.len());
-            info!(code = 0, created, refused, duration_ms, "answered");
+            let repeats = outcome.original.as_ref().map(|original| &*original.request_id);
+            info!(code = 0, created, refused, duration_ms, repeats, "answered");
         }
         Err((fault, error)) => {
             let (code, cause) = (fault.code(), chain(error));

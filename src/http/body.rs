@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::domain::batch::Detail;
+use crate::domain::batch::{DETAIL_LIMIT, Detail};
 use crate::domain::fault::{Fault, Field, Where};
 use crate::domain::request::Given;
 
@@ -99,6 +99,7 @@ pub(super) fn given(fields: &Fields<'_>) -> Result<Given, Where> {
         model_association: text_of(Field::ModelAssociation)?,
         details: details(fields)?,
         account: fields.expect(Field::SupplierAccount.name(), "a string or an integer", account)?,
+        ..Given::default()
     })
 }
 
@@ -121,7 +122,15 @@ fn details(fields: &Fields<'_>) -> Result<Option<Vec<Detail>>, Where> {
         let id = |key| fields.expect(key, "an integer", integer).map_err(inside);
         Ok(Detail { source: id("bk_inst_id")?, target: id("bk_asst_inst_id")? })
     };
-    elements.iter().enumerate().map(detail).collect::<Result<_, _>>().map(Some)
+    let mut details = Vec::new();
+    for element in elements.iter().enumerate() {
+        let detail = detail(element)?;
+        // One more than is allowed says that there are too many.
+        if details.len() <= DETAIL_LIMIT {
+            details.push(detail);
+        }
+    }
+    Ok(Some(details))
 }
 
 fn text(value: &RawValue) -> Option<String> {

@@ -79,7 +79,7 @@ impl<'a> Envelope<'a> {
 
 impl CreateManyData {
     fn new(outcome: &Outcome, language: Language) -> Self {
-        let Outcome { created, refused, source_model, target_model } = outcome;
+        let Outcome { created, refused, source_model, target_model, .. } = outcome;
         let text = |(&index, fault): (&usize, &DetailFault)| {
             (index, fault.text(language, source_model, target_model))
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use super::AppState;
@@ -67,8 +68,17 @@ async fn create(
     let credentials = door.credentials(&app.trust, peer, &head.headers, &head.uri, &fields)?;
     let given = body::given(&fields).map_err(Fault::WrongType);
     let account = door.account(&head.headers);
-    let given = given.map(|given| Given { account: account.or(given.account), ..given });
-    let incoming = Incoming { request_id, deadline, credentials, given };
+    let key = idempotency_key(&head.headers);
+    let given = given.map(|given| Given { account: account.or(given.account), key, ..given });
+    let language = door.language(&head.headers);
+    let incoming = Incoming { request_id, deadline, credentials, language, given };
     let created = service::instance_association::create_many(&app.service, incoming);
     timeout_at(deadline + GRACE, created).await.unwrap_or(Err(service::Error::OutOfTime))
+}
+
+/// What the caller calls this request. Several headers make no key, since it has no blank.
+fn idempotency_key(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all("idempotency-key").iter();
+    let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    (!values.is_empty()).then(|| values.join(", "))
 }

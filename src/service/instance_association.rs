@@ -8,14 +8,15 @@ use tokio::time::Instant;
 
 use super::limit::Meter;
 use super::permission::{self, Seen};
-use super::{Error, Service, caller};
+use super::{Error, Service, caller, idempotency};
 use crate::db;
 use crate::db::Trouble;
-use crate::db::instance_association::{Attempt, Batch};
+use crate::db::instance_association::{Attempt, Batch, Keep};
 use crate::domain::association::{MODEL_ASSOCIATION_KEY_LIMIT, ModelAssociation, can_name};
 use crate::domain::batch::{Verdict, plan};
 use crate::domain::caller::{Caller, Credentials};
 use crate::domain::fault::{DetailFault, Fault};
+use crate::domain::language::Language;
 use crate::domain::permission::Authorization;
 use crate::domain::request::{CreateLinks, Given};
 
@@ -30,6 +31,28 @@ pub struct Outcome {
     pub source_model: String,
     /// The target model's key.
     pub target_model: String,
+    /// The answer that this repeats, if it repeats one.
+    pub original: Option<Original>,
+}
+
+/// An answer that was given before.
+#[derive(Debug)]
+pub struct Original {
+    /// The id that it names.
+    pub request_id: String,
+    /// The language that it is written in.
+    pub language: Language,
+}
+
+impl Outcome {
+    /// The outcome of a request before anything became of it.
+    pub(super) fn of(request: &CreateLinks) -> Self {
+        Self {
+            source_model: request.source_model.clone(),
+            target_model: request.target_model.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// How often in a row a batch may lose a race. Each time another commit got on, so this many times mean that
@@ -47,6 +70,8 @@ pub struct Incoming {
     pub deadline: Instant,
     /// Who says that he sends it.
     pub credentials: Credentials,
+    /// The language that its answer is written in.
+    pub language: Language,
     /// What it says. That it says it badly is held against it only once the caller is known.
     pub given: Result<Given, Fault>,
 }
@@ -68,6 +93,7 @@ pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcom
             deadline: incoming.deadline,
             caller: &caller,
             links: &request,
+            language: incoming.language,
         };
         known.create().await
     };
@@ -85,6 +111,7 @@ struct Known<'a> {
     deadline: Instant,
     caller: &'a Caller,
     links: &'a CreateLinks,
+    language: Language,
 }
 
 impl Known<'_> {
@@ -92,6 +119,12 @@ impl Known<'_> {
         let mut conn = self.service.pool.acquire().await?;
         let mut lost_races = 0;
         loop {
+            if let Some(key) = &self.links.key
+                && let Some(outcome) =
+                    idempotency::replay(&mut conn, self.caller, self.links, key).await?
+            {
+                return Ok(outcome);
+            }
             let (model_association, seen) = self.permit(&mut conn).await?;
             match self.create_seen(&mut conn, &model_association, &seen).await {
                 Ok(Some(outcome)) => return Ok(outcome),
@@ -137,9 +170,14 @@ impl Known<'_> {
         let details = &self.links.details;
         let mut facts = seen.expect(details);
         let mut were_looked_up = false;
+        let keep = self.links.key.as_deref().map(|key| Keep {
+            key,
+            meaning: idempotency::meaning(self.links),
+            language: self.language.tag(),
+        });
         loop {
             let verdicts = plan(model_association.mapping, details, &facts);
-            if were_looked_up && verdicts.iter().all(Result::is_err) {
+            if keep.is_none() && were_looked_up && verdicts.iter().all(Result::is_err) {
                 return Ok(Some(outcome(self.links, &verdicts, Vec::new())));
             }
             // What could still be running at the deadline is not begun: the caller would be told that nothing
@@ -155,6 +193,7 @@ impl Known<'_> {
                 verdicts: &verdicts,
                 request_id: self.request_id,
                 caller: self.caller,
+                keep: keep.as_ref(),
             };
             match db::instance_association::create(conn, &batch).await? {
                 Attempt::Created(ids) => return Ok(Some(outcome(self.links, &verdicts, ids))),
@@ -168,11 +207,7 @@ impl Known<'_> {
 
 fn outcome(request: &CreateLinks, verdicts: &[Verdict], ids: Vec<i64>) -> Outcome {
     let mut ids = ids.into_iter();
-    let mut outcome = Outcome {
-        source_model: request.source_model.clone(),
-        target_model: request.target_model.clone(),
-        ..Outcome::default()
-    };
+    let mut outcome = Outcome::of(request);
     for (index, verdict) in verdicts.iter().enumerate() {
         match verdict {
             Ok(_) => outcome.created.extend(ids.next().map(|id| (index, id))),

@@ -6,6 +6,7 @@ pub mod app;
 pub mod caller;
 pub mod check;
 pub mod gateway;
+pub mod idempotency;
 pub mod import;
 pub mod instance_association;
 pub mod limit;

@@ -88,12 +88,24 @@ impl TestApp {
     }
 
     /// As [`Self::post`], in a language.
-    pub(crate) async fn post_in(&self, mut body: Value, language: &str) -> Reply {
-        let credentials =
-            json!({"bk_app_code": "esb_test", "bk_app_secret": "xxx", "bk_username": "admin"});
-        body.as_object_mut().unwrap().extend(credentials.as_object().unwrap().clone());
-        let request = Request::post(PATH).header("blueking-language", language);
-        self.send(request.body(body.to_string().into()).unwrap()).await
+    pub(crate) async fn post_in(&self, body: Value, language: &str) -> Reply {
+        self.post_with(&[("blueking-language", language)], body).await
+    }
+
+    /// As [`Self::post`], with headers. Credentials that the body has already stay.
+    pub(crate) async fn post_with(&self, headers: &[(&str, &str)], mut body: Value) -> Reply {
+        let body = body.as_object_mut().unwrap();
+        for (key, value) in
+            [("bk_app_code", "esb_test"), ("bk_app_secret", "xxx"), ("bk_username", "admin")]
+        {
+            body.entry(key).or_insert_with(|| value.into());
+        }
+        let mut request = Request::post(PATH);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = serde_json::to_vec(body).unwrap();
+        self.send(request.body(body.into()).unwrap()).await
     }
 
     /// Sends these bytes.
@@ -154,8 +166,9 @@ impl Reply {
             id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
             "{id}"
         );
-        assert_eq!(self.headers["x-request-id"], *id);
-        assert_eq!(self.headers["x-bkapi-request-id"], *id);
+        assert_eq!(self.headers["x-request-id"], self.headers["x-bkapi-request-id"]);
+        let repeats = self.headers.contains_key("idempotent-replayed");
+        assert_eq!(self.headers["x-request-id"] != *id, repeats);
         let keys: Vec<_> = ["result", "code", "message", "permission", "request_id", "data"]
             .iter()
             .map(|key| self.text.find(&format!("\"{key}\":")).expect(key))

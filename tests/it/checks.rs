@@ -30,6 +30,7 @@ async fn sound_data_is_found_sound(pool: PgPool) {
     for key in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {
         app.post(batch(key, &[(1, 1), (1, 2), (2, 2), (9, 3)])).await.ids();
         app.post(batch(key, &[(4, 4), (5, 5), (999, 6)])).await.ids();
+        app.post_with(&[("idempotency-key", key)], batch(key, &[(6, 6), (999, 6)])).await.ids();
     }
     assert_eq!(checked(&app.pool).await, (vec![], 0));
 }
@@ -103,6 +104,11 @@ async fn every_kind_of_damage_is_found(pool: PgPool) {
             vec!["insert into audit_log (origin, supplier_account_id, model_association_id, association_ids)
                values ('import', 0, 0, '{[2,3),[8,9)}')"],
             vec![("no link is in two audit records", "audit record 4 has ids of another one between 2 and 2; audit record 4 has ids of another one between 8 and 8")],
+        ),
+        (
+            vec!["insert into idempotency_record values
+               ('a', 'u', 'k', sha256(''), now(), 'r', 'en', '{[1,4)}', '{}')"],
+            vec![("an answer that is kept names what its request created", "the answer under key k of a for u names links {[1,4)} that its request did not create")],
         ),
         (
             vec!["alter table instance_association disable trigger instance_association_guard_insert"],

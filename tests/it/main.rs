@@ -17,6 +17,7 @@ mod credentials; // who may call
 mod doors; // what a gateway forwards, and whom the doors believe
 mod envelope; // how everything is answered
 mod guards; // what the database itself refuses
+mod idempotency; // the same request again
 mod imports; // feeding an export
 mod limits; // how much, and which APIs and tenants
 mod logins; // users by the login service

@@ -1,0 +1,89 @@
+//! The same request again, under the same key: the same answer again.
+//!
+//! The answer is kept in the commit of its links, by the statement that writes them. It is kept as what it says, not as bytes: the
+//! texts that it is rendered to are fixed.
+
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, PgPool};
+use tracing::warn;
+
+use super::Error;
+use super::instance_association::{Original, Outcome};
+use crate::db;
+use crate::db::idempotency::Record;
+use crate::domain::caller::Caller;
+use crate::domain::fault::{DetailFault, Fault};
+use crate::domain::language::Language;
+use crate::domain::request::CreateLinks;
+
+/// How often what has expired is dropped. The answers are kept for a day.
+const SWEEP: Duration = Duration::from_mins(10);
+
+/// How many records go in one statement.
+const SWEPT_AT_ONCE: i64 = 5_000;
+
+/// The answer that is kept for this request; none if its key is new.
+pub(super) async fn replay(
+    conn: &mut PgConnection,
+    caller: &Caller,
+    links: &CreateLinks,
+    key: &str,
+) -> Result<Option<Outcome>, Error> {
+    match db::idempotency::find(conn, caller, key).await? {
+        Some(record) if record.meaning == meaning(links) => Ok(Some(outcome(links, record))),
+        Some(_) => Err(Fault::KeyReused.into()),
+        None => Ok(None),
+    }
+}
+
+fn outcome(links: &CreateLinks, record: Record) -> Outcome {
+    let mut outcome = Outcome::of(links);
+    let mut ids = record.created.into_iter();
+    for (index, refusal) in record.refusals.into_iter().enumerate() {
+        match refusal.and_then(DetailFault::of_code) {
+            Some(fault) => outcome.refused.extend([(index, fault)]),
+            None => outcome.created.extend(ids.next().map(|id| (index, id))),
+        }
+    }
+    let language = Language::parse(&record.language);
+    outcome.original = Some(Original { request_id: record.request_id, language });
+    outcome
+}
+
+/// What a request asks for, in 32 bytes. Each part says how long it is, so that none runs into the next.
+pub(super) fn meaning(links: &CreateLinks) -> [u8; 32] {
+    let CreateLinks { source_model, target_model, model_association, details, account, .. } = links;
+    let mut hash = Sha256::new();
+    for text in [account.as_str(), source_model, target_model, model_association] {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    for id in details.iter().flat_map(|detail| [detail.source, detail.target]) {
+        hash.update([u8::from(id.is_some())]);
+        hash.update(id.unwrap_or_default().to_le_bytes());
+    }
+    hash.finalize().into()
+}
+
+/// Drops expired records now and then, for ever.
+pub async fn sweep(pool: PgPool) {
+    let mut every = tokio::time::interval(SWEEP);
+    loop {
+        every.tick().await;
+        if let Err(error) = drop_expired(&pool).await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "expired idempotency keys were not dropped"
+            );
+        }
+    }
+}
+
+/// Drops the records that were kept for long enough, a limited number a statement.
+pub async fn drop_expired(pool: &PgPool) -> sqlx::Result<()> {
+    let mut conn = pool.acquire().await?;
+    while db::idempotency::delete_expired(&mut conn, SWEPT_AT_ONCE).await? > 0 {}
+    Ok(())
+}
