@@ -99,6 +99,16 @@ pub struct ServeSettings {
     #[arg(hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
+    /// The most connections of clients that are served at once; more are told that there are too many
+    #[arg(long, env = "CMDB_CONNECTIONS", default_value_t = 1_000, value_name = "N")]
+    #[arg(hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub connections: u32,
+
+    /// The most requests at work at once, waiting for a connection to the database or using it; eight for each such
+    /// connection unless given
+    #[arg(long, env = "CMDB_REQUESTS", value_name = "N", hide_env_values = true)]
+    pub requests: Option<NonZeroU32>,
+
     /// Whether users need permission to edit what they associate
     #[arg(long, env = "CMDB_AUTHORIZATION", default_value = "grants", value_name = "HOW")]
     #[arg(hide_env_values = true)]
@@ -130,6 +140,13 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_BODY_LIMIT", default_value_t = 1_048_576, value_name = "BYTES")]
     #[arg(hide_env_values = true)]
     pub body_limit: usize,
+}
+
+impl ServeSettings {
+    /// The most requests at work at once.
+    pub fn requests_at_once(&self) -> u32 {
+        self.requests.map_or(self.database_connections * 8, NonZeroU32::get)
+    }
 }
 
 /// Why the settings are of no use.

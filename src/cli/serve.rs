@@ -14,7 +14,8 @@ use tracing::info;
 use super::{Answer, refuse_pending};
 use crate::config::{self, AuthorizationSetting, ServeSettings};
 use crate::domain::permission::Authorization;
-use crate::http::{AppState, Trust};
+use crate::http::{AppState, Load, Trust};
+use crate::server::Limits;
 use crate::service::Service;
 use crate::service::gateway::Gateway;
 use crate::service::limit::Limiter;
@@ -42,17 +43,23 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
         login,
         gateway,
     };
+    let requests = settings.requests_at_once() as usize;
     let router = http::router(AppState {
         trust: Trust { gateway: service.gateway.is_some(), peers: settings.trusted_peers },
         service: Arc::new(service),
         readiness: config::serving_pool(database, 1),
+        load: Arc::new(Load::new(requests)),
         body_limit: settings.body_limit,
         deadline: config::REQUEST_TIMEOUT,
         draining: watched,
     });
+    // Each connection takes a file descriptor. Where no more are allowed, fewer are accepted.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     info!(address = %listener.local_addr()?, "listening");
     let sweeping = tokio::spawn(service::idempotency::sweep(pool.clone()));
-    server::serve(listener, router, draining, stop).await;
+    let limits =
+        Limits { connections: settings.connections as usize, head_timeout: config::HEAD_TIMEOUT };
+    server::serve(listener, router, limits, draining, stop).await;
     sweeping.abort();
     // A connection that does not say goodbye does not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;

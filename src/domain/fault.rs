@@ -96,6 +96,9 @@ pub enum Fault {
     /// Something we need does not answer.
     #[error("{0} is unavailable")]
     Unavailable(&'static str),
+    /// More is being asked than can be answered.
+    #[error("overloaded")]
+    Overloaded,
     /// A bug of ours.
     #[error("internal error")]
     Internal,
@@ -203,7 +206,7 @@ impl Fault {
             Self::GatewayToken(_) => 1_306_408,
             Self::RateLimited(_) => 1_306_429,
             Self::NoPermission(_) => 9_900_403,
-            Self::Unavailable(_) => 1_306_201,
+            Self::Unavailable(_) | Self::Overloaded => 1_306_201,
             Self::MethodNotAllowed => 1_306_209,
             Self::NotFound => 1_306_404,
             Self::HeaderNotJson | Self::BodyTooLarge(_) | Self::BadKey | Self::KeyReused => {
@@ -301,6 +304,7 @@ impl Fault {
             Self::MethodNotAllowed => "The interface does not support the request method".into(),
             Self::NotFound => "The content does not exist".into(),
             Self::Unavailable(what) => format!("{what} is unavailable, please try again later"),
+            Self::Overloaded => "The server is overloaded, please try again later".into(),
             Self::Internal => {
                 "Internal error, please try again later or contact the administrator".into()
             }

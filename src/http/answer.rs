@@ -123,7 +123,7 @@ fn status(fault: &Fault) -> StatusCode {
         Fault::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Fault::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         Fault::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-        Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::Unavailable(_) | Fault::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         Fault::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::OK,
     }
@@ -148,7 +148,7 @@ fn headers(fault: Option<&Fault>, request_id: &RequestId) -> HeaderMap {
             let state = format!("\"details\";r={remaining};t={wait}");
             headers.extend(state.parse().ok().map(|state| (RATE_LIMIT, state)));
         }
-        Some(Fault::Unavailable(_)) => {
+        Some(Fault::Unavailable(_) | Fault::Overloaded) => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
@@ -171,6 +171,7 @@ fn log(result: &Result<&Outcome, (Fault, &service::Error)>, started: Instant) {
             match fault {
                 Fault::Internal => error!(code, duration_ms, cause, "failed"),
                 Fault::Unavailable(_) => warn!(code, duration_ms, cause, "unavailable"),
+                Fault::Overloaded => warn!(code, duration_ms, cause, "shed"),
                 _ => info!(code, duration_ms, cause, "refused"),
             }
         }

@@ -9,7 +9,9 @@ use axum::body::Body;
 use http_body_util::BodyExt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use tokio::sync::SemaphorePermit;
 
+use super::load::Load;
 use crate::domain::batch::{DETAIL_LIMIT, Detail};
 use crate::domain::fault::{Fault, Field, Where};
 use crate::domain::request::Given;
@@ -17,26 +19,48 @@ use crate::domain::request::Given;
 /// How much of a body that is too large is read and dropped, so that its sender gets to read the refusal.
 const DRAIN_LIMIT: usize = 8 << 20;
 
+/// A body, and the room that it takes.
+pub(super) struct Text<'a> {
+    pub(super) text: String,
+    _room: Option<SemaphorePermit<'a>>,
+}
+
 /// Reads a body of at most `limit` bytes. It is UTF-8, as JSON is.
-pub(super) async fn read(mut body: Body, limit: usize) -> Result<String, Fault> {
-    let mut bytes = Vec::new();
-    let mut length = 0;
+pub(super) async fn read(mut body: Body, limit: usize, load: &Load) -> Result<Text<'_>, Fault> {
+    let (mut bytes, mut room) = (Vec::new(), None::<SemaphorePermit<'_>>);
+    let (mut length, mut refused) = (0, None);
     while let Some(frame) = body.frame().await {
         let frame = frame.or(Err(Fault::NotJson))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
         length += data.len();
-        if length <= limit {
-            bytes.extend_from_slice(&data);
-        } else if length > DRAIN_LIMIT {
+        let held =
+            if length > limit { Err(Fault::BodyTooLarge(limit)) } else { load.body(data.len()) };
+        match held {
+            Ok(held) if refused.is_none() => {
+                match &mut room {
+                    Some(room) => room.merge(held),
+                    None => room = Some(held),
+                }
+                bytes.extend_from_slice(&data);
+            }
+            Ok(_) => {}
+            Err(fault) => {
+                (bytes, room) = (Vec::new(), None);
+                refused = Some(fault);
+            }
+        }
+        if length > DRAIN_LIMIT {
             break;
         }
     }
-    if length > limit {
-        return Err(Fault::BodyTooLarge(limit));
+    match refused {
+        Some(fault) => Err(fault),
+        None => {
+            String::from_utf8(bytes).or(Err(Fault::NotJson)).map(|text| Text { text, _room: room })
+        }
     }
-    String::from_utf8(bytes).or(Err(Fault::NotJson))
 }
 
 /// The fields of a JSON object that somebody asked for, as they were written.

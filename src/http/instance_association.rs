@@ -6,12 +6,13 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::AppState;
 use super::answer::{Reply, RequestId};
 use super::body::{self, Fields};
 use super::door::{Door, Peer};
+use super::load::Surplus;
 use crate::domain::fault::Fault;
 use crate::domain::request::Given;
 use crate::service;
@@ -36,8 +37,8 @@ const KEYS: [&str; 14] = [
     "access_token",
 ];
 
-/// How long after its deadline a request is given up, if it has not noticed by itself.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long what comes on a surplus connection may take to arrive.
+const SURPLUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Creates up to 200 links and says for each what became of it.
 pub(super) async fn create_many(
@@ -59,12 +60,17 @@ async fn create(
     request: Request,
 ) -> Result<Outcome, service::Error> {
     let (head, body) = request.into_parts();
+    let body = body::read(body, app.body_limit, &app.load);
+    if head.extensions.get::<Surplus>().is_some() {
+        // Read all the same: most clients read an answer only after they have sent everything.
+        let _ = timeout(SURPLUS_PATIENCE, body).await;
+        return Err(Fault::Overloaded.into());
+    }
     let deadline = Instant::now() + app.deadline;
     // A body that does not arrive in time is as broken as one that ends early.
-    let body = timeout_at(deadline, body::read(body, app.body_limit))
-        .await
-        .unwrap_or(Err(Fault::UnfinishedBody))?;
-    let fields = Fields::read(&body, &KEYS).ok_or(Fault::NotJson)?;
+    let body = timeout_at(deadline, body).await.unwrap_or(Err(Fault::UnfinishedBody))?;
+    let _place = app.load.request()?;
+    let fields = Fields::read(&body.text, &KEYS).ok_or(Fault::NotJson)?;
     let credentials = door.credentials(&app.trust, peer, &head.headers, &head.uri, &fields)?;
     let given = body::given(&fields).map_err(Fault::WrongType);
     let account = door.account(&head.headers);
@@ -72,8 +78,7 @@ async fn create(
     let given = given.map(|given| Given { account: account.or(given.account), key, ..given });
     let language = door.language(&head.headers);
     let incoming = Incoming { request_id, deadline, credentials, language, given };
-    let created = service::instance_association::create_many(&app.service, incoming);
-    timeout_at(deadline + GRACE, created).await.unwrap_or(Err(service::Error::OutOfTime))
+    service::instance_association::create_many(&app.service, incoming).await
 }
 
 /// What the caller calls this request. Several headers make no key, since it has no blank.

@@ -11,6 +11,7 @@ mod envelope;
 mod health;
 mod instance_association;
 mod language;
+mod load;
 mod permission;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use self::answer::Reply;
 use self::door::Door;
 pub use self::door::{Peer, Trust};
+pub use self::load::{Load, Surplus};
 use crate::domain::fault::Fault;
 use crate::service::Service;
 
@@ -38,6 +40,8 @@ pub struct AppState {
     pub trust: Trust,
     /// The database, for asking whether it is there: a busy server is ready.
     pub readiness: PgPool,
+    /// How much is taken on at once.
+    pub load: Arc<Load>,
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
     /// How long a request may take from its last header to its answer.

@@ -2,11 +2,12 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
 use super::gateway::{Token, TokenUser};
-use super::{Error, Service};
+use super::{Error, Service, lend};
 use crate::db;
 use crate::db::app::{App, StoredSecret};
 use crate::domain::association::{SupplierAccount, can_name};
@@ -31,10 +32,15 @@ enum Offered {
 }
 
 /// Believes an application or refuses it.
-pub(super) async fn prove(service: &Service, credentials: Believable) -> Result<Proven, Error> {
+pub(super) async fn prove(
+    service: &Service,
+    deadline: Instant,
+    credentials: Believable,
+) -> Result<Proven, Error> {
+    let find = async |code: &str| find(service, deadline, code).await;
     let (app_code, app, user) = match credentials {
         Believable::Claim(Claim { app_code, app_secret, user }) => {
-            let Some(app) = find(service, &app_code).await?.filter(|app| app.enabled) else {
+            let Some(app) = find(&app_code).await?.filter(|app| app.enabled) else {
                 return Err(Fault::UnknownApp(app_code).into());
             };
             if !app.secrets.iter().any(|stored| matches(stored, &app_secret)) {
@@ -44,12 +50,12 @@ pub(super) async fn prove(service: &Service, credentials: Believable) -> Result<
         }
         Believable::Token(token) => {
             let app_code = token.app.verified()?;
-            let app = find_enabled(service, &app_code).await?;
+            let app = enabled(&app_code, find(&app_code).await?)?;
             (app_code, app, Offered::Token(token.user))
         }
         Believable::Peer(None, user) => (String::new(), None, Offered::Peer(user)),
         Believable::Peer(Some(app_code), user) => {
-            let app = find_enabled(service, &app_code).await?;
+            let app = enabled(&app_code, find(&app_code).await?)?;
             (app_code, app, Offered::Peer(user))
         }
     };
@@ -113,21 +119,20 @@ fn permit(allowed: Option<&[String]>, wanted: &str, api: &'static str) -> Result
 }
 
 /// With a connection of its own: none is kept while the login service is asked.
-async fn find(service: &Service, code: &str) -> sqlx::Result<Option<App>> {
+async fn find(service: &Service, deadline: Instant, code: &str) -> Result<Option<App>, Error> {
     if !can_name(code, APP_CODE_LIMIT) {
         return Ok(None);
     }
-    db::app::find(&mut *service.pool.acquire().await?, code).await
+    let find = async |conn: &mut PgConnection| Ok(db::app::find(conn, code).await?);
+    lend(&service.pool, deadline, find).await
 }
 
 /// An application that somebody else vouches for need not be known here; if it is, it may be disabled.
-async fn find_enabled(service: &Service, code: &str) -> Result<Option<App>, Error> {
-    if !can_name(code, APP_CODE_LIMIT) {
-        return Err(Fault::UnknownApp(code.to_owned()).into());
-    }
-    match find(service, code).await? {
-        Some(app) if !app.enabled => Err(Fault::UnknownApp(code.to_owned()).into()),
-        app => Ok(app),
+fn enabled(code: &str, app: Option<App>) -> Result<Option<App>, Fault> {
+    match app {
+        Some(app) if app.enabled => Ok(Some(app)),
+        None if can_name(code, APP_CODE_LIMIT) => Ok(None),
+        Some(_) | None => Err(Fault::UnknownApp(code.to_owned())),
     }
 }
 

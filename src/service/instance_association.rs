@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::limit::Meter;
 use super::permission::{self, Seen};
-use super::{Error, Service, caller, idempotency};
+use super::{Error, Service, caller, idempotency, lend};
 use crate::db;
 use crate::db::Trouble;
 use crate::db::instance_association::{Attempt, Batch, Keep};
@@ -79,7 +79,7 @@ pub struct Incoming {
 /// Creates the links of one request.
 pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcome, Error> {
     let believable = caller::check(service, incoming.credentials)?;
-    let proven = caller::prove(service, believable).await?;
+    let proven = caller::prove(service, incoming.deadline, believable).await?;
     let mut meter = Meter::new(service.limiter.as_ref(), &proven.app_code);
     let created = async {
         let caller = proven.caller(service, incoming.deadline).await?;
@@ -95,7 +95,8 @@ pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcom
             links: &request,
             language: incoming.language,
         };
-        known.create().await
+        let create = async |conn: &mut PgConnection| known.create(conn).await;
+        lend(&service.pool, incoming.deadline, create).await
     };
     let created = created.await;
     if let Err(Error::Refused(fault)) = &created {
@@ -115,18 +116,17 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    async fn create(&self) -> Result<Outcome, Error> {
-        let mut conn = self.service.pool.acquire().await?;
+    async fn create(&self, conn: &mut PgConnection) -> Result<Outcome, Error> {
         let mut lost_races = 0;
         loop {
             if let Some(key) = &self.links.key
                 && let Some(outcome) =
-                    idempotency::replay(&mut conn, self.caller, self.links, key).await?
+                    idempotency::replay(conn, self.caller, self.links, key).await?
             {
                 return Ok(outcome);
             }
-            let (model_association, seen) = self.permit(&mut conn).await?;
-            match self.create_seen(&mut conn, &model_association, &seen).await {
+            let (model_association, seen) = self.permit(conn).await?;
+            match self.create_seen(conn, &model_association, &seen).await {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Err(Error::Database(error))
                     if db::trouble(&error) != Trouble::LostRace

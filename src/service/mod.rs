@@ -14,7 +14,10 @@ pub mod login;
 pub mod permission;
 pub mod schema;
 
-use sqlx::PgPool;
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+use tokio::time::{Instant, timeout_at};
 
 use self::gateway::Gateway;
 use self::limit::Limiter;
@@ -49,6 +52,24 @@ pub enum Error {
     /// The deadline came too near to begin, or passed.
     #[error("the request ran out of time")]
     OutOfTime,
+}
+
+/// How long after its deadline a statement is still waited for: Postgres has given it up by then.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Lends a connection until shortly after `deadline`. One that has not answered by then is cut, since it might
+/// never do so and would keep its place in the pool.
+async fn lend<T>(
+    pool: &PgPool,
+    deadline: Instant,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut conn = pool.acquire().await?;
+    if let Ok(result) = timeout_at(deadline + GRACE, work(&mut conn)).await {
+        return result;
+    }
+    drop(conn.detach());
+    Err(Error::OutOfTime)
 }
 
 impl Error {

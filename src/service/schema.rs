@@ -2,7 +2,9 @@
 
 use sqlx::migrate::MigrateError;
 use sqlx::{PgConnection, PgPool};
+use tokio::time::Instant;
 
+use super::{Error, lend};
 use crate::db;
 
 /// Applies the migrations that are pending; how many there were. Servers that start at once take turns.
@@ -17,8 +19,8 @@ pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
     db::schema::count_pending(conn).await
 }
 
-/// Whether the database answers and has every migration.
-pub async fn is_current(pool: &PgPool) -> sqlx::Result<bool> {
-    let mut conn = pool.acquire().await?;
-    Ok(count_pending(&mut conn).await? == 0)
+/// Whether the database answers in time and has every migration.
+pub async fn is_current(pool: &PgPool, deadline: Instant) -> Result<bool, Error> {
+    let count = async |conn: &mut PgConnection| Ok(count_pending(conn).await?);
+    Ok(lend(pool, deadline, count).await? == 0)
 }

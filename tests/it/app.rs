@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use cmdb_associations::domain::permission::{Authorization, Scope};
-use cmdb_associations::http::{AppState, Trust, router};
+use cmdb_associations::http::{AppState, Load, Trust, router};
 use cmdb_associations::service::{self, Service};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -17,9 +17,12 @@ use tower::ServiceExt;
 
 pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association/";
 
+const DEADLINE: Duration = Duration::from_secs(15);
+const REQUESTS: usize = 80;
+
 pub(crate) struct TestApp {
     pub(crate) pool: PgPool,
-    router: Router,
+    pub(crate) router: Router,
     pub(crate) drain: watch::Sender<bool>,
 }
 
@@ -43,22 +46,28 @@ impl TestApp {
         }
         service::permission::add(&mut conn, "admin", &[Scope::All]).await.unwrap();
         drop(conn);
-        Self::built(pool, Duration::from_secs(15), trust, change)
+        Self::built(pool, DEADLINE, REQUESTS, trust, change)
     }
 
     /// Without looking at the database.
     pub(crate) fn on(pool: PgPool) -> Self {
-        Self::with_deadline(pool, Duration::from_secs(15))
+        Self::with_deadline(pool, DEADLINE)
     }
 
     /// As [`Self::on`], with another deadline for requests.
     pub(crate) fn with_deadline(pool: PgPool, deadline: Duration) -> Self {
-        Self::built(pool, deadline, Trust::default(), |_| ())
+        Self::built(pool, deadline, REQUESTS, Trust::default(), |_| ())
+    }
+
+    /// As [`Self::on`], with places for so many requests at once.
+    pub(crate) fn with_places(pool: PgPool, requests: usize) -> Self {
+        Self::built(pool, DEADLINE, requests, Trust::default(), |_| ())
     }
 
     fn built(
         pool: PgPool,
         deadline: Duration,
+        requests: usize,
         trust: Trust,
         change: impl FnOnce(&mut Service),
     ) -> Self {
@@ -75,6 +84,7 @@ impl TestApp {
             service: Arc::new(service),
             trust,
             readiness: pool.clone(),
+            load: Arc::new(Load::new(requests)),
             body_limit: 1 << 20,
             deadline,
             draining,

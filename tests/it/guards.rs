@@ -138,15 +138,21 @@ async fn other_isolation_levels_are_refused_on_both_sides(pool: PgPool) {
 
 /// Waits until some backend waits for a lock.
 pub(crate) async fn someone_waits(pool: &PgPool) {
+    many_wait(pool, 1).await;
+}
+
+/// Waits until so many backends wait for locks.
+pub(crate) async fn many_wait(pool: &PgPool, many: i64) {
     for _ in 0..2_000 {
-        let sql = "select exists (select from pg_stat_activity
-                   where datname = current_database() and wait_event_type = 'Lock')";
-        if sqlx::query_scalar(sql).fetch_one(pool).await.unwrap() {
+        let sql = "select count(*) from pg_stat_activity
+                   where datname = current_database() and wait_event_type = 'Lock'";
+        let waiting: i64 = sqlx::query_scalar(sql).fetch_one(pool).await.unwrap();
+        if waiting >= many {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("nobody waits for a lock");
+    panic!("{many} backends never waited for locks");
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]

@@ -9,14 +9,12 @@ use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::routing::get;
 use cmdb_associations::http::Trust;
-use cmdb_associations::server::serve;
 use cmdb_associations::service::login::Login;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use crate::app::{Reply, TestApp, batch};
+use crate::socket::{LIMITS, open};
 
 const BAD_TOKEN: &str = "User authentication failed, please check if the bk_token is valid";
 const UNAVAILABLE: &str = "login service is unavailable, please try again later";
@@ -36,10 +34,7 @@ async fn stub(answer: fn(&str) -> (StatusCode, String), delay: Duration) -> Stub
         answer(query.unwrap().strip_prefix("bk_token=").unwrap())
     };
     let router = Router::new().route("/login/accounts/is_login/", get(is_login));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let (draining, _) = watch::channel(false);
-    tokio::spawn(serve(listener, router, draining, std::future::pending()));
+    let address = format!("http://{}", open(router, LIMITS).await);
     Stub { address, asked }
 }
 

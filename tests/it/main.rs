@@ -9,6 +9,7 @@
 
 mod app; // the production router on a test's database
 mod binary; // the compiled program as a child
+mod socket; // a server's own socket, and a client that writes bytes
 
 mod batches; // what becomes of the details
 mod checks; // what `check` finds
@@ -20,6 +21,7 @@ mod guards; // what the database itself refuses
 mod idempotency; // the same request again
 mod imports; // feeding an export
 mod limits; // how much, and which APIs and tenants
+mod load; // how much is taken on
 mod logins; // users by the login service
 mod permissions; // what users may edit
 mod replay; // a whole inventory and its requests

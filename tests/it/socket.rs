@@ -1,0 +1,99 @@
+//! A server's own socket in this process, and a client that writes what it likes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use cmdb_associations::server::{Limits, serve};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::app::PATH;
+
+/// More than any test needs.
+pub(crate) const LIMITS: Limits =
+    Limits { connections: 100, head_timeout: Duration::from_secs(10) };
+
+/// Serves on a free port until the test ends.
+pub(crate) async fn open(router: Router, limits: Limits) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (draining, _) = watch::channel(false);
+    tokio::spawn(serve(listener, router, limits, draining, std::future::pending()));
+    address
+}
+
+/// A connection.
+pub(crate) struct Client(TcpStream);
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) closes: bool,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Self> {
+        Ok(Self(TcpStream::connect(address).await?))
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes).await
+    }
+
+    /// Sends a batch with the credentials of `esb_test` and the user `admin`.
+    pub(crate) async fn post(&mut self, mut body: Value) -> std::io::Result<()> {
+        let credentials =
+            json!({"bk_app_code": "esb_test", "bk_app_secret": "xxx", "bk_username": "admin"});
+        body.as_object_mut().unwrap().extend(credentials.as_object().unwrap().clone());
+        let body = body.to_string();
+        let request = format!(
+            "POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.send(request.as_bytes()).await
+    }
+
+    /// Sends a request without a body.
+    pub(crate) async fn get(&mut self, path: &str) -> std::io::Result<()> {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await
+    }
+
+    /// The next answer; none if the connection ends without one.
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+        let mut bytes = Vec::new();
+        let end = loop {
+            if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end;
+            }
+            if self.0.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+                assert!(bytes.is_empty(), "half an answer: {}", String::from_utf8_lossy(&bytes));
+                return None;
+            }
+        };
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+        let header = |name: &str| {
+            head.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned))
+        };
+        let length: usize = header("content-length").unwrap().parse().unwrap();
+        while bytes.len() < end + 4 + length {
+            assert!(self.0.read_buf(&mut bytes).await.unwrap() > 0, "half an answer: {head}");
+        }
+        Some(Answer {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            closes: header("connection").is_some_and(|value| value == "close"),
+            body: String::from_utf8(bytes[end + 4..].to_vec()).unwrap(),
+        })
+    }
+}
