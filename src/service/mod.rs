@@ -17,7 +17,7 @@ pub mod schema;
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::gateway::Gateway;
 use self::limit::Limiter;
@@ -65,11 +65,13 @@ async fn lend<T>(
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut conn = pool.acquire().await?;
-    if let Ok(result) = timeout_at(deadline + GRACE, work(&mut conn)).await {
-        return result;
+    let result = timeout_at(deadline + GRACE, work(&mut conn)).await;
+    match result {
+        // On its way back it is tried out, which may take for ever as well.
+        Ok(_) => drop(tokio::spawn(timeout(GRACE, conn.return_to_pool()))),
+        Err(_) => drop(conn.detach()),
     }
-    drop(conn.detach());
-    Err(Error::OutOfTime)
+    result.unwrap_or(Err(Error::OutOfTime))
 }
 
 impl Error {

@@ -9,6 +9,8 @@
 
 mod app; // the production router on a test's database
 mod binary; // the compiled program as a child
+mod cluster; // a PostgreSQL of one's own
+mod proxy; // the way to the database
 mod socket; // a server's own socket, and a client that writes bytes
 
 mod batches; // what becomes of the details
@@ -17,6 +19,7 @@ mod commands; // the command line
 mod credentials; // who may call
 mod doors; // what a gateway forwards, and whom the doors believe
 mod envelope; // how everything is answered
+mod faults; // what happens to databases
 mod guards; // what the database itself refuses
 mod idempotency; // the same request again
 mod imports; // feeding an export

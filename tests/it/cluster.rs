@@ -1,0 +1,56 @@
+//! A Postgres server of one's own, to which things happen.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use cmdb_associations::config::database_at;
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+
+/// The server. It ends when this is dropped.
+pub(crate) struct Cluster {
+    child: Child,
+    _data: TempDir,
+    url: String,
+    run: String,
+}
+
+impl Cluster {
+    /// Starts one that loses nothing.
+    pub(crate) fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut child = Command::new(".dev/with-postgres")
+            .arg(data.path())
+            .args(["sh", "-c"])
+            // It runs for as long as its stdin is open.
+            .arg("printf '%s\\n' \"$CMDB_DATABASE_URL\" \"$POSTGRES_RUN\"; cat >/dev/null")
+            .env_remove("CMDB_DATABASE_URL")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut line = || lines.next().expect("PostgreSQL did not start").unwrap();
+        let (url, run) = (line(), line());
+        Self { child, _data: data, url, run }
+    }
+
+    /// How this program connects to it.
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        database_at(&self.url).unwrap()
+    }
+
+    /// Does what `.dev/postgres` can do to it.
+    pub(crate) fn does(&self, what: &str) {
+        let mut command = Command::new(".dev/postgres");
+        let status = command.arg(what).env("POSTGRES_RUN", &self.run).status().unwrap();
+        assert!(status.success(), "{what}");
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
