@@ -18,6 +18,7 @@ mod checks; // what `check` finds
 mod commands; // the command line
 mod credentials; // who may call
 mod doors; // what a gateway forwards, and whom the doors believe
+mod drain; // stopping under load
 mod envelope; // how everything is answered
 mod faults; // what happens to databases
 mod guards; // what the database itself refuses
