@@ -28,6 +28,7 @@ mod limits; // how much, and which APIs and tenants
 mod load; // how much is taken on
 mod logins; // users by the login service
 mod permissions; // what users may edit
+mod races; // many at once
 mod replay; // a whole inventory and its requests
 mod requests; // what is judged before the details
 mod tidy; // the repository's own rules

@@ -1,0 +1,298 @@
+//! Many at once: whatever they do, the data stays sound and every answer is one that some order explains.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cmdb_associations::config::serving_pool;
+use cmdb_associations::domain::association::Mapping;
+use cmdb_associations::service::check::check;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+
+use crate::app::{TestApp, batch};
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    /// A number below `sides`.
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB).rotate_left(31) % sides
+    }
+
+    /// An id from 1 to `most`.
+    fn id(&mut self, most: u64) -> i64 {
+        i64::try_from(1 + self.roll(most)).unwrap()
+    }
+
+    fn pairs(&mut self, count: usize, most: u64) -> Vec<(i64, i64)> {
+        (0..count).map(|_| (self.id(most), self.id(most))).collect()
+    }
+}
+
+const ASSOCIATIONS: [(&str, Mapping); 3] = [
+    ("bk_switch_default_host", Mapping::ManyToMany),
+    ("bk_switch_connect_host", Mapping::OneToMany),
+    ("bk_switch_run_host", Mapping::OneToOne),
+];
+
+/// The original's algorithm on a set of links: the indexes created, and the texts of the others.
+fn one_by_one(
+    links: &mut HashSet<(i64, i64)>,
+    mapping: Mapping,
+    details: &[(i64, i64)],
+) -> (Vec<usize>, Value) {
+    let (mut created, mut refused) = (Vec::new(), json!({}));
+    for (index, &(source, target)) in details.iter().enumerate() {
+        let has_source = links.iter().any(|link| link.0 == source);
+        let has_target = links.iter().any(|link| link.1 == target);
+        let refusal = match mapping {
+            _ if links.contains(&(source, target)) => {
+                "the associations bk_switch->host already exist"
+            }
+            Mapping::OneToOne if has_source || has_target => {
+                "can not create multiple instance association for a 1:1 association."
+            }
+            Mapping::OneToMany if has_target => {
+                "The relationship is 1:n, and multiple source model instances cannot be associated at the same time."
+            }
+            _ => {
+                links.insert((source, target));
+                created.push(index);
+                continue;
+            }
+        };
+        refused[index.to_string()] = refusal.into();
+    }
+    (created, refused)
+}
+
+/// Every order of the numbers below `n`.
+fn orders(n: usize) -> Vec<Vec<usize>> {
+    if n == 0 {
+        return vec![Vec::new()];
+    }
+    let shorter = orders(n - 1);
+    let with_last = |at: usize| {
+        shorter.iter().map(move |order| [&order[..at], &[n - 1], &order[at..]].concat())
+    };
+    (0..n).flat_map(with_last).collect()
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn batches_at_once_are_answered_as_if_one_came_after_the_other(pool: PgPool) {
+    let app =
+        Arc::new(TestApp::new(serving_pool(pool.connect_options().as_ref().clone(), 8)).await);
+    let mut dice = Dice(1);
+    let mut disagreements = 0;
+    for round in 0..150 {
+        let (key, mapping) = ASSOCIATIONS[round % 3];
+        let batches = 2 + round % 2;
+        // Few instances, so that they get in each other's way; now and then whole batches, backwards.
+        let details: Vec<_> = if round % 10 == 0 {
+            let all: Vec<_> = (1..=200).map(|n| (n, 201 - n)).collect();
+            (0..batches)
+                .map(|n| if n % 2 == 0 { all.clone() } else { all.iter().rev().copied().collect() })
+                .collect()
+        } else {
+            (0..batches).map(|_| dice.pairs(20, 12)).collect()
+        };
+        let before = dice.pairs(3, 12);
+        let mut standing = HashSet::new();
+        one_by_one(&mut standing, mapping, &before);
+        sqlx::query("delete from instance_association").execute(&pool).await.unwrap();
+        app.post(batch(key, &before)).await.maps();
+
+        let sending: Vec<_> = details
+            .iter()
+            .map(|details| {
+                let (app, body) = (Arc::clone(&app), batch(key, details));
+                tokio::spawn(async move { app.post(body).await.maps() })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for sent in sending {
+            answers.push(sent.await.unwrap());
+        }
+        let explanations: Vec<_> = orders(batches)
+            .into_iter()
+            .map(|order| {
+                let mut links = standing.clone();
+                let mut answers = vec![(Vec::new(), Value::Null); batches];
+                for which in order {
+                    answers[which] = one_by_one(&mut links, mapping, &details[which]);
+                }
+                (answers, links)
+            })
+            .collect();
+        disagreements += usize::from(explanations[0].0 != explanations[explanations.len() - 1].0);
+        let explained = explanations.iter().find(|(explained, _)| *explained == answers);
+        let (_, links) =
+            explained.unwrap_or_else(|| panic!("no order explains {answers:?} to {details:?}"));
+        let stored: Vec<(i64, i64)> =
+            sqlx::query_as("select source_id, target_id from instance_association")
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        assert_eq!(stored.into_iter().collect::<HashSet<_>>(), *links);
+    }
+    assert!(disagreements > 100, "the order hardly mattered");
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    assert_eq!(app.count(deadlocks).await, 0);
+}
+
+const LEVELS: [&str; 4] = ["read uncommitted", "read committed", "repeatable read", "serializable"];
+
+/// Runs statements in one transaction; true if it was committed. Only what losers of races and offenders are
+/// told may be told.
+async fn transaction(conn: &mut PgConnection, level: &str, statements: &[String]) -> bool {
+    let begin = AssertSqlSafe(format!("begin isolation level {level}"));
+    let mut tx = conn.begin_with(begin).await.unwrap();
+    for sql in statements {
+        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut *tx).await {
+            let code =
+                error.as_database_error().expect("a database error").code().unwrap().into_owned();
+            assert!(
+                ["23505", "23503", "0A000", "40P01", "40001"].contains(&&*code),
+                "{sql}: {error}"
+            );
+            tx.rollback().await.unwrap();
+            return false;
+        }
+    }
+    match tx.commit().await {
+        Ok(()) => true,
+        Err(error) => {
+            let code =
+                error.as_database_error().expect("a database error").code().unwrap().into_owned();
+            assert_eq!(code, "40001");
+            false
+        }
+    }
+}
+
+/// Deletes instances with their links and brings them back, in every way and isolation level.
+async fn delete_and_bring_back(pool: PgPool, done: Arc<AtomicBool>) -> usize {
+    let (mut conn, mut dice) = (pool.acquire().await.unwrap(), Dice(2));
+    let mut deleted = 0;
+    while !done.load(Ordering::SeqCst) {
+        let (model, role) =
+            [("bk_switch", "source"), ("host", "target")][usize::try_from(dice.roll(2)).unwrap()];
+        let id = dice.id(40);
+        let level = LEVELS[usize::try_from(dice.roll(4)).unwrap()];
+        let lock = "lock table instance_association in share row exclusive mode".to_owned();
+        let links = format!("delete from instance_association where {role}_id = {id}");
+        let of_model = format!("model_id = (select id from model where key = '{model}')");
+        let instance = format!("delete from instance where instance_id = {id} and {of_model}");
+        let is_gone = match dice.roll(3) {
+            0 => transaction(&mut conn, level, &[lock, links, instance]).await,
+            1 => transaction(&mut conn, level, &[links, instance]).await,
+            _ => {
+                transaction(&mut conn, level, &[links]).await;
+                transaction(&mut conn, level, &[instance]).await
+            }
+        };
+        deleted += usize::from(is_gone);
+        let back = format!(
+            "insert into instance (model_id, instance_id) select id, {id} from model where key = '{model}'
+             on conflict do nothing"
+        );
+        assert!(transaction(&mut conn, "read committed", &[back]).await);
+    }
+    deleted
+}
+
+/// Writes links by plain SQL, one or some at once, in every isolation level.
+async fn write_by_hand(pool: PgPool, done: Arc<AtomicBool>) -> usize {
+    let (mut conn, mut dice) = (pool.acquire().await.unwrap(), Dice(3));
+    let mut written = 0;
+    while !done.load(Ordering::SeqCst) {
+        let (key, _) = ASSOCIATIONS[usize::try_from(dice.roll(3)).unwrap()];
+        let level = LEVELS[usize::try_from(dice.roll(4)).unwrap()];
+        let values: Vec<_> =
+            (0..=dice.roll(3)).map(|_| format!("({}, {})", dice.id(40), dice.id(40))).collect();
+        let insert = format!(
+            "insert into instance_association (model_association_id, source_id, target_id)
+             select id, source_id, target_id
+             from model_association, (values {}) pair (source_id, target_id) where key = '{key}'",
+            values.join(", ")
+        );
+        written += usize::from(transaction(&mut conn, level, &[insert]).await);
+    }
+    written
+}
+
+/// Sends batches that overlap with everybody's; the ids that were acknowledged.
+async fn send(app: Arc<TestApp>, seed: u64) -> Vec<i64> {
+    let mut dice = Dice(seed);
+    let mut ids = Vec::new();
+    for _ in 0..25 {
+        let (key, _) = ASSOCIATIONS[usize::try_from(dice.roll(3)).unwrap()];
+        let mut details = dice.pairs(200, 40);
+        match dice.roll(3) {
+            0 => details.sort_unstable(),
+            1 => details.sort_unstable_by(|one, next| next.cmp(one)),
+            _ => {}
+        }
+        let reply = app.post(batch(key, &details)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        ids.extend(reply.ids());
+    }
+    ids
+}
+
+/// 40,000 details by eight clients, while others delete, bring back and write by hand.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn whatever_is_written_at_once_the_data_stays_sound(pool: PgPool) {
+    let app =
+        Arc::new(TestApp::new(serving_pool(pool.connect_options().as_ref().clone(), 8)).await);
+    // What is deleted is remembered, to tell it from what was lost.
+    for sql in [
+        "create table deleted (id bigint)",
+        "create function remember() returns trigger language plpgsql as
+         'begin insert into deleted select id from gone; return null; end'",
+        "create trigger remember after delete on instance_association
+         referencing old table as gone for each statement execute function remember()",
+    ] {
+        sqlx::query(sql).execute(&pool).await.unwrap();
+    }
+    let done = Arc::new(AtomicBool::new(false));
+    let deleting = tokio::spawn(delete_and_bring_back(pool.clone(), Arc::clone(&done)));
+    let writing = tokio::spawn(write_by_hand(pool.clone(), Arc::clone(&done)));
+    let clients: Vec<_> = (10..18).map(|seed| tokio::spawn(send(Arc::clone(&app), seed))).collect();
+    let mut acknowledged = Vec::new();
+    for client in clients {
+        acknowledged.extend(client.await.unwrap());
+    }
+    done.store(true, Ordering::SeqCst);
+    let (deleted, written) = (deleting.await.unwrap(), writing.await.unwrap());
+    assert!(
+        deleted > 10 && written > 10 && acknowledged.len() > 1_000,
+        "{deleted} {written} {}",
+        acknowledged.len()
+    );
+
+    let once: HashSet<_> = acknowledged.iter().copied().collect();
+    assert_eq!(once.len(), acknowledged.len(), "an id was given twice");
+    let missing = "select count(*) from unnest($1::bigint[]) id
+                   where id not in (select id from instance_association) and id not in (select id from deleted)";
+    let missing: i64 =
+        sqlx::query_scalar(missing).bind(&acknowledged).fetch_one(&pool).await.unwrap();
+    assert_eq!(missing, 0, "acknowledged and not there");
+    let report = check(&mut pool.acquire().await.unwrap()).await.unwrap();
+    let broken: Vec<_> =
+        report.invariants.iter().filter(|(_, findings)| findings.count > 0).collect();
+    assert!(
+        broken.is_empty(),
+        "{:?}",
+        broken.iter().map(|(name, findings)| (name, &findings.examples)).collect::<Vec<_>>()
+    );
+    // Every link that the server wrote is in a record, and nothing else is.
+    let by_hand = "select count(*) from instance_association where id <> all ($1)";
+    let by_hand: i64 =
+        sqlx::query_scalar(by_hand).bind(&acknowledged).fetch_one(&pool).await.unwrap();
+    assert_eq!(report.written_past.1.count, by_hand);
+}
