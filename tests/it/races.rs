@@ -187,7 +187,7 @@ struct Storm {
 }
 
 /// The highest id that the storm is about.
-const IDS: u64 = 100;
+const IDS: u64 = 300;
 
 /// Deletes instances with their links and brings them back, in every way and isolation level.
 async fn delete_and_bring_back(pool: PgPool, storm: Arc<Storm>) {
@@ -226,7 +226,7 @@ async fn write_by_hand(pool: PgPool, storm: Arc<Storm>) {
         let (key, _) = dice.pick(&ASSOCIATIONS);
         let level = dice.pick(&LEVELS);
         let values: Vec<_> =
-            (0..=dice.roll(3)).map(|_| format!("({}, {})", dice.id(IDS), dice.id(IDS))).collect();
+            (0..=dice.roll(2)).map(|_| format!("({}, {})", dice.id(IDS), dice.id(IDS))).collect();
         let insert = format!(
             "insert into instance_association (model_association_id, source_id, target_id)
              select id, source_id, target_id
