@@ -4,6 +4,7 @@
 LOCAL := .local
 TOOLS := $(LOCAL)/tools
 LEFT_OUT ?= 1
+ROUNDS ?= 25
 CARGO_DENY_VERSION := 0.20.2
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export CARGO_TERM_COLOR ?= auto
@@ -14,7 +15,7 @@ else
 IS_OURS := yes
 endif
 
-.PHONY: help run test test-replay check prepare
+.PHONY: help run test test-replay crash-test check prepare
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +26,9 @@ run: ## Serve the endpoint with a demo inventory, and print a curl that works
 test: ## Run every test, on a PostgreSQL of their own
 	.dev/with-postgres --throwaway cargo test --locked
 
+crash-test: ## Kill the server and its PostgreSQL under load, ROUNDS times, and count what was lost
+	cargo test --locked --test crash -- $(ROUNDS)
+
 test-replay: ## Replay the requests of the folder DATA, whose export has LEFT_OUT rows that cannot be imported
 	@test -d "$(DATA)/export" || { echo "test-replay: there is no folder DATA/export: DATA='$(DATA)'" >&2; exit 2; }
 	CMDB_REPLAY_DATA='$(abspath $(DATA))' CMDB_REPLAY_LEFT_OUT=$(LEFT_OUT) \
@@ -32,7 +36,7 @@ test-replay: ## Replay the requests of the folder DATA, whose export has LEFT_OU
 
 check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query data, licences
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --test crash -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	env -u CMDB_DATABASE_URL .dev/with-postgres --throwaway .dev/queries $(LOCAL)/queries
 	diff -r .sqlx $(LOCAL)/queries || { echo "check: .sqlx is stale: run make prepare" >&2; exit 1; }

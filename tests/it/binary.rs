@@ -20,7 +20,11 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn on(pool: &PgPool) -> Self {
-        Self { url: pool.connect_options().to_url_lossy().to_string() }
+        Self::at(pool.connect_options().to_url_lossy().as_str())
+    }
+
+    pub(crate) fn at(url: &str) -> Self {
+        Self { url: url.to_owned() }
     }
 
     /// The program with arguments, and with no settings but the database.
@@ -92,7 +96,7 @@ fn assert_no_secret(text: &str) {
     assert!(!words.any(|word| word.len() >= 64), "a secret is told: {text}");
 }
 
-/// A running server.
+/// A running server. Dropped, it is killed.
 pub(crate) struct Server {
     pub(crate) address: String,
     child: Child,

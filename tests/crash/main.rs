@@ -1,0 +1,143 @@
+//! Kills the server and its database under load, again and again, and counts what was lost.
+//!
+//! `make crash-test` runs it. Clients send batches without a pause, each under a user name of its own, so that its
+//! audit record can be told. Meanwhile the server is killed (SIGKILL), or Postgres is (SIGKILL to all its processes, or
+//! an immediate stop), or both. After each round everything is compared: what was answered, the links, the audit
+//! records, and what `check --strict` says.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a program for developers: it stops where something is wrong, and prints what it saw"
+)]
+
+#[path = "../it/binary.rs"]
+#[expect(dead_code, reason = "some of it is for tests only")]
+mod binary;
+#[path = "../it/cluster.rs"]
+mod cluster;
+
+mod account; // what was lost, if anything
+mod client; // sending batches and remembering the answers
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sqlx::{ConnectOptions, Executor};
+
+use self::account::Account;
+use self::binary::{Program, Server};
+use self::client::Load;
+use self::cluster::Cluster;
+
+/// How many clients send at once.
+const CLIENTS: u64 = 8;
+
+/// What is killed in a round.
+const KILLS: [(&str, Option<&str>, bool); 5] = [
+    ("server killed", None, true),
+    ("Postgres killed", Some("kill"), false),
+    ("Postgres stopped immediately", Some("immediate"), false),
+    ("both killed", Some("kill"), true),
+    ("server killed, Postgres stopped immediately", Some("immediate"), true),
+];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>().unwrap());
+    let rounds = arguments.next().unwrap_or(25);
+    let seed = arguments.next().unwrap_or(1);
+    let cluster = Cluster::start();
+    let program = Program::at(cluster.options().to_url_lossy().as_str());
+    assert_eq!(program.run(&["migrate"]).status, 0);
+    let mut conn = cluster.options().connect().await.unwrap();
+    conn.execute(include_str!("../fixtures/world.sql")).await.unwrap();
+    conn.execute(
+        "insert into instance (model_id, instance_id)
+         select model.id, number from model, generate_series(301, 3000) number where key in ('bk_switch', 'host')",
+    )
+    .await
+    .unwrap();
+    drop(conn);
+    let added =
+        program.run_with(&["app", "add", "crash", "--trust-username", "--secret-stdin"], "crash");
+    assert_eq!(added.status, 0);
+
+    let mut server = Some(serve(&program));
+    let load = Arc::new(Load::new(&server.as_ref().unwrap().address));
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|n| tokio::spawn(Arc::clone(&load).send(seed * CLIENTS + n))).collect();
+    let mut kills: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut total = Account::default();
+    for round in 0..rounds {
+        let (name, fault, is_server) = KILLS[usize::try_from(round).unwrap() % KILLS.len()];
+        *kills.entry(name).or_default() += 1;
+        // Between a hundredth of a second and half a second under full load.
+        let moment = 10 + load.dice(seed + round) % 490;
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        if is_server {
+            server = None;
+        }
+        if let Some(fault) = fault {
+            cluster.does(fault);
+        }
+        load.pause().await;
+        if fault.is_some() {
+            cluster.does("start");
+        }
+        if is_server {
+            server = Some(serve(&program));
+        }
+        let server = server.as_ref().unwrap();
+        load.go_to(&server.address);
+        recovered(server).await;
+        load.ask_again().await;
+        total = account::look(&cluster, &load).await;
+        let check = program.run(&["check", "--strict"]);
+        println!(
+            "round {:>3}: {name} after {moment} ms; acknowledged {}, lost {}, check {}",
+            round + 1,
+            total.acknowledged,
+            total.lost,
+            if check.status == 0 { "sound" } else { "NOT SOUND" },
+        );
+        if check.status != 0 || !total.is_fine() {
+            println!("{}\n{total:#?}", check.stdout);
+            return ExitCode::FAILURE;
+        }
+        load.resume();
+    }
+    load.is_over.store(true, Ordering::SeqCst);
+    load.resume();
+    for client in clients {
+        client.await.unwrap();
+    }
+    println!(
+        "\n{rounds} rounds: {}",
+        kills.iter().map(|(name, n)| format!("{n} × {name}")).collect::<Vec<_>>().join(", ")
+    );
+    println!("{total}");
+    ExitCode::SUCCESS
+}
+
+fn serve(program: &Program) -> Server {
+    program.serve(&["--authorization", "off", "--log", "error,cmdb_associations::cli=info"])
+}
+
+/// Waits until the server is ready, without having been told anything.
+async fn recovered(server: &Server) {
+    let started = Instant::now();
+    loop {
+        let ready = reqwest::get(server.url("/readyz")).await;
+        if ready.is_ok_and(|ready| ready.status() == 200) {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "it does not recover");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
