@@ -1,9 +1,7 @@
 //! The documents of a file, one after another, however large the file.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -24,12 +22,12 @@ pub(super) enum Stop {
 /// read so far. The file is one JSON document after another, as `mongoexport` writes it, or one JSON array
 /// of them (`--jsonArray`).
 pub(super) fn read(
-    path: &Path,
+    file: impl Read,
     mut take: impl FnMut(Document, u64, u64) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     let broken =
         |line: u64, error: &dyn std::fmt::Display| Stop::Unreadable(line, error.to_string());
-    let mut reader = BufReader::new(File::open(path).map_err(|error| broken(0, &error))?);
+    let mut reader = BufReader::new(file);
     let position = Position::default();
     let is_array = begins_array(&mut reader, &position).map_err(|error| broken(1, &error))?;
     let skipped = position.newlines.get();
@@ -62,7 +60,7 @@ pub(super) fn read(
 }
 
 /// Whether the first thing in the file is a bracket. Skips a byte order mark, which some shells add.
-fn begins_array(reader: &mut BufReader<File>, position: &Position) -> io::Result<bool> {
+fn begins_array(reader: &mut impl BufRead, position: &Position) -> io::Result<bool> {
     if reader.fill_buf()?.starts_with(b"\xEF\xBB\xBF") {
         reader.consume(3);
     }
@@ -155,16 +153,12 @@ impl<'de, F: FnMut(Document, u64, u64) -> Result<(), Stop>> Visitor<'de> for One
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     /// The lines on which documents begin, and what stopped the reading.
     fn lines(content: &str) -> (Vec<u64>, Option<(u64, String)>) {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(content.as_bytes()).unwrap();
         let mut lines = Vec::new();
-        let result = read(file.path(), |_, line, _| {
+        let result = read(content.as_bytes(), |_, line, _| {
             lines.push(line);
             Ok(())
         });

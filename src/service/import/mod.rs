@@ -3,8 +3,8 @@
 mod collection;
 mod documents;
 
-use std::fs::Metadata;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -122,6 +122,29 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
     Ok(export)
 }
 
+/// Reads a collection without a database: how many documents it has, none if its name means nothing to us.
+/// `staged` gets the rows, a line each as COPY takes it, `left_out` those that cannot stand whatever is stored.
+pub fn read_collection(
+    name: &str,
+    file: impl Read,
+    mut staged: impl FnMut(Stage, &str),
+    mut left_out: impl FnMut(Omission<'_>),
+) -> Result<u64, Error> {
+    let Some(collection) = Collection::named(name) else { return Ok(0) };
+    let read = read(file, &collection, 0, |chunk| {
+        staged(collection.stage(), &chunk.copy);
+        for LeftOut { line, reason, .. } in &chunk.left_out {
+            left_out(Omission { file: name, line: *line, reason });
+        }
+        Ok(())
+    });
+    read.map_err(|broken| unreadable(name, broken))
+}
+
+fn unreadable(file: &str, (line, reason): (u64, String)) -> Error {
+    Error::Unreadable { file: file.to_owned(), line, reason }
+}
+
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -198,7 +221,10 @@ async fn stage(
 ) -> Result<u64, Error> {
     let (sender, mut chunks) = mpsc::channel(2);
     let (path, collection) = (file.path.clone(), file.collection.clone());
-    let reading = tokio::task::spawn_blocking(move || read(&path, &collection, number, &sender));
+    let reading = tokio::task::spawn_blocking(move || {
+        let file = File::open(path).map_err(|error| (0, error.to_string()))?;
+        read(file, &collection, number, |chunk| sender.blocking_send(chunk).or(Err(Stop::Unwanted)))
+    });
 
     let mut position = 0;
     while let Some(chunk) = chunks.recv().await {
@@ -209,27 +235,23 @@ async fn stage(
         advanced(Progress::Read(chunk.position - position));
         position = chunk.position;
     }
-    reading.await?.map_err(|(line, reason)| Error::Unreadable {
-        file: file.name.clone(),
-        line,
-        reason,
-    })
+    reading.await?.map_err(|broken| unreadable(&file.name, broken))
 }
 
+/// Reads a file and hands its rows to `take`; how many documents it had.
 fn read(
-    path: &Path,
+    file: impl Read,
     collection: &Collection,
     number: usize,
-    sender: &mpsc::Sender<Chunk>,
+    mut take: impl FnMut(Chunk) -> Result<(), Stop>,
 ) -> Result<u64, (u64, String)> {
     let mut rows = 0;
     let mut chunk = Chunk::default();
-    let hand_over = |chunk: &mut Chunk| {
+    let mut hand_over = |chunk: &mut Chunk| {
         let position = chunk.position;
-        let full = std::mem::replace(chunk, Chunk { position, ..Chunk::default() });
-        sender.blocking_send(full).or(Err(Stop::Unwanted))
+        take(std::mem::replace(chunk, Chunk { position, ..Chunk::default() }))
     };
-    let read = documents::read(path, |document, line, position| {
+    let read = documents::read(file, |document, line, position| {
         rows += 1;
         chunk.position = position;
         match collection.row(&document) {
