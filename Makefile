@@ -6,6 +6,9 @@ TOOLS := $(LOCAL)/tools
 LEFT_OUT ?= 1
 ROUNDS ?= 25
 CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
+TARGET ?= request
+SECONDS ?= 60
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export CARGO_TERM_COLOR ?= auto
 
@@ -15,7 +18,7 @@ else
 IS_OURS := yes
 endif
 
-.PHONY: help run test test-replay crash-test check prepare
+.PHONY: help run test test-replay crash-test fuzz check prepare
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +37,11 @@ test-replay: ## Replay the requests of the folder DATA, whose export has LEFT_OU
 	CMDB_REPLAY_DATA='$(abspath $(DATA))' CMDB_REPLAY_LEFT_OUT=$(LEFT_OUT) \
 		.dev/with-postgres --throwaway cargo test --locked --test it replay:: -- --nocapture
 
+fuzz: $(TOOLS)/bin/cargo-fuzz ## Look for input that breaks TARGET (request, body, import) for SECONDS, beyond its corpus
+	@mkdir -p $(LOCAL)/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET)
+	cargo fuzz run -s none --target-dir $(LOCAL)/fuzz/target $(TARGET) $(LOCAL)/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET) \
+		-- -max_total_time=$(SECONDS) -timeout=10
+
 check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query data, licences
 	cargo fmt --check
 	cargo clippy --locked --all-targets --test crash -- -D warnings
@@ -48,3 +56,6 @@ prepare: ## Renew the query data in .sqlx after a change of SQL
 
 $(TOOLS)/bin/cargo-deny:
 	cargo install --locked --version $(CARGO_DENY_VERSION) --root $(TOOLS) cargo-deny
+
+$(TOOLS)/bin/cargo-fuzz:
+	cargo install --locked --version $(CARGO_FUZZ_VERSION) --root $(TOOLS) cargo-fuzz

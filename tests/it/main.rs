@@ -21,6 +21,7 @@ mod doors; // what a gateway forwards, and whom the doors believe
 mod drain; // stopping under load
 mod envelope; // how everything is answered
 mod faults; // what happens to databases
+mod fuzzing; // what the fuzz targets found
 mod guards; // what the database itself refuses
 mod idempotency; // the same request again
 mod imports; // feeding an export

@@ -1,0 +1,5 @@
+//! A whole request, through the production router.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::request(data));

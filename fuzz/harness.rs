@@ -1,0 +1,289 @@
+//! What must hold whatever comes in. The fuzz targets look for input that breaks it; a test replays their corpus.
+
+mod oracle;
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use cmdb_associations::db::import::Stage;
+use cmdb_associations::domain::permission::Authorization;
+use cmdb_associations::http::{AppState, Load, Peer, Trust, router};
+use cmdb_associations::service::Service;
+use cmdb_associations::service::gateway::Gateway;
+use cmdb_associations::service::import::{Error, Omission, read_collection};
+use cmdb_associations::service::limit::Limiter;
+use futures_util::stream;
+use http_body_util::BodyExt;
+use serde_json::{Map, Value};
+use sqlx::postgres::PgPoolOptions;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+const GATEWAY_PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association";
+const CMDB_PATH: &str = "/api/v3/createmany/instassociation";
+const PUBLIC_KEY: &str = include_str!("../tests/fixtures/gateway.pub.pem");
+
+/// Small, so that a body that is too large is found, too.
+const BODY_LIMIT: usize = 1 << 15;
+
+/// One of the peers that are trusted.
+const TRUSTED_PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
+
+thread_local! {
+    static SERVER: (Runtime, Router) = server();
+}
+
+/// The production router with both doors open and a database that is away.
+fn server() -> (Runtime, Router) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let pool = runtime.block_on(async {
+        let pool = PgPoolOptions::new().connect_lazy("postgresql://nobody@localhost").unwrap();
+        pool.close().await;
+        pool
+    });
+    let service = Service {
+        pool: pool.clone(),
+        authorization: Authorization::Grants,
+        limiter: NonZeroU32::new(10_000).map(Limiter::new),
+        login: None,
+        gateway: Some(Gateway::new(PUBLIC_KEY, None).unwrap()),
+    };
+    let state = AppState {
+        service: Arc::new(service),
+        trust: Trust { gateway: true, peers: vec!["10.1.0.0/16".parse().unwrap()] },
+        readiness: pool,
+        load: Arc::new(Load::new(1)),
+        body_limit: BODY_LIMIT,
+        deadline: Duration::from_secs(15),
+        draining: watch::channel(false).1,
+    };
+    (runtime, router(state))
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+}
+
+fn send(request: Request<Body>) -> Answer {
+    SERVER.with(|(runtime, router)| {
+        runtime.block_on(async {
+            let (head, body) = router.clone().oneshot(request).await.unwrap().into_parts();
+            let body = body.collect().await.unwrap().to_bytes().to_vec();
+            let body = String::from_utf8(body).unwrap();
+            Answer { status: head.status.as_u16(), headers: head.headers, body }
+        })
+    })
+}
+
+/// A body that arrives line by line.
+fn in_frames(bytes: &[u8]) -> Body {
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let frames: Vec<_> = lines.map(|line| Ok::<_, Infallible>(line.to_vec())).collect();
+    Body::from_stream(stream::iter(frames))
+}
+
+/// A request, as text: a line with method, target and perhaps the peer's address, lines of headers, an empty
+/// line, the body. The answer is one of those that a caller may get while the database is away.
+pub fn request(data: &[u8]) {
+    // What is no method or target does not get past hyper.
+    let Some(request) = parse(data) else { return };
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let answer = send(request);
+    if ["/healthz", "/readyz"].contains(&path.as_str()) {
+        assert!([200, 405, 503].contains(&answer.status), "status {}", answer.status);
+        assert!(["", "ok\n", "Postgres is unavailable\n"].contains(&answer.body.as_str()));
+        return;
+    }
+    let is_cmdb_door = path == CMDB_PATH;
+    let is_known = is_cmdb_door || path.strip_suffix('/').unwrap_or(&path) == GATEWAY_PATH;
+    assert_eq!(answer.status == 404, !is_known, "{path}");
+    assert_eq!(answer.status == 405, is_known && method != Method::POST, "{method}");
+    if method == Method::HEAD {
+        assert_eq!(answer.body, "");
+        return;
+    }
+    answer.refusal(is_cmdb_door);
+}
+
+fn parse(data: &[u8]) -> Option<Request<Body>> {
+    let mut rest = data;
+    let mut line = || {
+        let length = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        let (line, after) = rest.split_at(length);
+        rest = after.get(1..).unwrap_or_default();
+        line.strip_suffix(b"\r").unwrap_or(line)
+    };
+    let mut words = line().split(|byte| *byte == b' ');
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(words.next()?).ok()?;
+    *request.uri_mut() = Uri::try_from(words.next()?).ok()?;
+    let peer = words.next().and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
+    peer.map(|address| request.extensions_mut().insert(Peer(address)));
+    loop {
+        let line = line();
+        if line.is_empty() {
+            return Some(request.map(|()| in_frames(rest)));
+        }
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let name = parts.next().and_then(|name| HeaderName::from_bytes(name).ok());
+        let value = parts.next().and_then(|value| HeaderValue::from_bytes(value.trim_ascii()).ok());
+        let header = name.zip(value);
+        header.map(|(name, value)| request.headers_mut().try_append(name, value));
+    }
+}
+
+impl Answer {
+    /// The code and the text of a refusal, which has the shape that its door's refusals have.
+    fn refusal(&self, is_cmdb_door: bool) -> (u64, String) {
+        assert_eq!(self.headers["content-type"], "application/json; charset=utf-8");
+        let id = self.headers["x-request-id"].to_str().unwrap();
+        assert_eq!(self.headers["x-bkapi-request-id"], id);
+        let is_id = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        assert!((1..=64).contains(&id.len()) && id.bytes().all(is_id), "{id}");
+
+        let body: Map<String, Value> = serde_json::from_str(&self.body).unwrap();
+        let keys: &[&str] = if is_cmdb_door {
+            &["result", "bk_error_code", "bk_error_msg", "permission", "data"]
+        } else {
+            assert_eq!(body["request_id"], id);
+            assert_eq!(id.len(), 32);
+            &["result", "code", "message", "permission", "request_id", "data"]
+        };
+        let places: Vec<_> =
+            keys.iter().map(|key| self.body.find(&format!("\"{key}\":"))).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{}", self.body);
+        assert_eq!(body.len(), keys.len(), "{}", self.body);
+        // Nothing is created without a database, and nobody is found to lack a permission.
+        assert_eq!(body["result"], false);
+        assert!(body["permission"].is_null() && body["data"].is_null(), "{}", self.body);
+
+        let code = body[keys[1]].as_u64().unwrap();
+        let text = body[keys[2]].as_str().unwrap();
+        let codes: &[u64] = match self.status {
+            200 => &[
+                1_306_000, 1_306_406, 1_306_408, 1_199_000, 1_199_006, 1_199_011, 1_199_035,
+                1_199_038,
+            ],
+            404 => &[1_306_404],
+            405 => &[1_306_209],
+            413 => &[1_306_406],
+            429 => &[1_306_429],
+            503 => &[1_306_201],
+            other => panic!("status {other}: {}", self.body),
+        };
+        assert!(codes.contains(&code), "{} with status {}", self.body, self.status);
+        assert_eq!(self.headers.contains_key("retry-after"), [429, 503].contains(&self.status));
+        assert_eq!(self.headers.contains_key("allow"), self.status == 405);
+        assert!(!text.is_empty() && !text.starts_with("Internal error"), "{text}");
+        (code, text.to_owned())
+    }
+}
+
+/// A body, from a caller who is believed without a database: it is refused for what the oracle says, and if
+/// that says nothing, for the database or the rate limit.
+pub fn body(data: &[u8]) {
+    let mut request = Request::post(CMDB_PATH)
+        .header("bk_user", "admin")
+        .header("http_blueking_language", "en")
+        .body(in_frames(data))
+        .unwrap();
+    request.extensions_mut().insert(Peer(TRUSTED_PEER));
+    let answer = send(request);
+    let refusal = answer.refusal(true);
+    match oracle::refusal(data, BODY_LIMIT) {
+        Some(expected) => assert_eq!(refusal, expected),
+        None => assert!([429, 503].contains(&answer.status), "{refusal:?}"),
+    }
+}
+
+/// What the first byte of an import chooses from; `0` is the first.
+const COLLECTIONS: [&str; 8] = [
+    "cc_ObjDes",
+    "cc_AsstDes",
+    "cc_ObjAsst",
+    "cc_HostBase",
+    "cc_ObjectBase_0_pub_bk_switch",
+    "cc_InstAsst_0_pub_bk_switch",
+    "cc_idgenerator",
+    "cc_ProjectBase",
+];
+
+/// A file of an export, after a byte that says of which collection: each document becomes a row that COPY
+/// takes, or is left out, or the file is refused on one of its lines.
+pub fn import(data: &[u8]) {
+    let Some((chosen, content)) = data.split_first() else { return };
+    let collection = COLLECTIONS[usize::from(*chosen) % COLLECTIONS.len()];
+    let lines = content.split(|byte| *byte == b'\n').count() as u64;
+    let (mut rows, mut omissions) = (0, 0);
+    let staged = |stage, copy: &str| {
+        assert!(copy.is_empty() || copy.ends_with('\n'));
+        for row in copy.split_terminator('\n') {
+            check_row(stage, row, lines);
+            rows += 1;
+        }
+    };
+    let left_out = |row: Omission<'_>| {
+        assert!((1..=lines).contains(&row.line), "line {}", row.line);
+        assert!(!row.reason.contains('\0'), "{:?}", row.reason);
+        omissions += 1;
+    };
+    match read_collection(collection, content, staged, left_out) {
+        Ok(count) => {
+            assert_eq!(Some(count), documents(content));
+            // Most documents of this collection mean nothing.
+            if collection != "cc_idgenerator" {
+                assert_eq!(rows + omissions, count);
+            }
+        }
+        Err(Error::Unreadable { line, reason, .. }) => {
+            assert!((1..=lines).contains(&line), "line {line} of {lines}: {reason}");
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// A row has the columns of its staging table, each a text without NUL or a null.
+fn check_row(stage: Stage, row: &str, lines: u64) {
+    let columns: Vec<&str> = row.split('\t').collect();
+    let own = match stage {
+        Stage::HighestIds => 1,
+        Stage::Kinds => 3,
+        Stage::Models | Stage::Instances => 4,
+        Stage::Links => 7,
+        Stage::ModelAssociations => 8,
+    };
+    assert_eq!(columns.len(), 2 + own, "{row:?}");
+    assert_eq!(columns[0], "0");
+    assert!((1..=lines).contains(&columns[1].parse().unwrap()), "{row:?}");
+    assert!(!row.contains(['\0', '\r']), "{row:?}");
+    for column in columns.iter().filter(|column| **column != "\\N") {
+        let mut escapes = column.split('\\').skip(1);
+        while let Some(escape) = escapes.next() {
+            if escape.is_empty() {
+                escapes.next().unwrap();
+            } else {
+                assert!(escape.starts_with(['n', 'r', 't']), "{column:?}");
+            }
+        }
+    }
+}
+
+/// How many documents a file has, if it has nothing else.
+fn documents(content: &[u8]) -> Option<u64> {
+    let content = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content);
+    let documents: Vec<Map<String, Value>> = if content.trim_ascii_start().starts_with(b"[") {
+        serde_json::from_slice(content).ok()?
+    } else {
+        serde_json::Deserializer::from_slice(content).into_iter().collect::<Result<_, _>>().ok()?
+    };
+    Some(documents.len() as u64)
+}

@@ -1,0 +1,272 @@
+//! What a body is refused for by the letter of RFC 8259 and of the README, found out slowly.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+const DETAIL_LIMIT: usize = 200;
+
+/// The keys that may not be given twice.
+const KEYS: [&str; 14] = [
+    "bk_obj_id",
+    "bk_asst_obj_id",
+    "bk_obj_asst_id",
+    "details",
+    "bk_supplier_account",
+    "bk_app_code",
+    "bk_app_secret",
+    "bk_token",
+    "bk_username",
+    "app_code",
+    "app_secret",
+    "username",
+    "bk_access_token",
+    "access_token",
+];
+
+/// The code and the text, in English, that a body is refused with whoever sent it; none if it says all it must.
+pub(crate) fn refusal(body: &[u8], limit: usize) -> Option<(u64, String)> {
+    if body.len() > limit {
+        let text = format!("Parameters error, the request body is larger than {limit} bytes");
+        return Some((1_306_406, text));
+    }
+    let tokens = std::str::from_utf8(body).ok().and_then(tokens);
+    let tokens = tokens.filter(|tokens| is_value(tokens) && tokens[0] == "{");
+    // Two who do not know of each other, as far as this one's numbers and depth go.
+    if let Ok(value) = serde_json::from_slice::<Value>(body) {
+        assert_eq!(tokens.is_some(), value.is_object(), "the oracle itself is wrong");
+    }
+    let Some(tokens) = tokens else {
+        let text = "Request JSON string is wrong in format, which cannot be analyzed.";
+        return Some((1_306_000, text.to_owned()));
+    };
+    match given(&Object::of(&tokens)) {
+        Err(place) => Some((1_199_000, format!("Deserializing JSON data failed: {place}"))),
+        Ok(given) => given.refusal(),
+    }
+}
+
+/// What the body says of what matters here.
+struct Given {
+    models: [String; 2],
+    model_association: String,
+    details: usize,
+    account: String,
+}
+
+fn given(body: &Object<'_>) -> Result<Given, String> {
+    body.refuse_twice(&KEYS)?;
+    let text = |key| Ok::<_, String>(body.get(key, "a string", text)?.unwrap_or_default());
+    let models = [text("bk_obj_id")?, text("bk_asst_obj_id")?];
+    let model_association = text("bk_obj_asst_id")?;
+    let details =
+        body.get("details", "an array", |value| (value[0] == "[").then(|| parts(value)))?;
+    let details = details.unwrap_or_default();
+    for (index, detail) in details.iter().enumerate() {
+        check_detail(detail).map_err(|problem| format!("details[{index}]{problem}"))?;
+    }
+    let name = |value: &[&str]| self::text(value).or_else(|| integer(value).map(|n| n.to_string()));
+    let account = body.get("bk_supplier_account", "a string or an integer", name)?;
+    let account = account.unwrap_or_default();
+    Ok(Given { models, model_association, details: details.len(), account })
+}
+
+fn check_detail(detail: &[&str]) -> Result<(), String> {
+    match detail[0] {
+        "null" => Ok(()),
+        "{" => {
+            let ids = ["bk_inst_id", "bk_asst_inst_id"];
+            let detail = Object::of(detail);
+            let inside = |problem| format!(".{problem}");
+            detail.refuse_twice(&ids).map_err(inside)?;
+            ids.iter()
+                .try_for_each(|id| detail.get(id, "an integer", integer).map(drop))
+                .map_err(inside)
+        }
+        _ => Err(format!(": expected an object, got {}", kind(detail))),
+    }
+}
+
+impl Given {
+    fn refusal(&self) -> Option<(u64, String)> {
+        let Self { models: [source, target], model_association, details, account } = self;
+        let ids = [
+            ("bk_obj_asst_id", model_association),
+            ("bk_obj_id", source),
+            ("bk_asst_obj_id", target),
+        ];
+        if let Some((key, _)) = ids.iter().find(|(_, id)| id.is_empty()) {
+            return Some((
+                1_199_011,
+                format!("'{key}' the parameter is invalid or does not exist"),
+            ));
+        }
+        if *details == 0 {
+            return Some((1_199_038, "details must not be empty".to_owned()));
+        }
+        if *details > DETAIL_LIMIT {
+            return Some((1_199_035, format!("details exceed the limit {DETAIL_LIMIT}")));
+        }
+        let is_account = account.chars().count() <= 128 && !account.contains('\0');
+        let text = "'bk_supplier_account' data parameter verification does not pass";
+        (!is_account).then(|| (1_199_006, text.to_owned()))
+    }
+}
+
+/// The members of an object, in their order.
+struct Object<'a>(Vec<(String, &'a [&'a str])>);
+
+impl<'a> Object<'a> {
+    fn of(tokens: &'a [&'a str]) -> Self {
+        let member = |part: &'a [&'a str]| (text(&part[..1]).unwrap(), &part[2..]);
+        Self(parts(tokens).into_iter().map(member).collect())
+    }
+
+    fn refuse_twice(&self, known: &[&str]) -> Result<(), String> {
+        let mut seen = BTreeSet::new();
+        let mut keys = self.0.iter().map(|(key, _)| key.as_str());
+        match keys.find(|key| known.contains(key) && !seen.insert(*key)) {
+            Some(key) => Err(format!("{key}: given twice")),
+            None => Ok(()),
+        }
+    }
+
+    fn get<T>(
+        &self,
+        wanted: &str,
+        expected: &str,
+        decode: impl Fn(&'a [&'a str]) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        match self.0.iter().find(|(key, _)| key == wanted) {
+            None | Some((_, ["null"])) => Ok(None),
+            Some((_, value)) => match decode(value) {
+                None => Err(format!("{wanted}: expected {expected}, got {}", kind(value))),
+                decoded => Ok(decoded),
+            },
+        }
+    }
+}
+
+fn kind(value: &[&str]) -> &'static str {
+    match value[0] {
+        "{" => "an object",
+        "[" => "an array",
+        "true" | "false" => "a boolean",
+        token if token.starts_with('"') => "a string",
+        token if token.contains(['.', 'e', 'E']) => "a number with a fraction or an exponent",
+        _ if integer(value).is_some() => "an integer",
+        _ => "a number beyond 64 bits",
+    }
+}
+
+fn text(value: &[&str]) -> Option<String> {
+    serde_json::from_str(value[0]).ok()
+}
+
+fn integer(value: &[&str]) -> Option<i64> {
+    let wide: i128 = value[0].parse().ok()?;
+    wide.try_into().ok()
+}
+
+/// The elements of an array, or the members of an object.
+fn parts<'a>(tokens: &'a [&'a str]) -> Vec<&'a [&'a str]> {
+    let inside = &tokens[1..tokens.len() - 1];
+    let mut depth = 0;
+    let is_comma = |token: &&str| {
+        match *token {
+            "{" | "[" => depth += 1,
+            "}" | "]" => depth -= 1,
+            _ => {}
+        }
+        depth == 0 && *token == ","
+    };
+    let parts = inside.split(is_comma);
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
+/// What a text consists of, but for its white space; none if something in it is no token.
+fn tokens(text: &str) -> Option<Vec<&str>> {
+    let space = [' ', '\t', '\r', '\n'];
+    let mut tokens = Vec::new();
+    let mut rest = text.trim_start_matches(space);
+    while let Some(first) = rest.chars().next() {
+        let (length, is_token): (_, fn(&str) -> bool) = match first {
+            '{' | '}' | '[' | ']' | ',' | ':' => (1, |_| true),
+            '"' => (string_length(rest)?, |token| serde_json::from_str::<String>(token).is_ok()),
+            _ => {
+                let is_part = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+                (rest.find(|c| !is_part(c)).unwrap_or(rest.len()), is_scalar)
+            }
+        };
+        let (token, after) = rest.split_at(length);
+        if !is_token(token) {
+            return None;
+        }
+        tokens.push(token);
+        rest = after.trim_start_matches(space);
+    }
+    Some(tokens)
+}
+
+fn string_length(text: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    for (index, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return Some(index + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn is_scalar(token: &str) -> bool {
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = token.strip_prefix('-').unwrap_or(token);
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let is_number = [whole, fraction, exponent].into_iter().all(is_digits)
+        && (whole == "0" || !whole.starts_with('0'));
+    is_number || ["null", "true", "false"].contains(&token)
+}
+
+/// What may come next.
+enum Next {
+    Value,
+    ValueOrEnd,
+    Key,
+    KeyOrEnd,
+    Colon,
+    CommaOrEnd,
+}
+
+/// Whether the tokens are one value and nothing else.
+fn is_value(tokens: &[&str]) -> bool {
+    use Next::{Colon, CommaOrEnd, Key, KeyOrEnd, Value, ValueOrEnd};
+    let mut open = Vec::new();
+    let mut next = Value;
+    for token in tokens {
+        next = match (next, *token, open.last()) {
+            (Value | ValueOrEnd, "{", _) => {
+                open.push("}");
+                KeyOrEnd
+            }
+            (Value | ValueOrEnd, "[", _) => {
+                open.push("]");
+                ValueOrEnd
+            }
+            (ValueOrEnd | KeyOrEnd | CommaOrEnd, end, Some(close)) if *close == end => {
+                open.pop();
+                CommaOrEnd
+            }
+            (Value | ValueOrEnd, scalar, _) if !"}],:".contains(scalar) => CommaOrEnd,
+            (Key | KeyOrEnd, key, _) if key.starts_with('"') => Colon,
+            (CommaOrEnd, ",", Some(&"}")) => Key,
+            (Colon, ":", _) | (CommaOrEnd, ",", Some(&"]")) => Value,
+            _ => return false,
+        };
+    }
+    matches!(next, CommaOrEnd) && open.is_empty()
+}
