@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use cmdb_associations::db::import::Stage;
 use cmdb_associations::domain::permission::Authorization;
-use cmdb_associations::http::{AppState, Load, Peer, Trust, router};
+use cmdb_associations::http::{AppState, Peer, Trust, router};
 use cmdb_associations::service::Service;
 use cmdb_associations::service::gateway::Gateway;
 use cmdb_associations::service::import::{Error, Omission, read_collection};
@@ -23,7 +23,8 @@ use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 use sqlx::postgres::PgPoolOptions;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 const GATEWAY_PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association";
@@ -54,15 +55,17 @@ fn server() -> (Runtime, Router) {
         limiter: NonZeroU32::new(10_000).map(Limiter::new),
         login: None,
         gateway: Some(Gateway::new(PUBLIC_KEY, None).unwrap()),
+        places: Semaphore::new(1),
     };
     let state = AppState {
         service: Arc::new(service),
         trust: Trust { gateway: true, peers: vec!["10.1.0.0/16".parse().unwrap()] },
         readiness: pool,
-        load: Arc::new(Load::new(1)),
+        room: Arc::default(),
         body_limit: BODY_LIMIT,
         deadline: Duration::from_secs(15),
         draining: watch::channel(false).1,
+        under_way: TaskTracker::new(),
     };
     (runtime, router(state))
 }

@@ -27,6 +27,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(18);
 /// How long the head of a request may take to arrive.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client may leave an answer unread.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How long a request waits for a connection to the database before it is told that there is none.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
@@ -138,8 +141,8 @@ pub struct ServeSettings {
 
     /// The largest body that is read, in bytes
     #[arg(long, env = "CMDB_BODY_LIMIT", default_value_t = 1_048_576, value_name = "BYTES")]
-    #[arg(hide_env_values = true)]
-    pub body_limit: usize,
+    #[arg(hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=8_388_608))]
+    pub body_limit: u32,
 }
 
 impl ServeSettings {
@@ -229,7 +232,11 @@ pub fn serving_pool(options: PgConnectOptions, connections: u32) -> PgPool {
 
 /// A command's connection, which may take its time.
 pub async fn connect() -> Result<PgConnection, Error> {
-    let options = database()?;
+    connect_to(&database()?).await
+}
+
+/// A connection that may take its time.
+pub async fn connect_to(options: &PgConnectOptions) -> Result<PgConnection, Error> {
     let connecting = tokio::time::timeout(Duration::from_secs(10), options.connect()).await;
     connecting.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())).map_err(
         |error| Error::Connect {

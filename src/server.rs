@@ -15,8 +15,10 @@ use hyper::{client, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::config::DRAIN_TIMEOUT;
@@ -24,10 +26,13 @@ use crate::http::{Peer, Surplus};
 
 /// How long connections are still accepted after a stop, so that whoever watches `/readyz` looks elsewhere first.
 /// Answers end their connections from then on.
-const NOTICE: Duration = Duration::from_millis(500);
+pub const NOTICE: Duration = Duration::from_millis(500);
 
 /// How long those who connected last have to say what they want.
-const LAST_CALL: Duration = Duration::from_millis(100);
+pub const LAST_CALL: Duration = Duration::from_millis(100);
+
+/// How long the head of a request may take that is only told that there are too many.
+const SURPLUS_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The largest head of a request, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
@@ -39,6 +44,8 @@ pub struct Limits {
     pub connections: usize,
     /// How long the head of a request may take to arrive.
     pub head_timeout: Duration,
+    /// How long a client may leave an answer unread.
+    pub read_timeout: Duration,
 }
 
 /// Serves until `stop`, then tells `draining`, answers what is under way and returns.
@@ -46,6 +53,7 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
+    under_way: TaskTracker,
     draining: watch::Sender<bool>,
     stop: impl Future<Output = ()>,
 ) {
@@ -71,10 +79,24 @@ pub async fn serve(
         warn!(error = &error as &dyn std::error::Error, "cannot accept the last connections");
     }
     tokio::time::sleep(LAST_CALL).await;
-    if tokio::time::timeout(DRAIN_TIMEOUT, server.connections.shutdown()).await.is_err() {
+    let ended = async {
+        server.connections.shutdown().await;
+        // Requests whose caller has left have no connection any more.
+        under_way.close();
+        under_way.wait().await;
+    };
+    if tokio::time::timeout(DRAIN_TIMEOUT, ended).await.is_err() {
         warn!("some requests did not end in time");
     }
     info!("stopped");
+}
+
+/// A connection's place, taken until this is dropped.
+enum Place {
+    /// Of one that is served.
+    Served(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit),
+    /// Of one that is told that there are too many.
+    Surplus(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit),
 }
 
 struct Server {
@@ -91,10 +113,9 @@ struct Server {
 impl Server {
     /// Accepts for ever. Without any place left, whoever connects waits.
     async fn accept(&self, listener: &TcpListener) {
-        // Semaphores that are never closed give a place sooner or later.
-        while let Ok(place) = Arc::clone(&self.surplus).acquire_owned().await {
+        loop {
             match listener.accept().await {
-                Ok((stream, peer)) => self.spawn(stream, peer, place),
+                Ok((stream, peer)) => self.spawn(stream, peer, self.place().await),
                 Err(error) => {
                     // Out of file descriptors, most likely: some will be free soon.
                     warn!(error = &error as &dyn std::error::Error, "cannot accept a connection");
@@ -107,26 +128,49 @@ impl Server {
     /// Takes on who connected before the listener closes: their first request may be on its way.
     fn accept_last(&self, listener: TcpListener) -> io::Result<()> {
         let backlog: Backlog = listener.into_std()?;
-        while let Ok(place) = Arc::clone(&self.surplus).try_acquire_owned() {
+        while let Some(place) = self.free_place() {
             match backlog.accept() {
                 Ok((stream, peer)) => {
                     stream.set_nonblocking(true)?;
                     self.spawn(TcpStream::from_std(stream)?, peer, place);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // It left before its turn came.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    fn spawn(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+    /// A place that is free: to be served if possible, else to be told that there are too many.
+    fn free_place(&self) -> Option<Place> {
+        let served = Arc::clone(&self.served).try_acquire_owned().map(Place::Served);
+        let surplus = || Arc::clone(&self.surplus).try_acquire_owned().map(Place::Surplus);
+        served.or_else(|_| surplus()).ok()
+    }
+
+    /// Waits for a place.
+    async fn place(&self) -> Place {
+        // Semaphores that are never closed give a place sooner or later.
+        loop {
+            if let Some(place) = self.free_place() {
+                return place;
+            }
+            tokio::select! {
+                _ = self.served.acquire() => {}
+                _ = self.surplus.acquire() => {}
+            }
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr, place: Place) {
         // Answers are small and complete: waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
-        let (place, is_surplus) = match Arc::clone(&self.served).try_acquire_owned() {
-            Ok(served) => (served, false),
-            Err(_) => (place, true),
-        };
+        // Whoever does not read would keep his place for ever.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.read_timeout));
+        let is_surplus = matches!(place, Place::Surplus(_));
+        let head_timeout = if is_surplus { SURPLUS_HEAD_TIMEOUT } else { self.limits.head_timeout };
         let router = TowerToHyperService::new(self.router.clone());
         let draining = self.draining.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -149,7 +193,7 @@ impl Server {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head_timeout)
+            .header_read_timeout(head_timeout)
             .max_buf_size(HEAD_LIMIT)
             .serve_connection(TokioIo::new(stream), service);
         let connection = self.connections.watch(connection);

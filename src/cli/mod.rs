@@ -86,7 +86,10 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<Answer> {
         telemetry::init(&self.log);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(self.command.run())
+        let answer = runtime.block_on(self.command.run());
+        // A name that is being looked up cannot be called off, and is not waited for.
+        runtime.shutdown_background();
+        answer
     }
 }
 

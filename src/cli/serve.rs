@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{Answer, refuse_pending};
 use crate::config::{self, AuthorizationSetting, ServeSettings};
 use crate::domain::permission::Authorization;
-use crate::http::{AppState, Load, Trust};
+use crate::http::{AppState, Trust};
 use crate::server::Limits;
 use crate::service::Service;
 use crate::service::gateway::Gateway;
@@ -26,11 +28,11 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
     let stop = stop_signal()?;
     tokio::pin!(stop);
     let (login, gateway) = (login(&settings)?, gateway(&settings)?);
+    let database = config::database()?;
     let listener = tokio::select! {
-        started = start(&settings) => started?,
+        started = start(&settings, &database) => started?,
         () = &mut stop => return Ok(Answer::Fine),
     };
-    let database = config::database()?;
     let pool = config::serving_pool(database.clone(), settings.database_connections);
     let (draining, watched) = watch::channel(false);
     let service = Service {
@@ -42,24 +44,29 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
         limiter: settings.rate_limit.map(Limiter::new),
         login,
         gateway,
+        places: Semaphore::new(settings.requests_at_once() as usize),
     };
-    let requests = settings.requests_at_once() as usize;
+    let under_way = TaskTracker::new();
     let router = http::router(AppState {
         trust: Trust { gateway: service.gateway.is_some(), peers: settings.trusted_peers },
         service: Arc::new(service),
         readiness: config::serving_pool(database, 1),
-        load: Arc::new(Load::new(requests)),
-        body_limit: settings.body_limit,
+        room: Arc::default(),
+        body_limit: settings.body_limit as usize,
         deadline: config::REQUEST_TIMEOUT,
         draining: watched,
+        under_way: under_way.clone(),
     });
     // Each connection takes a file descriptor. Where no more are allowed, fewer are accepted.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     info!(address = %listener.local_addr()?, "listening");
     let sweeping = tokio::spawn(service::idempotency::sweep(pool.clone()));
-    let limits =
-        Limits { connections: settings.connections as usize, head_timeout: config::HEAD_TIMEOUT };
-    server::serve(listener, router, limits, draining, stop).await;
+    let limits = Limits {
+        connections: settings.connections as usize,
+        head_timeout: config::HEAD_TIMEOUT,
+        read_timeout: config::READ_TIMEOUT,
+    };
+    server::serve(listener, router, limits, under_way, draining, stop).await;
     sweeping.abort();
     // A connection that does not say goodbye does not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
@@ -86,8 +93,11 @@ fn gateway(settings: &ServeSettings) -> anyhow::Result<Option<Gateway>> {
 }
 
 /// Brings the schema up to date, or refuses to, and takes the address.
-async fn start(settings: &ServeSettings) -> anyhow::Result<TcpListener> {
-    let mut conn = config::connect().await?;
+async fn start(
+    settings: &ServeSettings,
+    database: &PgConnectOptions,
+) -> anyhow::Result<TcpListener> {
+    let mut conn = config::connect_to(database).await?;
     if settings.no_migrate {
         refuse_pending(&mut conn).await?;
     } else {

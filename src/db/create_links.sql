@@ -5,20 +5,15 @@
 --      each detail, or nothing at all
 --   $12 request id   $13 app   $14 user
 --   $15 the key to keep the answer under, or null; then $16 meaning, $17 language, $18 the code of each detail's refusal
+--   $19, $20 how many different sources and targets that is
 with
 account as materialized (
     select (select id from supplier_account where key = $2) as id
 ),
 -- Scalar subqueries, so that each is an index lookup whatever the planner believes about sizes. The odd-looking
 -- conditions repeat the expressions of the two unique indexes.
-detail as materialized (
+place as materialized (
     select given.*,
-        (select true from instance
-            where model_id = $3 and instance_id = source_id and supplier_account_id in (0, account.id)
-        ) is null as source_missing,
-        (select true from instance
-            where model_id = $4 and instance_id = target_id and supplier_account_id in (0, account.id)
-        ) is null as target_missing,
         (select link.source_id from instance_association link
             where link.model_association_id = $1 and link.target_id = given.target_id
                 and case when link.model_association_id & 3 = 3 then link.source_id else 0 end
@@ -29,8 +24,31 @@ detail as materialized (
                 where link.model_association_id = $1 and link.source_id = given.source_id
                     and case when link.model_association_id & 3 = 1 then 0 else link.target_id end = 0)
         end as target_of_source
-    from account, unnest($5::bigint[], $6::bigint[], $7::boolean[]) with ordinality
+    from unnest($5::bigint[], $6::bigint[], $7::boolean[]) with ordinality
         given (source_id, target_id, accepted, position)
+),
+-- Whether instances are looked for one by one. If nothing is in the way, it is enough to count them.
+search as materialized (
+    select cardinality($8::boolean[]) > 0
+        or exists (
+            select from place where not accepted or source_of_target is not null or target_of_source is not null)
+        or $19 <> (
+            select count(*) from instance
+            where model_id = $3 and instance_id = any ($5) and supplier_account_id in (0, account.id))
+        or $20 <> (
+            select count(*) from instance
+            where model_id = $4 and instance_id = any ($6) and supplier_account_id in (0, account.id)) as is_due
+    from account
+),
+detail as materialized (
+    select place.*,
+        is_due and (select true from instance
+            where model_id = $3 and instance_id = source_id and supplier_account_id in (0, account.id)
+        ) is null as source_missing,
+        is_due and (select true from instance
+            where model_id = $4 and instance_id = target_id and supplier_account_id in (0, account.id)
+        ) is null as target_missing
+    from account, search, place
 ),
 unforeseen as materialized (
     select
@@ -62,6 +80,8 @@ numbered as materialized (
     select nextval('instance_association_id_seq') as id, source_id, target_id
     from detail
     where accepted and not exists (select from unforeseen) and (select count(*) from turn) >= 0
+        -- All of them were looked for in this snapshot: the guard need not do it again.
+        and (select set_config('cmdb.links_are_proven', 'yes', true)) = 'yes'
     order by position
 ),
 -- Links are written in the order of targets, in which batches wait for each other.

@@ -41,14 +41,15 @@ pub async fn find(
     .await
 }
 
-/// Drops up to `most` records that were kept for long enough; how many that were. What another server is
+/// Drops up to `most` records that were kept for longer than a day, however long their statement took to answer; how
+/// many that were. What another server is
 /// dropping is left to it.
 pub async fn delete_expired(conn: &mut PgConnection, most: i64) -> sqlx::Result<u64> {
     let dropped = sqlx::query!(
         "delete from idempotency_record
          where (app, user_name, key) in (
              select app, user_name, key from idempotency_record
-             where created_at < now() - interval '24 hours'
+             where created_at < now() - interval '25 hours'
              limit $1 for update skip locked)",
         most,
     )

@@ -1,5 +1,7 @@
 //! Links between instances.
 
+use std::collections::HashSet;
+
 use sqlx::PgConnection;
 
 use crate::domain::association::{ModelAssociation, SupplierAccount};
@@ -89,6 +91,8 @@ pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<
         keep.map(|keep| keep.meaning.as_slice()),
         keep.map(|keep| keep.language),
         &refusals as &[Option<i32>],
+        different(&sources),
+        different(&targets),
     )
     .fetch_one(conn)
     .await?;
@@ -108,4 +112,8 @@ pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<
             target_of_source,
         });
     Ok(Attempt::Refuted(facts.collect()))
+}
+
+fn different(ids: &[Option<i64>]) -> i64 {
+    ids.iter().flatten().collect::<HashSet<_>>().len().try_into().unwrap_or(i64::MAX)
 }

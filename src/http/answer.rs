@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -64,7 +65,12 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Runs the request, answers with what it replied, and logs one line. In a task of its own, so that a caller
 /// who hangs up does not cut it short: what was begun ends, and is logged.
-pub(super) async fn answer(door: Door, mut request: Request, next: Next) -> Response {
+pub(super) async fn answer(
+    door: Door,
+    under_way: TaskTracker,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let request_id = RequestId(door.request_id(request.headers()));
     let language = door.language(request.headers());
@@ -84,7 +90,7 @@ pub(super) async fn answer(door: Door, mut request: Request, next: Next) -> Resp
         let reply = reply.unwrap_or_else(|| Reply::refused(Fault::Internal));
         render(&reply, door, language, &request_id, started)
     };
-    let answered = tokio::spawn(answering.instrument(span)).await;
+    let answered = under_way.spawn(answering.instrument(span)).await;
     // Panics below were caught, and nobody aborts the task.
     answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }

@@ -4,20 +4,38 @@
 //! digits, a wrong type is reported with its place, and a key given twice is noticed.
 
 use std::fmt;
+use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
-use super::load::Load;
+use super::load::Room;
 use crate::domain::batch::{DETAIL_LIMIT, Detail};
 use crate::domain::fault::{Fault, Field, Where};
 use crate::domain::request::Given;
 
 /// How much of a body that is too large is read and dropped, so that its sender gets to read the refusal.
 const DRAIN_LIMIT: usize = 8 << 20;
+
+/// For how long the body of a request is read that is refused whatever it says.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Reads a body and drops it, since most clients read an answer only after they have sent everything.
+pub(super) async fn discard(mut body: Body) {
+    let discard = async {
+        let mut length = 0;
+        while let Some(Ok(frame)) = body.frame().await
+            && length <= DRAIN_LIMIT
+        {
+            length += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    let _ = timeout(PATIENCE, discard).await;
+}
 
 /// A body, and the room that it takes.
 pub(super) struct Text<'a> {
@@ -26,8 +44,8 @@ pub(super) struct Text<'a> {
 }
 
 /// Reads a body of at most `limit` bytes. It is UTF-8, as JSON is.
-pub(super) async fn read(mut body: Body, limit: usize, load: &Load) -> Result<Text<'_>, Fault> {
-    let (mut bytes, mut room) = (Vec::new(), None::<SemaphorePermit<'_>>);
+pub(super) async fn read(mut body: Body, limit: usize, room: &Room) -> Result<Text<'_>, Fault> {
+    let (mut bytes, mut held) = (Vec::new(), None::<SemaphorePermit<'_>>);
     let (mut length, mut refused) = (0, None);
     while let Some(frame) = body.frame().await {
         let frame = frame.or(Err(Fault::NotJson))?;
@@ -35,30 +53,30 @@ pub(super) async fn read(mut body: Body, limit: usize, load: &Load) -> Result<Te
             continue;
         };
         length += data.len();
-        let held =
-            if length > limit { Err(Fault::BodyTooLarge(limit)) } else { load.body(data.len()) };
-        match held {
-            Ok(held) if refused.is_none() => {
-                match &mut room {
-                    Some(room) => room.merge(held),
-                    None => room = Some(held),
+        let taken =
+            if length > limit { Err(Fault::BodyTooLarge(limit)) } else { room.take(data.len()) };
+        match taken {
+            Ok(taken) if refused.is_none() => {
+                match &mut held {
+                    Some(held) => held.merge(taken),
+                    None => held = Some(taken),
                 }
                 bytes.extend_from_slice(&data);
             }
             Ok(_) => {}
             Err(fault) => {
-                (bytes, room) = (Vec::new(), None);
+                (bytes, held) = (Vec::new(), None);
                 refused = Some(fault);
             }
         }
-        if length > DRAIN_LIMIT {
+        if refused.is_some() && length > DRAIN_LIMIT {
             break;
         }
     }
     match refused {
         Some(fault) => Err(fault),
         None => {
-            String::from_utf8(bytes).or(Err(Fault::NotJson)).map(|text| Text { text, _room: room })
+            String::from_utf8(bytes).or(Err(Fault::NotJson)).map(|text| Text { text, _room: held })
         }
     }
 }

@@ -1,12 +1,11 @@
 //! `batch_create_instance_association`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::AppState;
 use super::answer::{Reply, RequestId};
@@ -37,9 +36,6 @@ const KEYS: [&str; 14] = [
     "access_token",
 ];
 
-/// How long what comes on a surplus connection may take to arrive.
-const SURPLUS_PATIENCE: Duration = Duration::from_secs(1);
-
 /// Creates up to 200 links and says for each what became of it.
 pub(super) async fn create_many(
     State(app): State<AppState>,
@@ -60,16 +56,19 @@ async fn create(
     request: Request,
 ) -> Result<Outcome, service::Error> {
     let (head, body) = request.into_parts();
-    let body = body::read(body, app.body_limit, &app.load);
     if head.extensions.get::<Surplus>().is_some() {
-        // Read all the same: most clients read an answer only after they have sent everything.
-        let _ = timeout(SURPLUS_PATIENCE, body).await;
+        body::discard(body).await;
         return Err(Fault::Overloaded.into());
     }
-    let deadline = Instant::now() + app.deadline;
-    // A body that does not arrive in time is as broken as one that ends early.
+    let body = body::read(body, app.body_limit, &app.room);
+    let started = Instant::now();
+    let deadline = started + app.deadline;
+    // A body that does not arrive in time is as broken as one that ends early, and so is one that leaves too little
+    // time for the rest.
     let body = timeout_at(deadline, body).await.unwrap_or(Err(Fault::UnfinishedBody))?;
-    let _place = app.load.request()?;
+    if started.elapsed() > app.deadline / 2 {
+        return Err(Fault::UnfinishedBody.into());
+    }
     let fields = Fields::read(&body.text, &KEYS).ok_or(Fault::NotJson)?;
     let credentials = door.credentials(&app.trust, peer, &head.headers, &head.uri, &fields)?;
     let given = body::given(&fields).map_err(Fault::WrongType);

@@ -1,5 +1,4 @@
-//! How much is taken on at once. What is beyond that is refused before it costs anything, so that what was taken
-//! on is answered in time.
+//! How much is held at once. What is beyond that is refused before it costs anything.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -8,28 +7,20 @@ use crate::domain::fault::Fault;
 /// The most bytes of bodies that are held at once.
 const BODY_BYTES: usize = 64 << 20;
 
-/// The places that requests take.
-pub struct Load {
-    requests: Semaphore,
-    body_bytes: Semaphore,
+/// Room for bodies.
+pub struct Room(Semaphore);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Semaphore::new(BODY_BYTES))
+    }
 }
 
-impl Load {
-    /// Places for so many requests.
-    pub fn new(requests: usize) -> Self {
-        let requests = Semaphore::new(requests.min(Semaphore::MAX_PERMITS));
-        Self { requests, body_bytes: Semaphore::new(BODY_BYTES) }
-    }
-
-    /// Takes a place for a request that is there as a whole.
-    pub(super) fn request(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        self.requests.try_acquire().or(Err(Fault::Overloaded))
-    }
-
+impl Room {
     /// Takes room for a part of a body.
-    pub(super) fn body(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Fault> {
+    pub(super) fn take(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Fault> {
         let bytes = u32::try_from(bytes).or(Err(Fault::Overloaded))?;
-        self.body_bytes.try_acquire_many(bytes).or(Err(Fault::Overloaded))
+        self.0.try_acquire_many(bytes).or(Err(Fault::Overloaded))
     }
 }
 

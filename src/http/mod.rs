@@ -18,16 +18,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use sqlx::PgPool;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::answer::Reply;
 use self::door::Door;
 pub use self::door::{Peer, Trust};
-pub use self::load::{Load, Surplus};
+pub use self::load::{Room, Surplus};
 use crate::domain::fault::Fault;
 use crate::service::Service;
 
@@ -40,14 +42,16 @@ pub struct AppState {
     pub trust: Trust,
     /// The database, for asking whether it is there: a busy server is ready.
     pub readiness: PgPool,
-    /// How much is taken on at once.
-    pub load: Arc<Load>,
+    /// Room for bodies.
+    pub room: Arc<Room>,
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
     /// How long a request may take from its last header to its answer.
     pub deadline: Duration,
     /// Whether the server has been told to stop.
     pub draining: watch::Receiver<bool>,
+    /// The requests that are under way, also those whose caller has left.
+    pub under_way: TaskTracker,
 }
 
 /// The whole route table.
@@ -56,7 +60,7 @@ pub fn router(state: AppState) -> Router {
     let gateway = Router::new()
         .route("/api/c/compapi/v2/cc/batch_create_instance_association/", create_many())
         .route("/api/c/compapi/v2/cc/batch_create_instance_association", create_many())
-        .fallback(async || Reply::refused(Fault::NotFound));
+        .fallback(async |request: Request| refuse(Fault::NotFound, request).await);
     // Closed, it is a path like any unknown one.
     let mut cmdb = Router::new();
     if state.trust.opens_cmdb_door() {
@@ -65,18 +69,31 @@ pub fn router(state: AppState) -> Router {
     let service =
         Router::new().route("/healthz", get(health::alive)).route("/readyz", get(health::ready));
     service
-        .merge(answered(Door::Cmdb, cmdb))
-        .fallback_service(answered(Door::Gateway, gateway).with_state(state.clone()))
+        .merge(answered(Door::Cmdb, cmdb, &state.under_way))
+        .fallback_service(
+            answered(Door::Gateway, gateway, &state.under_way).with_state(state.clone()),
+        )
         .with_state(state)
 }
 
 /// Surrounds the paths of a door. Innermost first: another method than the paths have is refused, a panic
 /// becomes a reply, and every reply an answer.
-fn answered<S: Clone + Send + Sync + 'static>(door: Door, paths: Router<S>) -> Router<S> {
+fn answered<S>(door: Door, paths: Router<S>, under_way: &TaskTracker) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let under_way = under_way.clone();
     paths
-        .method_not_allowed_fallback(async || Reply::refused(Fault::MethodNotAllowed))
+        .method_not_allowed_fallback(async |request: Request| {
+            refuse(Fault::MethodNotAllowed, request).await
+        })
         .layer(CatchPanicLayer::custom(answer::panicked))
-        .layer(from_fn(move |request, next| answer::answer(door, request, next)))
+        .layer(from_fn(move |request, next| answer::answer(door, under_way.clone(), request, next)))
+}
+
+async fn refuse(fault: Fault, request: Request) -> Reply {
+    body::discard(request.into_body()).await;
+    Reply::refused(fault)
 }
 
 #[cfg(test)]
@@ -90,7 +107,8 @@ mod tests {
 
     async fn answer_of(router: Router) -> (u16, String) {
         let request = Request::get("/").body(Body::empty()).unwrap();
-        let response = answered(Door::Gateway, router).oneshot(request).await.unwrap();
+        let response =
+            answered(Door::Gateway, router, &TaskTracker::new()).oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())

@@ -64,6 +64,11 @@ pub(super) async fn prove(
 }
 
 impl Proven {
+    /// Whether only the login service can say who the user is.
+    pub(super) fn offers_token(&self) -> bool {
+        matches!(self.user, Offered::Claim(UserClaim::Token(_)))
+    }
+
     /// Believes the user or refuses it. An identity that is offered and not accepted never falls through to a
     /// weaker one.
     pub(super) async fn caller(

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, PgPool};
+use tokio::time::Instant;
 use tracing::warn;
 
-use super::Error;
 use super::instance_association::{Original, Outcome};
+use super::{Error, lend};
 use crate::db;
 use crate::db::idempotency::Record;
 use crate::domain::caller::Caller;
@@ -32,24 +33,21 @@ pub(super) async fn replay(
     key: &str,
 ) -> Result<Option<Outcome>, Error> {
     match db::idempotency::find(conn, caller, key).await? {
-        Some(record) if record.meaning == meaning(links) => Ok(Some(outcome(links, record))),
+        Some(record) if record.meaning == meaning(links) => outcome(links, record).map(Some),
         Some(_) => Err(Fault::KeyReused.into()),
         None => Ok(None),
     }
 }
 
-fn outcome(links: &CreateLinks, record: Record) -> Outcome {
-    let mut outcome = Outcome::of(links);
-    let mut ids = record.created.into_iter();
-    for (index, refusal) in record.refusals.into_iter().enumerate() {
-        match refusal.and_then(DetailFault::of_code) {
-            Some(fault) => outcome.refused.extend([(index, fault)]),
-            None => outcome.created.extend(ids.next().map(|id| (index, id))),
-        }
-    }
+fn outcome(links: &CreateLinks, record: Record) -> Result<Outcome, Error> {
+    let refusals = record.refusals.into_iter().map(|code| code.map(DetailFault::of_code));
+    // Of a newer version of this program.
+    let refusals =
+        refusals.map(|fault| fault.map(|known| known.ok_or(Fault::Internal)).transpose());
+    let refusals: Vec<_> = refusals.collect::<Result<_, _>>()?;
     let language = Language::parse(&record.language);
-    outcome.original = Some(Original { request_id: record.request_id, language });
-    outcome
+    let original = Some(Original { request_id: record.request_id, language });
+    Ok(Outcome { original, ..Outcome::of(links, refusals, record.created) })
 }
 
 /// What a request asks for, in 32 bytes. Each part says how long it is, so that none runs into the next.
@@ -82,8 +80,10 @@ pub async fn sweep(pool: PgPool) {
 }
 
 /// Drops the records that were kept for long enough, a limited number a statement.
-pub async fn drop_expired(pool: &PgPool) -> sqlx::Result<()> {
-    let mut conn = pool.acquire().await?;
-    while db::idempotency::delete_expired(&mut conn, SWEPT_AT_ONCE).await? > 0 {}
+async fn drop_expired(pool: &PgPool) -> Result<(), Error> {
+    let delete = async |conn: &mut PgConnection| {
+        Ok(db::idempotency::delete_expired(conn, SWEPT_AT_ONCE).await?)
+    };
+    while lend(pool, Instant::now() + db::STATEMENT_TIMEOUT, delete).await? > 0 {}
     Ok(())
 }

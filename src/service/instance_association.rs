@@ -45,13 +45,25 @@ pub struct Original {
 }
 
 impl Outcome {
-    /// The outcome of a request before anything became of it.
-    pub(super) fn of(request: &CreateLinks) -> Self {
-        Self {
+    /// The outcome of a request: why each detail is refused, if it is, and the ids of the others in their order.
+    pub(super) fn of(
+        request: &CreateLinks,
+        refusals: impl IntoIterator<Item = Option<DetailFault>>,
+        ids: Vec<i64>,
+    ) -> Self {
+        let mut outcome = Self {
             source_model: request.source_model.clone(),
             target_model: request.target_model.clone(),
             ..Self::default()
+        };
+        let mut ids = ids.into_iter();
+        for (index, refusal) in refusals.into_iter().enumerate() {
+            match refusal {
+                Some(fault) => outcome.refused.extend([(index, fault)]),
+                None => outcome.created.extend(ids.next().map(|id| (index, id))),
+            }
         }
+        outcome
     }
 }
 
@@ -78,11 +90,19 @@ pub struct Incoming {
 
 /// Creates the links of one request.
 pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcome, Error> {
+    let mut place = Some(service.place()?);
     let believable = caller::check(service, incoming.credentials)?;
     let proven = caller::prove(service, incoming.deadline, believable).await?;
     let mut meter = Meter::new(service.limiter.as_ref(), &proven.app_code);
     let created = async {
+        if proven.offers_token() {
+            // The login service may take its time.
+            place = None;
+        }
         let caller = proven.caller(service, incoming.deadline).await?;
+        if place.is_none() {
+            place = Some(service.place()?);
+        }
         proven.check_api(API)?;
         let request = incoming.given.and_then(Given::check)?;
         meter.charge(request.details.len())?;
@@ -99,6 +119,7 @@ pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcom
         lend(&service.pool, incoming.deadline, create).await
     };
     let created = created.await;
+    drop(place);
     if let Err(Error::Refused(fault)) = &created {
         meter.settle(fault);
     }
@@ -206,13 +227,5 @@ impl Known<'_> {
 }
 
 fn outcome(request: &CreateLinks, verdicts: &[Verdict], ids: Vec<i64>) -> Outcome {
-    let mut ids = ids.into_iter();
-    let mut outcome = Outcome::of(request);
-    for (index, verdict) in verdicts.iter().enumerate() {
-        match verdict {
-            Ok(_) => outcome.created.extend(ids.next().map(|id| (index, id))),
-            Err(fault) => outcome.refused.extend([(index, *fault)]),
-        }
-    }
-    outcome
+    Outcome::of(request, verdicts.iter().map(|verdict| verdict.err()), ids)
 }

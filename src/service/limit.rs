@@ -11,6 +11,9 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use crate::domain::batch::DETAIL_LIMIT;
 use crate::domain::fault::{Fault, Limit};
 
+/// How many applications are remembered before those that have not called for a while are forgotten.
+const MOST_APPS: usize = 10_000;
+
 /// A rate limit.
 pub struct Limiter {
     rate: u32,
@@ -39,6 +42,11 @@ impl Limiter {
     /// Charges an application for so many details, or says when it may come again with as many.
     fn charge(&self, app: &str, details: u32) -> Result<(), Fault> {
         let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
+        if credit.len() > MOST_APPS {
+            // Gateways and peers vouch for names that nobody knows here.
+            credit.retain(|_, credit| *credit > 0);
+            self.apps.retain_recent();
+        }
         let credit = credit.entry(app.to_owned()).or_default();
         let given_back = (*credit).min(details);
         let Some(rest) = NonZeroU32::new(details - given_back) else {

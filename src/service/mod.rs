@@ -17,6 +17,7 @@ pub mod schema;
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::gateway::Gateway;
@@ -38,6 +39,14 @@ pub struct Service {
     pub login: Option<Login>,
     /// Whose word for who is calling is taken, if anybody's is.
     pub gateway: Option<Gateway>,
+    /// The places of requests at work. Whoever finds none is refused at once, so that the others are answered in time.
+    pub places: Semaphore,
+}
+
+impl Service {
+    fn place(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        self.places.try_acquire().or(Err(Fault::Overloaded))
+    }
 }
 
 /// Why a use case did not come about.
@@ -65,6 +74,8 @@ async fn lend<T>(
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut conn = pool.acquire().await?;
+    // If whoever asked loses patience, nobody is left to wait for it.
+    conn.close_on_drop();
     let result = timeout_at(deadline + GRACE, work(&mut conn)).await;
     match result {
         // On its way back it is tried out, which may take for ever as well.

@@ -131,9 +131,10 @@ fn serve(program: &Program) -> Server {
 
 /// Waits until the server is ready, without having been told anything.
 async fn recovered(server: &Server) {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
     let started = Instant::now();
     loop {
-        let ready = reqwest::get(server.url("/readyz")).await;
+        let ready = client.get(server.url("/readyz")).send().await;
         if ready.is_ok_and(|ready| ready.status() == 200) {
             return;
         }

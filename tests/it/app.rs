@@ -7,12 +7,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use cmdb_associations::domain::permission::{Authorization, Scope};
-use cmdb_associations::http::{AppState, Load, Trust, router};
+use cmdb_associations::http::{AppState, Trust, router};
 use cmdb_associations::service::{self, Service};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association/";
@@ -78,16 +79,18 @@ impl TestApp {
             limiter: None,
             login: None,
             gateway: None,
+            places: Semaphore::new(requests),
         };
         change(&mut service);
         let state = AppState {
             service: Arc::new(service),
             trust,
             readiness: pool.clone(),
-            load: Arc::new(Load::new(requests)),
+            room: Arc::default(),
             body_limit: 1 << 20,
             deadline,
             draining,
+            under_way: TaskTracker::new(),
         };
         Self { pool, router: router(state), drain }
     }

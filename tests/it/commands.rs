@@ -21,7 +21,13 @@ fn the_command_line_is_well_formed() {
 #[test]
 fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
     let run = |args: &[&str]| finish(without_settings().args(args), "");
-    for args in [&["nonsense"][..], &["import"], &["app", "add"], &["serve", "--listen", "here"]] {
+    for args in [
+        &["nonsense"][..],
+        &["import"],
+        &["app", "add"],
+        &["serve", "--listen", "here"],
+        &["serve", "--body-limit", "8388609"],
+    ] {
         let output = run(args);
         assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{args:?}");
         assert!(output.stderr.contains("--help"), "{}", output.stderr);

@@ -119,3 +119,25 @@ async fn a_request_that_waits_for_the_database_is_answered_before_the_end(pool: 
     let (status, log) = tokio::task::spawn_blocking(|| server.wait()).await.unwrap();
     assert_eq!(status, Some(0), "{log}");
 }
+
+/// A caller who hangs up does not cut short what was begun, and neither does a stop.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_request_whose_caller_has_left_ends_before_the_server_does(pool: PgPool) {
+    TestApp::new(pool.clone()).await;
+    let server = Program::on(&pool).serve(&[]);
+    let address = server.address.parse().unwrap();
+    let mut holder = pool.begin().await.unwrap();
+    let lock = "lock table instance_association in share row exclusive mode";
+    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    let mut client = Client::connect(address).await.unwrap();
+    client.post(batch("bk_switch_default_host", &[(1, 1)])).await.unwrap();
+    crate::guards::someone_waits(&pool).await;
+    drop(client);
+    server.signal("TERM");
+    // Longer than the server would take that has nothing to do.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    holder.rollback().await.unwrap();
+    let (status, log) = tokio::task::spawn_blocking(|| server.wait()).await.unwrap();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("answered"), "{log}");
+}

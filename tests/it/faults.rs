@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use cmdb_associations::config::{DRAIN_TIMEOUT, REQUEST_TIMEOUT, serving_pool};
 use cmdb_associations::db::STATEMENT_TIMEOUT;
+use cmdb_associations::server::{LAST_CALL, NOTICE};
 use cmdb_associations::service;
 use sqlx::{ConnectOptions, PgPool};
 use tokio::runtime::Handle;
@@ -28,8 +29,11 @@ fn assert_unavailable(reply: &Reply) {
 /// The supervisors' kill in our files comes after 30 s, the original's callers give up after 25.
 #[test]
 fn deadlines_are_in_strict_order() {
-    let order = [STATEMENT_TIMEOUT, REQUEST_TIMEOUT, DRAIN_TIMEOUT, Duration::from_secs(20)];
-    assert!(order.is_sorted_by(|one, next| *one + Duration::from_secs(1) < *next), "{order:?}");
+    let second = Duration::from_secs(1);
+    let order = [STATEMENT_TIMEOUT, REQUEST_TIMEOUT, DRAIN_TIMEOUT, 20 * second];
+    assert!(order.is_sorted_by(|one, next| *one + second < *next), "{order:?}");
+    // The last second is for saying goodbye to the database.
+    assert!(NOTICE + LAST_CALL + DRAIN_TIMEOUT + second < 20 * second);
 }
 
 /// Said by the statement that writes, and by no other: the application and its user, one after the other.
@@ -96,6 +100,43 @@ async fn a_connection_that_falls_silent_is_given_up(pool: PgPool) {
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
     assert!(started.elapsed() < Duration::from_secs(15));
     silent.close().await;
+}
+
+/// Whoever watches may have less patience than the server.
+#[sqlx::test]
+async fn a_watcher_that_hangs_up_leaves_no_silent_connection_behind(pool: PgPool) {
+    TestApp::new(pool.clone()).await;
+    let proxy = Proxy::to(&pool.connect_options()).await;
+    let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
+    assert_eq!(app.get("/readyz").await.0, StatusCode::OK);
+    proxy.stall();
+    let asked = tokio::time::timeout(Duration::from_millis(200), app.get("/readyz")).await;
+    assert!(asked.is_err());
+    let started = Instant::now();
+    while app.get("/readyz").await.0 != StatusCode::OK {
+        assert!(started.elapsed() < Duration::from_secs(15), "it never finds back");
+    }
+    app.pool.close().await;
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn dropping_what_expired_gives_up_a_silent_connection_too(pool: PgPool) {
+    TestApp::new(pool.clone()).await;
+    let proxy = Proxy::to(&pool.connect_options()).await;
+    let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
+    assert_eq!(app.get("/readyz").await.0, StatusCode::OK);
+    settle(&app.pool).await;
+    proxy.stall();
+    let sweeping = tokio::spawn(service::idempotency::sweep(app.pool.clone()));
+    while app.pool.num_idle() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let started = Instant::now();
+    while send(&app, (1, 1)).await.status != 200 {
+        assert!(started.elapsed() < Duration::from_secs(20), "its place is never free again");
+    }
+    sweeping.abort();
+    app.pool.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]

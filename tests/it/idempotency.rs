@@ -1,7 +1,7 @@
 //! The same request again, under the same `Idempotency-Key`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cmdb_associations::http::{Peer, Trust};
 use cmdb_associations::service;
@@ -222,16 +222,31 @@ async fn an_answer_is_kept_for_a_day(pool: PgPool) {
     for (key, pair) in [("old", (1, 1)), ("young", (1, 2))] {
         send(&app, key, batch("bk_switch_default_host", &[pair])).await;
     }
-    for (key, age) in [("old", "24:00:01"), ("young", "23:59:00")] {
+    for (key, age) in [("old", "25:00:01"), ("young", "24:00:00")] {
         let aged =
             "update idempotency_record set created_at = now() - $2::text::interval where key = $1";
         sqlx::query(aged).bind(key).bind(age).execute(&app.pool).await.unwrap();
     }
     // The server drops what is old by and by, beginning when it starts.
     let sweeping = tokio::spawn(service::idempotency::sweep(app.pool.clone()));
+    let started = Instant::now();
     while app.count("select count(*) from idempotency_record where key = 'old'").await > 0 {
+        assert!(started.elapsed() < Duration::from_secs(20), "it is kept for ever");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     sweeping.abort();
     assert_eq!(app.count("select count(*) from idempotency_record where key = 'young'").await, 1);
+}
+
+/// As after going back to an older version of this program.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_kept_refusal_that_is_unknown_is_an_error_and_no_guess(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let body = batch("bk_switch_default_host", &[(1, 1), (1, 1)]);
+    send(&app, "k", body.clone()).await;
+    sqlx::query("update idempotency_record set refusals = '{NULL,1}'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(send(&app, "k", body).await.status, 500);
 }

@@ -15,6 +15,8 @@ use crate::socket::{Client, LIMITS, open};
 
 const OVERLOADED: &str = "The server is overloaded, please try again later";
 
+const NOT_JSON: &str = "Request JSON string is wrong in format, which cannot be analyzed.";
+
 /// Nothing here takes this long unless it hangs.
 const HANGS: Duration = Duration::from_secs(20);
 
@@ -80,7 +82,7 @@ async fn whoever_connects_beyond_the_limit_is_told_so(pool: PgPool) {
 #[sqlx::test]
 async fn connections_that_say_nothing_make_room_after_the_heads_time(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let limits = Limits { connections: 1, head_timeout: Duration::from_millis(200) };
+    let limits = Limits { connections: 1, head_timeout: Duration::from_millis(200), ..LIMITS };
     let address = open(app.router.clone(), limits).await;
     // One that is served, one that is surplus: whoever comes now waits to be accepted.
     let _silent =
@@ -89,6 +91,74 @@ async fn connections_that_say_nothing_make_room_after_the_heads_time(pool: PgPoo
     next.get("/healthz").await.unwrap();
     let answer = tokio::time::timeout(HANGS, next.answer()).await.expect("it hangs");
     assert_eq!(answer.unwrap().status, 200);
+}
+
+/// The others are not kept waiting by those who are only told that there are too many.
+#[sqlx::test]
+async fn whoever_comes_is_served_as_soon_as_there_is_a_place(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let limits = Limits { connections: 1, head_timeout: Duration::from_hours(1), ..LIMITS };
+    let address = open(app.router.clone(), limits).await;
+    let served = Client::connect(address).await.unwrap();
+    let _silent = Client::connect(address).await.unwrap();
+    let mut next = Client::connect(address).await.unwrap();
+    next.get("/healthz").await.unwrap();
+    drop(served);
+    let answer = tokio::time::timeout(HANGS, next.answer()).await.expect("it hangs");
+    assert_eq!(answer.unwrap().status, 200);
+}
+
+#[sqlx::test]
+async fn whoever_does_not_read_loses_his_place(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let limits = Limits { connections: 1, read_timeout: Duration::from_millis(500), ..LIMITS };
+    let address = open(app.router.clone(), limits).await;
+    let mut deaf = Client::connect(address).await.unwrap();
+    // Until neither side's buffers hold any more.
+    let asks = b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000);
+    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(300), deaf.send(&asks)).await {
+        sent.unwrap();
+    }
+    let started = Instant::now();
+    loop {
+        let mut next = Client::connect(address).await.unwrap();
+        next.get("/x").await.unwrap();
+        if next.answer().await.unwrap().status == 404 {
+            break;
+        }
+        assert!(started.elapsed() < HANGS, "its place is never free again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_body_that_leaves_no_time_for_its_work_is_late(pool: PgPool) {
+    TestApp::new(pool.clone()).await;
+    let app = TestApp::with_deadline(pool, Duration::from_secs(1));
+    let mut slow = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
+    slow.send(format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{").as_bytes())
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    slow.send(b"}").await.unwrap();
+    let answer = slow.answer().await.unwrap();
+    assert_eq!(answer.json()["message"], NOT_JSON);
+}
+
+/// Otherwise it could not read the answer.
+#[sqlx::test]
+async fn whoever_sends_much_to_a_wrong_path_or_method_is_listened_to(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let address = open(app.router.clone(), LIMITS).await;
+    for (line, status) in [("POST /unknown", 404), (&format!("PUT {PATH}"), 405)] {
+        let mut client = Client::connect(address).await.unwrap();
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n");
+        client.send(head.as_bytes()).await.unwrap();
+        for _ in 0..300 {
+            client.send(&[b'x'; 10_000]).await.unwrap();
+        }
+        assert_eq!(client.answer().await.unwrap().status, status);
+    }
 }
 
 #[sqlx::test]

@@ -9,9 +9,11 @@ use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::routing::get;
 use cmdb_associations::http::Trust;
+use cmdb_associations::service::Service;
 use cmdb_associations::service::login::Login;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 
 use crate::app::{Reply, TestApp, batch};
 use crate::socket::{LIMITS, open};
@@ -48,6 +50,25 @@ async fn send(app: &TestApp, token: &str, n: i64) -> Reply {
     let credentials = json!({"bk_app_code": "stranger", "bk_app_secret": "xxx", "bk_token": token, "bk_username": "admin"});
     body.as_object_mut().unwrap().extend(credentials.as_object().unwrap().clone());
     app.post_raw(body.to_string()).await
+}
+
+/// What takes its time elsewhere takes nobody's place here.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn while_the_login_service_is_asked_others_have_the_place(pool: PgPool) {
+    let stub = stub(versions, Duration::from_secs(1)).await;
+    let login = Login::new(&stub.address).unwrap();
+    let set = |service: &mut Service| {
+        (service.login, service.places) = (Some(login), Semaphore::new(1));
+    };
+    let app = Arc::new(TestApp::with(pool, Trust::default(), set).await);
+    let asking = Arc::clone(&app);
+    let slow = tokio::spawn(async move { send(&asking, "v1", 1).await });
+    while stub.asked.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(app.post(batch("bk_switch_default_host", &[(2, 2)])).await.ids().len(), 1);
+    assert_eq!(stub.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(slow.await.unwrap().ids().len(), 1);
 }
 
 /// Knows `v1`, `v2` and `v3`, each in that version's way, and refuses the rest likewise.

@@ -9,19 +9,24 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use crate::app::PATH;
 
 /// More than any test needs.
-pub(crate) const LIMITS: Limits =
-    Limits { connections: 100, head_timeout: Duration::from_secs(10) };
+pub(crate) const LIMITS: Limits = Limits {
+    connections: 100,
+    head_timeout: Duration::from_secs(10),
+    read_timeout: Duration::from_secs(20),
+};
 
 /// Serves on a free port until the test ends.
 pub(crate) async fn open(router: Router, limits: Limits) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (draining, _) = watch::channel(false);
-    tokio::spawn(serve(listener, router, limits, draining, std::future::pending()));
+    let never = std::future::pending();
+    tokio::spawn(serve(listener, router, limits, TaskTracker::new(), draining, never));
     address
 }
 
