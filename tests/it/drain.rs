@@ -134,8 +134,8 @@ async fn a_request_whose_caller_has_left_ends_before_the_server_does(pool: PgPoo
     crate::guards::someone_waits(&pool).await;
     drop(client);
     server.signal("TERM");
-    // Longer than the server would take that has nothing to do.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Longer than a server takes that has nothing to do.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     holder.rollback().await.unwrap();
     let (status, log) = tokio::task::spawn_blocking(|| server.wait()).await.unwrap();
     assert_eq!(status, Some(0), "{log}");

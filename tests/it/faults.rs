@@ -109,6 +109,7 @@ async fn a_watcher_that_hangs_up_leaves_no_silent_connection_behind(pool: PgPool
     let proxy = Proxy::to(&pool.connect_options()).await;
     let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
     assert_eq!(app.get("/readyz").await.0, StatusCode::OK);
+    settle(&app.pool).await;
     proxy.stall();
     let asked = tokio::time::timeout(Duration::from_millis(200), app.get("/readyz")).await;
     assert!(asked.is_err());

@@ -108,7 +108,21 @@ async fn whoever_comes_is_served_as_soon_as_there_is_a_place(pool: PgPool) {
     assert_eq!(answer.unwrap().status, 200);
 }
 
+/// Nor does a silent one among those keep its place for long.
 #[sqlx::test]
+async fn whoever_comes_is_told_soon_though_there_is_no_place(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let limits = Limits { connections: 1, head_timeout: Duration::from_hours(1), ..LIMITS };
+    let address = open(app.router.clone(), limits).await;
+    let _silent =
+        [Client::connect(address).await.unwrap(), Client::connect(address).await.unwrap()];
+    let mut next = Client::connect(address).await.unwrap();
+    next.get("/healthz").await.unwrap();
+    let answer = tokio::time::timeout(HANGS, next.answer()).await.expect("it hangs");
+    assert_eq!(answer.unwrap().status, 200);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn whoever_does_not_read_loses_his_place(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, read_timeout: Duration::from_millis(500), ..LIMITS };
@@ -122,8 +136,8 @@ async fn whoever_does_not_read_loses_his_place(pool: PgPool) {
     let started = Instant::now();
     loop {
         let mut next = Client::connect(address).await.unwrap();
-        next.get("/x").await.unwrap();
-        if next.answer().await.unwrap().status == 404 {
+        next.post(batch("bk_switch_default_host", &[(1, 1)])).await.unwrap();
+        if next.answer().await.unwrap().status == 200 {
             break;
         }
         assert!(started.elapsed() < HANGS, "its place is never free again");
