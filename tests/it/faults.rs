@@ -90,6 +90,7 @@ async fn a_connection_that_falls_silent_is_given_up(pool: PgPool) {
     let silent = serving_pool(proxy.options.clone(), 1);
     let app = TestApp::with_deadline(silent.clone(), Duration::from_millis(500));
     assert_eq!(send(&app, (1, 1)).await.status, 503);
+    settle(&silent).await;
     assert_eq!(silent.size(), 1);
     proxy.stall();
     let started = Instant::now();
