@@ -298,6 +298,45 @@ async fn whoever_may_write_instances_needs_no_further_rights(pool: PgPool) {
     assert_eq!(linked, Some("instance_keep_linked".to_owned()));
 }
 
+const PROVEN: &str = "select set_config('cmdb.links_are_proven', 'yes', true)";
+const DANGLING: &str = "insert into instance_association (model_association_id, source_id, target_id)
+                        select id, 1, 999 from model_association where key = 'bk_switch_default_host'";
+
+/// The endpoint's statement says that it has looked itself. Others who say so are not believed.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn nobody_but_the_owner_can_say_that_instances_were_looked_for(pool: PgPool) {
+    let database: String =
+        sqlx::query_scalar("select current_database()").fetch_one(&pool).await.unwrap();
+    let role = database.to_lowercase().replace('-', "_");
+    let run = async |sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    };
+    run(format!(
+        "create role {role} login password 'x';
+         grant all on all tables in schema public to {role};
+         grant all on all sequences in schema public to {role}"
+    ))
+    .await;
+    let options = pool.connect_options().as_ref().clone().username(&role).password("x");
+    let mut stranger = options.connect().await.unwrap();
+    let mut tx = stranger.begin().await.unwrap();
+    assert_eq!(refusal(&mut tx, PROVEN).await, None);
+    let refused = refusal(&mut tx, DANGLING).await;
+    assert_eq!(refused, Some("instance_association_guard".to_owned()));
+    drop(tx);
+    stranger.close().await.unwrap();
+    run(format!("drop owned by {role}; drop role {role}")).await;
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn that_instances_were_looked_for_is_believed_for_one_statement(pool: PgPool) {
+    let mut tx = pool.begin().await.unwrap();
+    assert_eq!(refusal(&mut tx, PROVEN).await, None);
+    assert_eq!(refusal(&mut tx, LINK).await, None);
+    let refused = refusal(&mut tx, DANGLING).await;
+    assert_eq!(refused, Some("instance_association_guard".to_owned()));
+}
+
 /// Deadlocks need two orders. A batch takes the places of its targets in ascending order …
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_takes_places_in_the_order_of_targets(pool: PgPool) {
