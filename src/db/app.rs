@@ -42,30 +42,13 @@ pub struct Listed {
     pub created_at: String,
 }
 
-/// Finds an application by its code.
-#[tracing::instrument(skip_all, name = "db.app.find")]
-pub async fn find(conn: &mut PgConnection, code: &str) -> sqlx::Result<Option<App>> {
-    let row = sqlx::query!(
-        r#"select enabled, trusts_username, apis, supplier_accounts,
-               array(select salt from app_secret where app_id = app.id order by id desc limit 2) as "salts!",
-               array(select hash from app_secret where app_id = app.id order by id desc limit 2) as "hashes!"
-           from app where code = $1"#,
+/// Whether there is an application of this code.
+pub async fn exists(conn: &mut PgConnection, code: &str) -> sqlx::Result<bool> {
+    let exists = sqlx::query_scalar!(
+        r#"select exists (select from app where code = $1) as "exists!""#,
         code,
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| App {
-        enabled: row.enabled,
-        trusts_username: row.trusts_username,
-        apis: row.apis,
-        supplier_accounts: row.supplier_accounts,
-        secrets: row
-            .salts
-            .into_iter()
-            .zip(row.hashes)
-            .map(|(salt, hash)| StoredSecret { salt, hash })
-            .collect(),
-    }))
+    );
+    exists.fetch_one(conn).await
 }
 
 /// Every application, by code.

@@ -3,11 +3,11 @@
 //! Knows the tables and the domain's types; knows no HTTP and begins no transaction.
 
 pub mod app;
+pub mod background;
 pub mod check;
 pub mod idempotency;
 pub mod import;
 pub mod instance_association;
-pub mod model_association;
 pub mod permission;
 pub mod schema;
 

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::model_association::Found;
+use super::background::Found;
 use crate::domain::association::SupplierAccount;
 use crate::domain::permission::{Needed, Scope};
 

@@ -69,7 +69,7 @@ pub async fn rotate(
 
 /// Ends the validity of all secrets but the newest; whether there were any.
 pub async fn retire(conn: &mut PgConnection, code: &str) -> Result<bool, Error> {
-    if db::app::find(&mut *conn, code).await?.is_none() {
+    if !db::app::exists(&mut *conn, code).await? {
         return Err(Error::Unknown(code.to_owned()));
     }
     Ok(db::app::delete_older_secrets(conn, code).await? > 0)

@@ -2,13 +2,10 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use sqlx::PgConnection;
-use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
-use super::gateway::{Token, TokenUser};
-use super::{Error, Service, lend};
-use crate::db;
+use super::Service;
+use super::gateway::TokenUser;
 use crate::db::app::{App, StoredSecret};
 use crate::domain::association::{SupplierAccount, can_name};
 use crate::domain::caller::{
@@ -16,80 +13,110 @@ use crate::domain::caller::{
 };
 use crate::domain::fault::Fault;
 
-/// An application that proved to be itself, and whom it says it calls for.
-pub(super) struct Proven {
-    /// Its code; empty if a trusted peer named none.
+/// Who a request says sends it: complete, of a kind that is taken here, and not looked up yet.
+pub(super) struct Claimed {
+    /// The application's code; empty if a trusted peer named none.
     pub(super) app_code: String,
-    app: Option<App>,
+    proof: Proof,
     user: Offered,
+}
+
+/// What makes an application be itself.
+enum Proof {
+    Secret(String),
+    /// Somebody who is believed says so. The application need not be known here; if it is, it may be disabled.
+    Word,
 }
 
 /// A user, before anybody believed it.
 enum Offered {
     Claim(UserClaim),
+    /// What the login service said.
+    Login(Result<String, Fault>),
     Token(TokenUser),
     Peer(Option<String>),
 }
 
-/// Believes an application or refuses it.
-pub(super) async fn prove(
-    service: &Service,
-    deadline: Instant,
-    credentials: Believable,
-) -> Result<Proven, Error> {
-    let find = async |code: &str| find(service, deadline, code).await;
-    let (app_code, app, user) = match credentials {
-        Believable::Claim(Claim { app_code, app_secret, user }) => {
-            let Some(app) = find(&app_code).await?.filter(|app| app.enabled) else {
-                return Err(Fault::UnknownApp(app_code).into());
-            };
-            if !app.secrets.iter().any(|stored| matches(stored, &app_secret)) {
-                return Err(Fault::WrongSecret(app_code).into());
-            }
-            (app_code, Some(app), Offered::Claim(user))
+/// Refuses what needs no database to be refused.
+pub(super) fn check(service: &Service, credentials: Credentials) -> Result<Claimed, Fault> {
+    let (app_code, proof, user) = match (credentials, &service.gateway) {
+        (Credentials::Own(own), _) => {
+            let Claim { app_code, app_secret, user } = own.check()?;
+            (app_code, Proof::Secret(app_secret), Offered::Claim(user))
         }
-        Believable::Token(token) => {
-            let app_code = token.app.verified()?;
-            let app = enabled(&app_code, find(&app_code).await?)?;
-            (app_code, app, Offered::Token(token.user))
+        (Credentials::Gateway(token), Some(gateway)) => {
+            let token = gateway.verify(&token)?;
+            (token.app.verified()?, Proof::Word, Offered::Token(token.user))
         }
-        Believable::Peer(None, user) => (String::new(), None, Offered::Peer(user)),
-        Believable::Peer(Some(app_code), user) => {
-            let app = enabled(&app_code, find(&app_code).await?)?;
-            (app_code, app, Offered::Peer(user))
+        (Credentials::Peer(app, user), _) => {
+            (app.unwrap_or_default(), Proof::Word, Offered::Peer(user))
+        }
+        (Credentials::Gateway(_), None) | (Credentials::Unsigned, _) => {
+            return Err(Fault::GatewayToken("[X-Bkapi-JWT] is missing"));
         }
     };
-    Span::current().record("app", &app_code);
-    Ok(Proven { app_code, app, user })
+    Ok(Claimed { app_code, proof, user })
 }
 
-impl Proven {
-    /// Whether only the login service can say who the user is.
-    pub(super) fn offers_token(&self) -> bool {
-        matches!(self.user, Offered::Claim(UserClaim::Token(_)))
+impl Claimed {
+    /// The user's name, if it is known without asking anybody.
+    pub(super) fn user(&self) -> &str {
+        let name = match &self.user {
+            Offered::Claim(UserClaim::Name(name)) | Offered::Login(Ok(name)) => Some(&**name),
+            Offered::Token(user) => user.name(),
+            Offered::Peer(name) => name.as_deref(),
+            Offered::Claim(_) | Offered::Login(Err(_)) => None,
+        };
+        name.unwrap_or_default()
+    }
+
+    /// The token whose user only the login service knows.
+    pub(super) fn token(&self) -> Option<&str> {
+        match &self.user {
+            Offered::Claim(UserClaim::Token(token)) => Some(token),
+            _ => None,
+        }
+    }
+
+    /// Takes what the login service said about the token.
+    pub(super) fn learn(&mut self, user: Result<String, Fault>) {
+        self.user = Offered::Login(user);
+    }
+
+    /// Believes the application or refuses it.
+    pub(super) fn prove(&self, app: Option<&App>) -> Result<(), Fault> {
+        let enabled = app.filter(|app| app.enabled);
+        let is_believed = match &self.proof {
+            Proof::Secret(_) => enabled.is_some(),
+            Proof::Word if app.is_some() => enabled.is_some(),
+            Proof::Word => self.app_code.is_empty() || can_name(&self.app_code, APP_CODE_LIMIT),
+        };
+        if !is_believed {
+            return Err(Fault::UnknownApp(self.app_code.clone()));
+        }
+        if let Proof::Secret(secret) = &self.proof
+            && !enabled.is_some_and(|app| app.secrets.iter().any(|stored| matches(stored, secret)))
+        {
+            return Err(Fault::WrongSecret(self.app_code.clone()));
+        }
+        Span::current().record("app", &self.app_code);
+        Ok(())
     }
 
     /// Believes the user or refuses it. An identity that is offered and not accepted never falls through to a
     /// weaker one.
-    pub(super) async fn caller(
-        &self,
-        service: &Service,
-        deadline: Instant,
-    ) -> Result<Caller, Fault> {
-        let is_trusted = self.app.as_ref().is_some_and(|app| app.trusts_username);
-        let user = match (&self.user, &service.login) {
-            (Offered::Claim(UserClaim::AccessToken), _) => {
+    pub(super) fn caller(&self, app: Option<&App>) -> Result<Caller, Fault> {
+        let is_trusted = app.is_some_and(|app| app.trusts_username);
+        let user = match &self.user {
+            Offered::Claim(UserClaim::AccessToken) => {
                 Err(Fault::Unsupported(Unsupported::AccessToken))
             }
-            (Offered::Claim(UserClaim::Token(token)), Some(login)) => {
-                let asked = timeout_at(deadline, login.user_of(token)).await;
-                asked.unwrap_or(Err(Fault::Unavailable("login service")))
-            }
-            (Offered::Claim(UserClaim::Token(_)), None) => Err(Fault::InvalidToken),
-            (Offered::Claim(UserClaim::Name(name)), _) if is_trusted => Ok(name.clone()),
-            (Offered::Claim(UserClaim::Name(_) | UserClaim::Nobody), _) => Err(Fault::NoUser),
-            (Offered::Token(user), _) => user.verified(is_trusted),
-            (Offered::Peer(user), _) => user.clone().ok_or(Fault::NoUser),
+            Offered::Claim(UserClaim::Token(_)) => Err(Fault::InvalidToken),
+            Offered::Claim(UserClaim::Name(name)) if is_trusted => Ok(name.clone()),
+            Offered::Claim(UserClaim::Name(_) | UserClaim::Nobody) => Err(Fault::NoUser),
+            Offered::Login(user) => user.clone(),
+            Offered::Token(user) => user.verified(is_trusted),
+            Offered::Peer(user) => user.clone().ok_or(Fault::NoUser),
         };
         let user = user?;
         if !can_name(&user, USERNAME_LIMIT) {
@@ -98,69 +125,26 @@ impl Proven {
         Span::current().record("user", &user);
         Ok(Caller { app: self.app_code.clone(), user })
     }
+}
 
-    /// Refuses an API that the application may not call.
-    pub(super) fn check_api(&self, api: &'static str) -> Result<(), Fault> {
-        let allowed = self.app.as_ref().and_then(|app| app.apis.as_deref());
-        permit(allowed, api, api)
-    }
+/// Refuses an API that the application may not call.
+pub(super) fn check_api(app: Option<&App>, api: &'static str) -> Result<(), Fault> {
+    permit(app.and_then(|app| app.apis.as_deref()), api, api)
+}
 
-    /// Refuses an account that the application may not call for.
-    pub(super) fn check_account(
-        &self,
-        account: &SupplierAccount,
-        api: &'static str,
-    ) -> Result<(), Fault> {
-        let allowed = self.app.as_ref().and_then(|app| app.supplier_accounts.as_deref());
-        permit(allowed, account.as_str(), api)
-    }
+/// Refuses an account that the application may not call for.
+pub(super) fn check_account(
+    app: Option<&App>,
+    account: &SupplierAccount,
+    api: &'static str,
+) -> Result<(), Fault> {
+    permit(app.and_then(|app| app.supplier_accounts.as_deref()), account.as_str(), api)
 }
 
 fn permit(allowed: Option<&[String]>, wanted: &str, api: &'static str) -> Result<(), Fault> {
     match allowed {
         Some(allowed) if !allowed.iter().any(|one| one == wanted) => Err(Fault::ApiForbidden(api)),
         _ => Ok(()),
-    }
-}
-
-/// With a connection of its own: none is kept while the login service is asked.
-async fn find(service: &Service, deadline: Instant, code: &str) -> Result<Option<App>, Error> {
-    if !can_name(code, APP_CODE_LIMIT) {
-        return Ok(None);
-    }
-    let find = async |conn: &mut PgConnection| Ok(db::app::find(conn, code).await?);
-    lend(&service.pool, deadline, find).await
-}
-
-/// An application that somebody else vouches for need not be known here; if it is, it may be disabled.
-fn enabled(code: &str, app: Option<App>) -> Result<Option<App>, Fault> {
-    match app {
-        Some(app) if app.enabled => Ok(Some(app)),
-        None if can_name(code, APP_CODE_LIMIT) => Ok(None),
-        Some(_) | None => Err(Fault::UnknownApp(code.to_owned())),
-    }
-}
-
-/// Credentials that are complete and of a kind that is taken here.
-pub(super) enum Believable {
-    /// To be looked up.
-    Claim(Claim),
-    /// Verified already.
-    Token(Token),
-    /// Of a peer that is trusted.
-    Peer(Option<String>, Option<String>),
-}
-
-/// Refuses what needs no database to be refused.
-pub(super) fn check(service: &Service, credentials: Credentials) -> Result<Believable, Fault> {
-    let missing = Fault::GatewayToken("[X-Bkapi-JWT] is missing");
-    match (credentials, &service.gateway) {
-        (Credentials::Own(own), _) => own.check().map(Believable::Claim),
-        (Credentials::Gateway(token), Some(gateway)) => {
-            gateway.verify(&token).map(Believable::Token)
-        }
-        (Credentials::Peer(app, user), _) => Ok(Believable::Peer(app, user)),
-        (Credentials::Gateway(_), None) | (Credentials::Unsigned, _) => Err(missing),
     }
 }
 

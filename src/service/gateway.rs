@@ -90,6 +90,11 @@ impl TokenApp {
 }
 
 impl TokenUser {
+    /// The user's name, whoever believes it.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.username.as_deref()
+    }
+
     /// The user, if the gateway verified it, or if the application is trusted about that.
     pub(super) fn verified(&self, is_trusted: bool) -> Result<String, Fault> {
         let is_believed = self.verified == Some(true) || is_trusted;

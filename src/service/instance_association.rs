@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sqlx::PgConnection;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use super::caller::Claimed;
 use super::limit::Meter;
 use super::permission::{self, Seen};
 use super::{Error, Service, caller, idempotency, lend};
 use crate::db;
 use crate::db::Trouble;
+use crate::db::app::App;
+use crate::db::background::{Background, Found, Named};
 use crate::db::instance_association::{Attempt, Batch, Keep};
 use crate::domain::association::{MODEL_ASSOCIATION_KEY_LIMIT, ModelAssociation, can_name};
 use crate::domain::batch::{Verdict, plan};
-use crate::domain::caller::{Caller, Credentials};
+use crate::domain::caller::{APP_CODE_LIMIT, Caller, Credentials, USERNAME_LIMIT};
 use crate::domain::fault::{DetailFault, Fault};
 use crate::domain::language::Language;
 use crate::domain::permission::Authorization;
@@ -91,63 +94,102 @@ pub struct Incoming {
 /// Creates the links of one request.
 pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcome, Error> {
     let mut place = Some(service.place()?);
-    let believable = caller::check(service, incoming.credentials)?;
-    let proven = caller::prove(service, incoming.deadline, believable).await?;
-    let mut meter = Meter::new(service.limiter.as_ref(), &proven.app_code);
-    let created = async {
-        if proven.offers_token() {
-            // The login service may take its time.
-            place = None;
-        }
-        let caller = proven.caller(service, incoming.deadline).await?;
-        if place.is_none() {
-            place = Some(service.place()?);
-        }
-        proven.check_api(API)?;
-        let request = incoming.given.and_then(Given::check)?;
-        meter.charge(request.details.len())?;
-        proven.check_account(&request.account, API)?;
-        let known = Known {
-            service,
-            request_id: &incoming.request_id,
-            deadline: incoming.deadline,
-            caller: &caller,
-            links: &request,
-            language: incoming.language,
-        };
-        let create = async |conn: &mut PgConnection| known.create(conn).await;
-        lend(&service.pool, incoming.deadline, create).await
+    let claimed = caller::check(service, incoming.credentials)?;
+    let mut asked = Asked {
+        service,
+        request_id: &incoming.request_id,
+        deadline: incoming.deadline,
+        meter: Meter::new(service.limiter.as_ref(), claimed.app_code.clone()),
+        claimed,
+        given: incoming.given.and_then(Given::check),
+        language: incoming.language,
     };
-    let created = created.await;
-    drop(place);
-    if let Err(Error::Refused(fault)) = &created {
-        meter.settle(fault);
+    if let Some(token) = asked.claimed.token().map(str::to_owned)
+        && let Some(login) = &service.login
+    {
+        // The login service may take its time, and is not asked for strangers.
+        lend(&service.pool, incoming.deadline, async |conn| asked.prove(conn).await).await?;
+        drop(place.take());
+        let user = timeout_at(incoming.deadline, login.user_of(&token)).await;
+        asked.claimed.learn(user.unwrap_or(Err(Fault::Unavailable("login service"))));
+        place = Some(service.place()?);
     }
+    if asked.claimed.app_code.is_empty() && asked.given.is_err() {
+        // Nothing is named that could be looked up.
+        asked.judge(None)?;
+    }
+    let created =
+        lend(&service.pool, incoming.deadline, async |conn| asked.create(conn).await).await;
+    drop(place);
     created
 }
 
-/// A request whose caller is known.
-struct Known<'a> {
+/// A request, and who says that he sends it.
+struct Asked<'a> {
     service: &'a Service,
     request_id: &'a str,
     deadline: Instant,
-    caller: &'a Caller,
-    links: &'a CreateLinks,
+    claimed: Claimed,
+    meter: Meter<'a>,
+    given: Result<CreateLinks, Fault>,
     language: Language,
 }
 
-impl Known<'_> {
-    async fn create(&self, conn: &mut PgConnection) -> Result<Outcome, Error> {
+impl Asked<'_> {
+    /// Looks up what the request is judged by, and refuses an application that is not what it says.
+    async fn prove(&self, conn: &mut PgConnection) -> Result<Background, Error> {
+        let named = |name, limit| if can_name(name, limit) { name } else { "" };
+        let links = self.given.as_ref().ok();
+        let request = Named {
+            app_code: named(&self.claimed.app_code, APP_CODE_LIMIT),
+            user: named(self.claimed.user(), USERNAME_LIMIT),
+            model_association: links
+                .map_or("", |links| named(&links.model_association, MODEL_ASSOCIATION_KEY_LIMIT)),
+            account: links.map_or("", |links| links.account.as_str()),
+        };
+        let background = db::background::find(conn, &request).await?;
+        self.claimed.prove(background.app.as_ref())?;
+        Ok(background)
+    }
+
+    async fn create(&mut self, conn: &mut PgConnection) -> Result<Outcome, Error> {
+        let Background { app, found } = self.prove(conn).await?;
+        let caller = self.judge(app.as_ref())?;
+        let created = self.create_for(conn, &caller, found).await;
+        if let Err(Error::Refused(fault)) = &created {
+            self.meter.settle(fault);
+        }
+        created
+    }
+
+    /// Judges an application that proved to be itself, up to what depends on the model association.
+    fn judge(&mut self, app: Option<&App>) -> Result<Caller, Fault> {
+        let judged = self.claimed.caller(app).and_then(|caller| {
+            caller::check_api(app, API)?;
+            let links = self.given.as_ref().map_err(Clone::clone)?;
+            self.meter.charge(links.details.len())?;
+            caller::check_account(app, &links.account, API)?;
+            Ok(caller)
+        });
+        judged.inspect_err(|fault| self.meter.settle(fault))
+    }
+
+    async fn create_for(
+        &self,
+        conn: &mut PgConnection,
+        caller: &Caller,
+        mut found: Option<Found>,
+    ) -> Result<Outcome, Error> {
+        let links = self.given.as_ref().map_err(Clone::clone)?;
         let mut lost_races = 0;
         loop {
-            if let Some(key) = &self.links.key
-                && let Some(outcome) =
-                    idempotency::replay(conn, self.caller, self.links, key).await?
+            if let Some(key) = &links.key
+                && let Some(outcome) = idempotency::replay(conn, caller, links, key).await?
             {
                 return Ok(outcome);
             }
-            let (model_association, seen) = self.permit(conn).await?;
-            match self.create_seen(conn, &model_association, &seen).await {
+            let (model_association, seen) = self.permit(conn, caller, links, found).await?;
+            match self.create_seen(conn, caller, links, &model_association, &seen).await {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Err(Error::Database(error))
                     if db::trouble(&error) != Trouble::LostRace
@@ -158,23 +200,24 @@ impl Known<'_> {
                 Ok(None) | Err(Error::Database(_)) => lost_races += 1,
                 Err(other) => return Err(other),
             }
+            found = self.prove(conn).await?.found;
         }
     }
 
-    /// Finds the model association, and refuses what the user may not edit.
-    async fn permit(&self, conn: &mut PgConnection) -> Result<(ModelAssociation, Seen), Error> {
-        let CreateLinks { model_association: key, account, details, .. } = self.links;
-        let user = &self.caller.user;
-        let found = if can_name(key, MODEL_ASSOCIATION_KEY_LIMIT) {
-            db::model_association::find(conn, key, account, user).await?
-        } else {
-            None
-        };
-        self.links.check_association(found.as_ref().map(|found| &found.model_association))?;
+    /// Refuses a model association that is none, and what the user may not edit.
+    async fn permit(
+        &self,
+        conn: &mut PgConnection,
+        caller: &Caller,
+        links: &CreateLinks,
+        found: Option<Found>,
+    ) -> Result<(ModelAssociation, Seen), Error> {
+        links.check_association(found.as_ref().map(|found| &found.model_association))?;
         let found = found.ok_or(Fault::UnknownModelAssociation)?;
         let seen = match self.service.authorization {
             Authorization::Grants => {
-                permission::judge(conn, user, &found, account, details).await?
+                permission::judge(conn, &caller.user, &found, &links.account, &links.details)
+                    .await?
             }
             Authorization::Off => Seen::Everything,
         };
@@ -185,21 +228,23 @@ impl Known<'_> {
     async fn create_seen(
         &self,
         conn: &mut PgConnection,
+        caller: &Caller,
+        links: &CreateLinks,
         model_association: &ModelAssociation,
         seen: &Seen,
     ) -> Result<Option<Outcome>, Error> {
-        let details = &self.links.details;
+        let details = &links.details;
         let mut facts = seen.expect(details);
         let mut were_looked_up = false;
-        let keep = self.links.key.as_deref().map(|key| Keep {
+        let keep = links.key.as_deref().map(|key| Keep {
             key,
-            meaning: idempotency::meaning(self.links),
+            meaning: idempotency::meaning(links),
             language: self.language.tag(),
         });
         loop {
             let verdicts = plan(model_association.mapping, details, &facts);
             if keep.is_none() && were_looked_up && verdicts.iter().all(Result::is_err) {
-                return Ok(Some(outcome(self.links, &verdicts, Vec::new())));
+                return Ok(Some(outcome(links, &verdicts, Vec::new())));
             }
             // What could still be running at the deadline is not begun: the caller would be told that nothing
             // was created, and then it would be.
@@ -208,16 +253,16 @@ impl Known<'_> {
             }
             let batch = Batch {
                 model_association,
-                account: &self.links.account,
+                account: &links.account,
                 details,
                 foreseen: &facts,
                 verdicts: &verdicts,
                 request_id: self.request_id,
-                caller: self.caller,
+                caller,
                 keep: keep.as_ref(),
             };
             match db::instance_association::create(conn, &batch).await? {
-                Attempt::Created(ids) => return Ok(Some(outcome(self.links, &verdicts, ids))),
+                Attempt::Created(ids) => return Ok(Some(outcome(links, &verdicts, ids))),
                 Attempt::Refuted(found) if seen.covers(details, &found) => facts = found,
                 Attempt::Refuted(_) => return Ok(None),
             }

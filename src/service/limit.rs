@@ -90,12 +90,12 @@ impl Limiter {
 /// What a request costs its application.
 pub(super) struct Meter<'a> {
     limiter: Option<&'a Limiter>,
-    app: &'a str,
+    app: String,
     charged: u32,
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(limiter: Option<&'a Limiter>, app: &'a str) -> Self {
+    pub(super) fn new(limiter: Option<&'a Limiter>, app: String) -> Self {
         Self { limiter, app, charged: 0 }
     }
 
@@ -103,7 +103,7 @@ impl<'a> Meter<'a> {
     pub(super) fn charge(&mut self, details: usize) -> Result<(), Fault> {
         let Some(limiter) = self.limiter else { return Ok(()) };
         let details = u32::try_from(details).unwrap_or(u32::MAX);
-        limiter.charge(self.app, details)?;
+        limiter.charge(&self.app, details)?;
         self.charged = details;
         Ok(())
     }
@@ -112,8 +112,8 @@ impl<'a> Meter<'a> {
     pub(super) fn settle(&self, fault: &Fault) {
         match (self.limiter, fault, self.charged) {
             (None, ..) | (_, Fault::RateLimited(_), _) => {}
-            (Some(limiter), _, 0) => drop(limiter.charge(self.app, 1)),
-            (Some(limiter), _, charged) => limiter.give_back(self.app, charged - 1),
+            (Some(limiter), _, 0) => drop(limiter.charge(&self.app, 1)),
+            (Some(limiter), _, charged) => limiter.give_back(&self.app, charged - 1),
         }
     }
 }

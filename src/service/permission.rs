@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sqlx::PgConnection;
 
 use crate::db;
-use crate::db::model_association::Found;
+use crate::db::background::Found;
 pub use crate::db::permission::Grant;
 use crate::domain::association::{SupplierAccount, can_name};
 use crate::domain::batch::{Detail, Fact};
