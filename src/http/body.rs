@@ -82,7 +82,7 @@ pub(super) async fn read(mut body: Body, limit: usize, room: &Room) -> Result<Te
 }
 
 /// The fields of a JSON object that somebody asked for, as they were written.
-pub(super) struct Fields<'a> {
+pub struct Fields<'a> {
     known: &'static [&'static str],
     values: Vec<Option<&'a RawValue>>,
     twice: Option<&'static str>,
@@ -90,7 +90,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Reads `json` if it is an object; what is not `known` is checked for being JSON and dropped.
-    pub(super) fn read(json: &'a str, known: &'static [&'static str]) -> Option<Self> {
+    pub fn read(json: &'a str, known: &'static [&'static str]) -> Option<Self> {
         if has_lone_surrogate(json) {
             return None;
         }
@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
 }
 
 /// The fields of the request itself, if they are of the right types.
-pub(super) fn given(fields: &Fields<'_>) -> Result<Given, Where> {
+pub fn given(fields: &Fields<'_>) -> Result<Given, Where> {
     let text_of = |field: Field| fields.expect(field.name(), "a string", text);
     let account = |value: &RawValue| text(value).or_else(|| Some(integer(value)?.to_string()));
     fields.refuse_twice()?;

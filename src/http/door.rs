@@ -15,7 +15,7 @@ use crate::domain::language::Language;
 
 /// Which door a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub enum Door {
     /// The seed's.
     Gateway,
     /// The original CMDB's own.

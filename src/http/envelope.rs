@@ -13,37 +13,47 @@ use crate::service::instance_association::Outcome;
 /// What every answer at an API path consists of, by its door.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Envelope<'a> {
+pub enum Envelope<'a> {
+    /// The contract's.
     Gateway {
+        /// Whether the request was carried out, whatever became of its details.
         result: bool,
+        /// 0, or why not.
         code: u32,
         /// Empty on success.
         message: String,
         /// Null unless permission was refused.
         permission: Option<Permission>,
+        /// The request's id, or that of the one whose answer is repeated.
         request_id: &'a str,
         /// Null on failure.
         data: Option<CreateManyData>,
     },
+    /// The original CMDB's own.
     Cmdb {
+        /// Whether the request was carried out, whatever became of its details.
         result: bool,
+        /// 0, or why not.
         bk_error_code: u32,
         /// `success` on success.
         bk_error_msg: String,
+        /// Null unless permission was refused.
         permission: Option<Permission>,
+        /// Null on failure.
         data: Option<CreateManyData>,
     },
 }
 
 /// What became of each detail, under its index. serde writes the indexes as the decimal texts they are owed as.
 #[derive(Serialize)]
-pub(super) struct CreateManyData {
+pub struct CreateManyData {
     success_created: BTreeMap<usize, i64>,
     error_msg: BTreeMap<usize, String>,
 }
 
 impl<'a> Envelope<'a> {
-    pub(super) fn new(
+    /// Says at a door what came of a request.
+    pub fn new(
         door: Door,
         result: Result<&Outcome, &Fault>,
         language: Language,

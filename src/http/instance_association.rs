@@ -18,7 +18,7 @@ use crate::service;
 use crate::service::instance_association::{Incoming, Outcome};
 
 /// Every key of the body that means something.
-const KEYS: [&str; 14] = [
+pub const KEYS: [&str; 14] = [
     "bk_obj_id",
     "bk_asst_obj_id",
     "bk_obj_asst_id",

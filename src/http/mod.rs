@@ -27,8 +27,10 @@ use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::answer::Reply;
-use self::door::Door;
-pub use self::door::{Peer, Trust};
+pub use self::body::{Fields, given};
+pub use self::door::{Door, Peer, Trust};
+pub use self::envelope::Envelope;
+pub use self::instance_association::KEYS;
 pub use self::load::{Room, Surplus};
 use crate::domain::fault::Fault;
 use crate::service::Service;

@@ -9,7 +9,7 @@ const SYSTEM_NAME: &str = "配置平台";
 
 /// What to ask the permission centre for.
 #[derive(Serialize)]
-pub(super) struct Permission {
+pub struct Permission {
     system_id: &'static str,
     system_name: &'static str,
     actions: Vec<Action>,

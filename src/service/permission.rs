@@ -68,11 +68,14 @@ impl Seen {
         details.iter().map(fact).collect()
     }
 
-    /// Whether everything that exists by now was seen.
+    /// Whether everything that exists by now was seen. Where a pair stands, nothing was looked for, and nothing is
+    /// created.
     pub(super) fn covers(&self, details: &[Detail], facts: &[Fact]) -> bool {
-        self.expect(details).iter().zip(facts).all(|(expected, fact)| {
-            (fact.source_missing || !expected.source_missing)
-                && (fact.target_missing || !expected.target_missing)
+        self.expect(details).iter().zip(facts).zip(details).all(|((expected, fact), detail)| {
+            let stands = detail.source.is_some() && fact.source_of_target == detail.source;
+            stands
+                || (fact.source_missing || !expected.source_missing)
+                    && (fact.target_missing || !expected.target_missing)
         })
     }
 }

@@ -32,4 +32,5 @@ mod permissions; // what users may edit
 mod races; // many at once
 mod replay; // a whole inventory and its requests
 mod requests; // what is judged before the details
+mod statements; // how many a request takes
 mod tidy; // the repository's own rules

@@ -1,12 +1,15 @@
 //! The way to the database, on which things get lost.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use cmdb_associations::config::database_at;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
@@ -26,7 +29,11 @@ pub(crate) struct Proxy {
     /// On connections that are open when this is set, nothing moves any more, in either direction.
     stalled: watch::Sender<bool>,
     lost: Arc<AtomicBool>,
+    statements: Arc<AtomicUsize>,
 }
+
+/// The message that carries out a statement: any number of rows of the portal without a name.
+const EXECUTE: &[u8] = b"E\0\0\0\x09\0\0\0\0\0";
 
 impl Proxy {
     /// Everything gets through.
@@ -48,14 +55,18 @@ impl Proxy {
         by_proxy.set_query(Some("sslmode=disable"));
         let (stalled, _) = watch::channel(false);
         let lost = Arc::new(AtomicBool::new(false));
-        let proxy = Self { options: database_at(by_proxy.as_str()).unwrap(), stalled, lost };
+        let options = database_at(by_proxy.as_str()).unwrap();
+        let proxy = Self { options, stalled, lost, statements: Arc::default() };
         let (database, stalled, lost) =
             (database.clone(), proxy.stalled.clone(), Arc::clone(&proxy.lost));
+        let statements = Arc::clone(&proxy.statements);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // A connection that is opened while others stall gets through.
                 let mut stalls = stalled.subscribe();
                 let (lost, database) = (Arc::clone(&lost), database.clone());
+                let client =
+                    Counted { client, tail: Vec::new(), statements: Arc::clone(&statements) };
                 tokio::spawn(async move {
                     let carried = async {
                         if let Some(folder) = database.get_socket() {
@@ -84,14 +95,62 @@ impl Proxy {
         self.stalled.send_replace(true);
     }
 
+    /// How many statements were carried out so far.
+    pub(crate) fn statements(&self) -> usize {
+        self.statements.load(Ordering::SeqCst)
+    }
+
     /// Whether the word was said.
     pub(crate) fn has_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
 }
 
+/// A client whose statements are counted.
+struct Counted {
+    client: TcpStream,
+    /// The end of what it said last: a message may come in pieces.
+    tail: Vec<u8>,
+    statements: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.client).poll_read(context, buffer);
+        self.tail.extend_from_slice(&buffer.filled()[before..]);
+        let said = self.tail.windows(EXECUTE.len()).filter(|window| *window == EXECUTE).count();
+        self.statements.fetch_add(said, Ordering::SeqCst);
+        let rest = self.tail.len().saturating_sub(EXECUTE.len() - 1);
+        self.tail.drain(..rest);
+        polled
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.client).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.client).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.client).poll_shutdown(context)
+    }
+}
+
 async fn carry(
-    mut client: TcpStream,
+    mut client: Counted,
     mut server: impl AsyncRead + AsyncWrite + Unpin,
     word: &[u8],
     fate: Fate,

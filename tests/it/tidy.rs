@@ -79,7 +79,8 @@ fn imports_go_in_one_direction() {
 
 #[test]
 fn every_file_says_what_it_is_and_stays_of_one_idea() {
-    let files = ["src", "tests", "fuzz"].into_iter().flat_map(|folder| files(folder, ".rs"));
+    let files =
+        ["src", "tests", "fuzz", "benches"].into_iter().flat_map(|folder| files(folder, ".rs"));
     for path in files.filter(|path| !path.starts_with("fuzz/target")) {
         let text = read(&path);
         assert!(text.starts_with("//! "), "{} does not begin with what it is", path.display());
