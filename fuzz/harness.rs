@@ -18,6 +18,7 @@ use cmdb_associations::service::Service;
 use cmdb_associations::service::gateway::Gateway;
 use cmdb_associations::service::import::{Error, Omission, read_collection};
 use cmdb_associations::service::limit::Limiter;
+use cmdb_associations::service::memory::Memory;
 use futures_util::stream;
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
@@ -56,6 +57,7 @@ fn server() -> (Runtime, Router) {
         login: None,
         gateway: Some(Gateway::new(PUBLIC_KEY, None).unwrap()),
         places: Semaphore::new(1),
+        memory: Memory::default(),
     };
     let state = AppState {
         service: Arc::new(service),

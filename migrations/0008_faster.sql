@@ -26,3 +26,48 @@ drop trigger instance_association_guard_insert on instance_association;
 create trigger instance_association_guard_insert after insert on instance_association
     referencing new table as written for each statement
     when (not links_are_proven()) execute function instance_association_guard();
+
+create table epoch (
+    is_now boolean not null default true,
+    mark bigint not null default hashtextextended(gen_random_uuid()::text, 0),
+    constraint epoch_pkey primary key (is_now),
+    constraint epoch_is_now_check check (is_now)
+);
+
+comment on table epoch is
+    'One row, whose mark changes with every change of what servers remember: applications, secrets, grants, models, model '
+    'associations, accounts. The statement that writes a batch compares it, so that nothing is done on what was.';
+
+insert into epoch default values;
+
+-- At the end of a transaction, once: so nobody waits for this row while he holds it.
+create function epoch_end() returns trigger language plpgsql security definer set search_path from current as $$
+begin
+    if current_setting('cmdb.epoch_has_ended', true) is distinct from 'yes' then
+        perform set_config('cmdb.epoch_has_ended', 'yes', true);
+        update epoch set mark = default;
+    end if;
+    return null;
+end
+$$;
+
+comment on function epoch_end() is 'Makes servers look again.';
+
+do $$
+declare
+    remembered text;
+begin
+    foreach remembered in array
+        array['app', 'app_secret', 'permission_grant', 'model', 'model_association', 'supplier_account']
+    loop
+        execute format(
+            'create constraint trigger %1$s_epoch after %2$s update or delete on %1$s
+                deferrable initially deferred for each row execute function epoch_end()',
+            -- A new account has nothing yet.
+            remembered, case remembered when 'supplier_account' then '' else 'insert or' end);
+        execute format(
+            'create trigger %1$s_epoch_truncate after truncate on %1$s for each statement execute function epoch_end()',
+            remembered);
+    end loop;
+end
+$$;

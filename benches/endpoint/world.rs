@@ -113,7 +113,7 @@ const INVENTORY: &str = "
     create extension pg_stat_statements";
 
 /// Link number n associates source n % INSTANCES with a target that no other link of this source has: see `stored`.
-/// Keys are built once all rows are there, as `pg_restore` does.
+/// Keys are built once all rows are there, with the room in their pages that they have when rows came one by one.
 const LINKS: &str = "
     set session_replication_role = replica;
     create temporary table definition as
@@ -131,7 +131,7 @@ const LINKS: &str = "
         definition record;
     begin
         for definition in select * from definition loop
-            execute definition.text;
+            execute definition.text || ' with (fillfactor = 70)';
         end loop;
     end
     $$;
@@ -144,7 +144,7 @@ const LINKS: &str = "
     );
     insert into bare (association, source, target)
     select 1, source_id, target_id from instance_association order by id;
-    alter table bare add primary key (id), add unique (association, source, target)";
+    alter table bare add primary key (id), add unique (association, source, target) with (fillfactor = 70)";
 
 /// The pair of stored link number `n`.
 pub(crate) fn stored(n: i64) -> (i64, i64) {

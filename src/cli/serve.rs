@@ -22,6 +22,7 @@ use crate::service::Service;
 use crate::service::gateway::Gateway;
 use crate::service::limit::Limiter;
 use crate::service::login::Login;
+use crate::service::memory::Memory;
 use crate::{http, server, service};
 
 pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
@@ -45,6 +46,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
         login,
         gateway,
         places: Semaphore::new(settings.requests_at_once() as usize),
+        memory: Memory::default(),
     };
     let under_way = TaskTracker::new();
     let router = http::router(AppState {

@@ -6,7 +6,7 @@ use super::app::{App, StoredSecret};
 use crate::domain::association::{Mapping, ModelAssociation, SupplierAccount};
 
 /// What a request names. What it does not name, or what can be no name, is empty, and nothing is found for it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Named<'a> {
     /// The application's code.
     pub app_code: &'a str,
@@ -20,6 +20,8 @@ pub struct Named<'a> {
 
 /// What was found for it.
 pub struct Background {
+    /// Of the epoch in which it was found: another one, and it may be otherwise.
+    pub mark: i64,
     /// The application.
     pub app: Option<App>,
     /// The model association: the account's own before the shared one.
@@ -40,7 +42,7 @@ pub struct Found {
 #[tracing::instrument(skip_all, name = "db.background.find")]
 pub async fn find(conn: &mut PgConnection, named: &Named<'_>) -> sqlx::Result<Background> {
     let row = sqlx::query!(
-        r#"select app.enabled as "enabled?", app.trusts_username as "trusts_username?", app.apis, app.supplier_accounts,
+        r#"select (select mark from epoch) as "mark!", app.enabled as "enabled?", app.trusts_username as "trusts_username?", app.apis, app.supplier_accounts,
                array(select salt from app_secret where app_id = app.id order by id desc limit 2) as "salts!",
                array(select hash from app_secret where app_id = app.id order by id desc limit 2) as "hashes!",
                association.id as "association_id?", source_model_id as "source_model_id?",
@@ -95,7 +97,7 @@ pub async fn find(conn: &mut PgConnection, named: &Named<'_>) -> sqlx::Result<Ba
         Some((target_model_id, target_model)),
     ) = parts
     else {
-        return Ok(Background { app, found: None });
+        return Ok(Background { mark: row.mark, app, found: None });
     };
     let mapping = Mapping::parse(&mapping)
         .ok_or_else(|| sqlx::Error::Decode(format!("mapping {mapping:?}").into()))?;
@@ -112,5 +114,11 @@ pub async fn find(conn: &mut PgConnection, named: &Named<'_>) -> sqlx::Result<Ba
         may_edit_sources: row.may_edit_sources,
         may_edit_targets: row.may_edit_targets,
     };
-    Ok(Background { app, found: Some(found) })
+    Ok(Background { mark: row.mark, app, found: Some(found) })
+}
+
+/// The mark of the epoch that it is.
+#[tracing::instrument(skip_all, name = "db.background.mark")]
+pub async fn mark(conn: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar!("select mark from epoch").fetch_one(conn).await
 }

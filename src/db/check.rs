@@ -134,6 +134,12 @@ pub const INVARIANTS: [Invariant; 11] = [
                   ('trigger', 'model_association', 'model_association_wait'),
                   ('trigger', 'model_association', 'model_association_keep_linked'),
                   ('trigger', 'model_association', 'model_association_keep_linked_truncate'),
+                  ('trigger', 'app', 'app_epoch'),
+                  ('trigger', 'app_secret', 'app_secret_epoch'),
+                  ('trigger', 'permission_grant', 'permission_grant_epoch'),
+                  ('trigger', 'model', 'model_epoch'),
+                  ('trigger', 'model_association', 'model_association_epoch'),
+                  ('trigger', 'supplier_account', 'supplier_account_epoch'),
                   ('trigger', 'supplier_account', 'supplier_account_keep'),
                   ('trigger', 'supplier_account', 'supplier_account_keep_update')
               ),

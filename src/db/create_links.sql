@@ -6,6 +6,7 @@
 --   $12 request id   $13 app   $14 user
 --   $15 the key to keep the answer under, or null; then $16 meaning, $17 language, $18 the code of each detail's refusal
 --   $19, $20 how many different sources and targets that is
+--   $21 the mark of the epoch in which all that was found
 with
 account as materialized (
     select (select id from supplier_account where key = $2) as id
@@ -51,15 +52,21 @@ detail as materialized (
         ) is null as target_missing
     from account, search, place
 ),
+era as materialized (
+    select mark <> $21 as is_over from epoch
+),
 unforeseen as materialized (
+    select from era where is_over
+    union all
     select
     from detail
     left join unnest($8::boolean[], $9::boolean[], $10::bigint[], $11::bigint[]) with ordinality
         foreseen (source_missing, target_missing, source_of_target, target_of_source, position) using (position)
-    where (detail.source_missing, detail.target_missing)
+    where (select is_due from search) and (
+        (detail.source_missing, detail.target_missing)
             is distinct from (coalesce(foreseen.source_missing, false), coalesce(foreseen.target_missing, false))
         or (detail.source_of_target, detail.target_of_source)
-            is distinct from (foreseen.source_of_target, foreseen.target_of_source)
+            is distinct from (foreseen.source_of_target, foreseen.target_of_source))
 ),
 -- Under 1:1 batches take turns. The number is this lock's own.
 turn as materialized (
@@ -98,8 +105,8 @@ audited as (
         (origin, request_id, app, user_name, supplier_account_id, model_association_id,
          association_ids, source_ids, target_ids)
     select 'request', $12, $13, $14, (select id from signed), $1, range_agg(int8range(id, id, '[]')),
-        array_agg(source_id order by id), array_agg(target_id order by id)
-    from numbered
+        array_agg(source_id), array_agg(target_id)
+    from (select * from numbered order by id) numbered
     having count(*) > 0
 ),
 kept as (
@@ -110,7 +117,7 @@ kept as (
     having $15::text is not null and not exists (select from unforeseen)
 )
 -- The new ids, or if something was not foreseen, the facts of each detail.
-select (select array_agg(id order by id) from written) as created,
+select (select array_agg(id order by id) from written) as created, (select is_over from era) as "is_over!",
     array_agg(source_missing order by position) as "source_missing: Vec<bool>",
     array_agg(target_missing order by position) as "target_missing: Vec<bool>",
     array_agg(source_of_target order by position) as "source_of_target: Vec<Option<i64>>",

@@ -16,6 +16,8 @@ pub enum Attempt {
     Created(Vec<i64>),
     /// The facts are others than foreseen, so nothing was written. These are they, one for each detail.
     Refuted(Vec<Fact>),
+    /// What was found before the batch is not so any more; nothing was written.
+    Over,
 }
 
 /// What to write, and on what assumptions.
@@ -34,6 +36,8 @@ pub struct Batch<'a> {
     pub caller: &'a Caller,
     /// And which request.
     pub request_id: &'a str,
+    /// The epoch in which all that was found.
+    pub mark: i64,
     /// How to keep the answer, if it is to be kept.
     pub keep: Option<&'a Keep<'a>>,
 }
@@ -59,8 +63,17 @@ pub struct Keep<'a> {
 /// batches take turns.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
 pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<Attempt> {
-    let Batch { model_association, account, details, foreseen, verdicts, caller, request_id, keep } =
-        *batch;
+    let Batch {
+        model_association,
+        account,
+        details,
+        foreseen,
+        verdicts,
+        caller,
+        request_id,
+        mark,
+        keep,
+    } = *batch;
     let sources: Vec<_> = details.iter().map(|detail| detail.source).collect();
     let targets: Vec<_> = details.iter().map(|detail| detail.target).collect();
     let accepted: Vec<_> = verdicts.iter().map(Result::is_ok).collect();
@@ -93,10 +106,14 @@ pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<
         &refusals as &[Option<i32>],
         different(&sources),
         different(&targets),
+        mark,
     )
     .fetch_one(conn)
     .await?;
 
+    if row.is_over {
+        return Ok(Attempt::Over);
+    }
     let Some(source_missing) = row.source_missing else {
         return Ok(Attempt::Created(row.created.unwrap_or_default()));
     };

@@ -136,26 +136,63 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Looks up what the request is judged by, and refuses an application that is not what it says.
-    async fn prove(&self, conn: &mut PgConnection) -> Result<Background, Error> {
+    /// What has to be found.
+    fn named(&self) -> Named<'_> {
         let named = |name, limit| if can_name(name, limit) { name } else { "" };
         let links = self.given.as_ref().ok();
-        let request = Named {
+        Named {
             app_code: named(&self.claimed.app_code, APP_CODE_LIMIT),
             user: named(self.claimed.user(), USERNAME_LIMIT),
             model_association: links
                 .map_or("", |links| named(&links.model_association, MODEL_ASSOCIATION_KEY_LIMIT)),
             account: links.map_or("", |links| links.account.as_str()),
-        };
-        let background = db::background::find(conn, &request).await?;
-        self.claimed.prove(background.app.as_ref())?;
-        Ok(background)
+        }
+    }
+
+    /// Refuses an application that is not what it says.
+    async fn prove(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        let background = db::background::find(conn, &self.named()).await?;
+        Ok(self.claimed.prove(background.app.as_ref())?)
     }
 
     async fn create(&mut self, conn: &mut PgConnection) -> Result<Outcome, Error> {
-        let Background { app, found } = self.prove(conn).await?;
+        let mut lost_races = 0;
+        // An answer may be kept under a key, and is not given on what was.
+        let has_key = self.given.as_ref().is_ok_and(|links| links.key.is_some());
+        let mut remembered = self.service.memory.recall(&self.named()).filter(|_| !has_key);
+        loop {
+            let (background, is_remembered) = match remembered.take() {
+                Some(background) => (background, true),
+                None => (Arc::new(db::background::find(conn, &self.named()).await?), false),
+            };
+            match self.create_on(conn, &background).await {
+                Ok(Some(outcome)) => {
+                    self.service.memory.learn(&self.named(), background);
+                    return Ok(outcome);
+                }
+                Ok(None) => lost_races += 1,
+                Err(Error::Database(error))
+                    if db::trouble(&error) == Trouble::LostRace && lost_races < MOST_LOST_RACES =>
+                {
+                    lost_races += 1;
+                }
+                Err(Error::Refused(_))
+                    if is_remembered && db::background::mark(conn).await? != background.mark => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Creates the links if what was found for the request is still so, and permission covers what there is.
+    async fn create_on(
+        &mut self,
+        conn: &mut PgConnection,
+        background: &Background,
+    ) -> Result<Option<Outcome>, Error> {
+        let Background { mark, app, found } = background;
+        self.claimed.prove(app.as_ref())?;
         let caller = self.judge(app.as_ref())?;
-        let created = self.create_for(conn, &caller, found).await;
+        let created = self.create_for(conn, &caller, found.as_ref(), *mark).await;
         if let Err(Error::Refused(fault)) = &created {
             self.meter.settle(fault);
         }
@@ -178,59 +215,34 @@ impl Asked<'_> {
         &self,
         conn: &mut PgConnection,
         caller: &Caller,
-        mut found: Option<Found>,
-    ) -> Result<Outcome, Error> {
+        found: Option<&Found>,
+        mark: i64,
+    ) -> Result<Option<Outcome>, Error> {
         let links = self.given.as_ref().map_err(Clone::clone)?;
-        let mut lost_races = 0;
-        loop {
-            if let Some(key) = &links.key
-                && let Some(outcome) = idempotency::replay(conn, caller, links, key).await?
-            {
-                return Ok(outcome);
-            }
-            let (model_association, seen) = self.permit(conn, caller, links, found).await?;
-            match self.create_seen(conn, caller, links, &model_association, &seen).await {
-                Ok(Some(outcome)) => return Ok(outcome),
-                Err(Error::Database(error))
-                    if db::trouble(&error) != Trouble::LostRace
-                        || lost_races >= MOST_LOST_RACES =>
-                {
-                    return Err(error.into());
-                }
-                Ok(None) | Err(Error::Database(_)) => lost_races += 1,
-                Err(other) => return Err(other),
-            }
-            found = self.prove(conn).await?.found;
+        if let Some(key) = &links.key
+            && let Some(outcome) = idempotency::replay(conn, caller, links, key).await?
+        {
+            return Ok(Some(outcome));
         }
-    }
-
-    /// Refuses a model association that is none, and what the user may not edit.
-    async fn permit(
-        &self,
-        conn: &mut PgConnection,
-        caller: &Caller,
-        links: &CreateLinks,
-        found: Option<Found>,
-    ) -> Result<(ModelAssociation, Seen), Error> {
-        links.check_association(found.as_ref().map(|found| &found.model_association))?;
+        links.check_association(found.map(|found| &found.model_association))?;
         let found = found.ok_or(Fault::UnknownModelAssociation)?;
         let seen = match self.service.authorization {
             Authorization::Grants => {
-                permission::judge(conn, &caller.user, &found, &links.account, &links.details)
-                    .await?
+                permission::judge(conn, &caller.user, found, &links.account, &links.details).await?
             }
             Authorization::Off => Seen::Everything,
         };
-        Ok((found.model_association, seen))
+        self.create_seen(conn, caller, links, &found.model_association, mark, &seen).await
     }
 
-    /// Creates the links; none if an instance came up that permission was not judged for.
+    /// Creates the links; none if an instance came up that permission was not judged for, or the epoch is over.
     async fn create_seen(
         &self,
         conn: &mut PgConnection,
         caller: &Caller,
         links: &CreateLinks,
         model_association: &ModelAssociation,
+        mark: i64,
         seen: &Seen,
     ) -> Result<Option<Outcome>, Error> {
         let details = &links.details;
@@ -259,12 +271,13 @@ impl Asked<'_> {
                 verdicts: &verdicts,
                 request_id: self.request_id,
                 caller,
+                mark,
                 keep: keep.as_ref(),
             };
             match db::instance_association::create(conn, &batch).await? {
                 Attempt::Created(ids) => return Ok(Some(outcome(links, &verdicts, ids))),
                 Attempt::Refuted(found) if seen.covers(details, &found) => facts = found,
-                Attempt::Refuted(_) => return Ok(None),
+                Attempt::Refuted(_) | Attempt::Over => return Ok(None),
             }
             were_looked_up = true;
         }

@@ -99,9 +99,9 @@ impl<'a> Meter<'a> {
         Self { limiter, app, charged: 0 }
     }
 
-    /// Charges for details, now that they were counted.
+    /// Charges for details, now that they were counted, and once.
     pub(super) fn charge(&mut self, details: usize) -> Result<(), Fault> {
-        let Some(limiter) = self.limiter else { return Ok(()) };
+        let Some(limiter) = self.limiter.filter(|_| self.charged == 0) else { return Ok(()) };
         let details = u32::try_from(details).unwrap_or(u32::MAX);
         limiter.charge(&self.app, details)?;
         self.charged = details;

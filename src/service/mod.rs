@@ -11,6 +11,7 @@ pub mod import;
 pub mod instance_association;
 pub mod limit;
 pub mod login;
+pub mod memory;
 pub mod permission;
 pub mod schema;
 
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::gateway::Gateway;
 use self::limit::Limiter;
 use self::login::Login;
+use self::memory::Memory;
 use crate::db::{Trouble, trouble};
 use crate::domain::fault::Fault;
 use crate::domain::permission::Authorization;
@@ -41,6 +43,8 @@ pub struct Service {
     pub gateway: Option<Gateway>,
     /// The places of requests at work. Whoever finds none is refused at once, so that the others are answered in time.
     pub places: Semaphore,
+    /// What requests were judged by.
+    pub memory: Memory,
 }
 
 impl Service {

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use cmdb_associations::domain::permission::{Authorization, Scope};
 use cmdb_associations::http::{AppState, Trust, router};
+use cmdb_associations::service::memory::Memory;
 use cmdb_associations::service::{self, Service};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -80,6 +81,7 @@ impl TestApp {
             login: None,
             gateway: None,
             places: Semaphore::new(requests),
+            memory: Memory::default(),
         };
         change(&mut service);
         let state = AppState {

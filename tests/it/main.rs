@@ -28,6 +28,7 @@ mod imports; // feeding an export
 mod limits; // how much, and which APIs and tenants
 mod load; // how much is taken on
 mod logins; // users by the login service
+mod memory; // what is remembered of earlier requests
 mod permissions; // what users may edit
 mod races; // many at once
 mod replay; // a whole inventory and its requests

@@ -1,0 +1,91 @@
+//! What is remembered of earlier requests, and that nothing is done on what is not so any more.
+
+use std::sync::Arc;
+
+use cmdb_associations::domain::permission::Scope;
+use cmdb_associations::service;
+use sqlx::PgPool;
+
+use crate::app::{TestApp, batch};
+use crate::guards::someone_waits;
+
+/// Whoever changes it, and however.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn every_change_of_what_is_remembered_ends_the_epoch(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mark = async || app.count("select mark from epoch").await;
+    for sql in [
+        "insert into app (code) values ('another')",
+        "update app set enabled = false where code = 'another'",
+        "insert into app_secret (app_id, salt, hash) select id, '0123456789abcdef', sha256('x') from app where code = 'another'",
+        "delete from app_secret using app where app_id = app.id and code = 'another'",
+        "delete from app where code = 'another'",
+        "insert into permission_grant (user_name) values ('somebody')",
+        "delete from permission_grant where user_name = 'somebody'",
+        "insert into model (key, name) values ('rack', 'Rack')",
+        "update model set key = 'shelf' where key = 'rack'",
+        "update supplier_account set key = 'nil' where id = 0",
+        "insert into model_association (key, source_model_id, target_model_id, association_kind_id, mapping)
+         select 'shelves', id, id, 1, 'n:n' from model where key = 'shelf'",
+        "delete from model_association where key = 'shelves'",
+        "delete from model where key = 'shelf'",
+        "truncate permission_grant",
+        "truncate app_secret",
+        "truncate app cascade",
+    ] {
+        let before = mark().await;
+        sqlx::query(sql).execute(&app.pool).await.unwrap();
+        assert_ne!(mark().await, before, "{sql}");
+    }
+    // Links and instances are not remembered.
+    let before = mark().await;
+    for sql in [
+        "insert into instance_association (model_association_id, source_id, target_id)
+         select id, 1, 1 from model_association where key = 'bk_switch_default_host'",
+        "delete from instance where instance_id = 300",
+        "insert into supplier_account (key) values ('new')",
+    ] {
+        sqlx::query(sql).execute(&app.pool).await.unwrap();
+    }
+    assert_eq!(mark().await, before);
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_grant_that_is_taken_back_while_a_batch_waits_counts_for_it(pool: PgPool) {
+    let app = Arc::new(TestApp::new(pool.clone()).await);
+    let body = |n| batch("bk_switch_default_host", &[(n, n)]);
+    assert_eq!(app.post(body(1)).await.ids().len(), 1);
+    let mut holder = pool.begin().await.unwrap();
+    let lock = "lock table instance_association in share row exclusive mode";
+    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    let sending = Arc::clone(&app);
+    let waiting = tokio::spawn(async move { sending.post(body(2)).await });
+    someone_waits(&pool).await;
+    let mut conn = pool.acquire().await.unwrap();
+    service::permission::remove(&mut conn, "admin", &[Scope::All]).await.unwrap();
+    holder.rollback().await.unwrap();
+    assert_eq!(waiting.await.unwrap().json["code"], 9_900_403);
+    assert_eq!(app.count("select count(*) from instance_association").await, 1);
+}
+
+/// What was remembered does not outlive the application's secret, nor does it refuse a new one.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn secrets_and_the_state_of_an_application_count_from_the_next_request_on(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let send = async |secret: &str| {
+        let mut body = batch("bk_switch_default_host", &[(1, 1)]);
+        body["bk_app_secret"] = secret.into();
+        app.post(body).await.json["code"].as_i64().unwrap()
+    };
+    assert_eq!(send("xxx").await, 0);
+    assert_eq!(send("wrong").await, 1_306_000);
+    let mut conn = app.pool.acquire().await.unwrap();
+    let new = service::app::rotate(&mut conn, "esb_test", None).await.unwrap();
+    assert_eq!((send("xxx").await, send(&new).await), (0, 0));
+    service::app::retire(&mut conn, "esb_test").await.unwrap();
+    assert_eq!((send("xxx").await, send(&new).await), (1_306_000, 0));
+    service::app::set_enabled(&mut conn, "esb_test", false).await.unwrap();
+    assert_eq!(send(&new).await, 1_306_000);
+    service::app::set_enabled(&mut conn, "esb_test", true).await.unwrap();
+    assert_eq!(send(&new).await, 0);
+}
