@@ -18,7 +18,7 @@ else
 IS_OURS := yes
 endif
 
-.PHONY: help run test test-replay crash-test fuzz check prepare
+.PHONY: help run test test-replay crash-test fuzz bench bench-settings bench-pure check prepare
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,15 @@ test-replay: ## Replay the requests of the folder DATA, whose export has LEFT_OU
 	@test -d "$(DATA)/export" || { echo "test-replay: there is no folder DATA/export: DATA='$(DATA)'" >&2; exit 2; }
 	CMDB_REPLAY_DATA='$(abspath $(DATA))' CMDB_REPLAY_LEFT_OUT=$(LEFT_OUT) \
 		.dev/with-postgres --throwaway cargo test --locked --test it replay:: -- --nocapture
+
+bench: ## Time the endpoint beside what PostgreSQL itself can do (4 GB of memory, 8 GB of disk, under 10 minutes)
+	cargo bench --locked --bench endpoint
+
+bench-settings: ## Time what settings are worth
+	cargo bench --locked --bench endpoint -- settings
+
+bench-pure: ## Time what is done before and after the database
+	cargo bench --locked --bench pure
 
 fuzz: $(TOOLS)/bin/cargo-fuzz ## Look for input that breaks TARGET (request, body, import) for SECONDS, beyond its corpus
 	@mkdir -p $(LOCAL)/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET)

@@ -17,8 +17,8 @@ const PLACES: usize = 80;
 /// How long a number of clients is at work in a round.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// How soon a client that was refused comes back.
-const COMES_BACK: Duration = Duration::from_millis(100);
+/// When a client that was refused comes back: the answer's `Retry-After`.
+const COMES_BACK: Duration = Duration::from_secs(1);
 
 /// The figures; times in milliseconds.
 #[derive(Serialize, Default)]

@@ -43,6 +43,7 @@ impl Row {
     fn against_name(&self) -> String {
         match self.against {
             (Side::Floor, _) => "floor".to_owned(),
+            (Side::Checked, _) => "checked in SQL alone".to_owned(),
             (Side::Twin, _) => "item by item".to_owned(),
             (Side::Endpoint, world) => format!("endpoint, {} links", size(world)),
         }

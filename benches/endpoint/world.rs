@@ -15,7 +15,7 @@ pub(crate) const SIZES: [i64; 3] = [100_000, 1_000_000, 10_000_000];
 /// What differs from a fresh Postgres. No checkpoint is due during the run: a page is written to the WAL in full
 /// only where it says so.
 pub(crate) const SETTINGS: [(&str, &str); 6] = [
-    ("shared_buffers", "2GB"),
+    ("shared_buffers", "4GB"),
     ("max_wal_size", "64GB"),
     ("checkpoint_timeout", "1h"),
     ("autovacuum", "off"),
@@ -33,8 +33,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// All of them, the smallest first.
-    pub(crate) async fn all(cluster: &Cluster) -> Vec<Self> {
+    /// One for each of these sizes.
+    pub(crate) async fn all(cluster: &Cluster, sizes: &[i64]) -> Vec<Self> {
         let mut conn = cluster.options().connect().await.unwrap();
         for (name, value) in SETTINGS {
             run(&mut conn, format!("alter system set {name} = '{value}'")).await;
@@ -54,7 +54,7 @@ impl World {
         conn.close().await.unwrap();
         // Databases are copied first: every copy is a checkpoint.
         let mut conn = cluster.options().database("postgres").connect().await.unwrap();
-        for size in SIZES {
+        for &size in sizes {
             run(
                 &mut conn,
                 format!("create database links_{size} template cmdb strategy file_copy"),
@@ -62,7 +62,7 @@ impl World {
             .await;
         }
         let mut worlds = Vec::new();
-        for size in SIZES {
+        for &size in sizes {
             let options = cluster.options().database(&format!("links_{size}"));
             let mut conn = options.connect().await.unwrap();
             run(
