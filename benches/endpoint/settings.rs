@@ -29,7 +29,7 @@ const POSTGRES: [(&str, &[&str], &str); 3] = [
 
 pub(crate) async fn measure() {
     let cluster = Cluster::start();
-    let mut worlds = World::all(&cluster, &[1_000_000]).await;
+    let mut worlds = World::all(&cluster, &[10_000_000]).await;
     println!("\n| setting | value | batches/s |\n|---|---|---:|");
     for (name, values, beside) in POSTGRES {
         let mut rates = vec![Vec::new(); values.len()];
