@@ -81,7 +81,7 @@ async fn secrets_and_the_state_of_an_application_count_from_the_next_request_on(
     assert_eq!(send("wrong").await, 1_306_000);
     let mut conn = app.pool.acquire().await.unwrap();
     let new = service::app::rotate(&mut conn, "esb_test", None).await.unwrap();
-    assert_eq!((send("xxx").await, send(&new).await), (0, 0));
+    assert_eq!((send(&new).await, send("xxx").await), (0, 0));
     service::app::retire(&mut conn, "esb_test").await.unwrap();
     assert_eq!((send("xxx").await, send(&new).await), (1_306_000, 0));
     service::app::set_enabled(&mut conn, "esb_test", false).await.unwrap();
