@@ -239,10 +239,10 @@ pub async fn connect() -> Result<PgConnection, Error> {
 pub async fn connect_to(options: &PgConnectOptions) -> Result<PgConnection, Error> {
     let connecting = tokio::time::timeout(Duration::from_secs(10), options.connect()).await;
     connecting.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())).map_err(
-        |error| Error::Connect {
-            host: options.get_host().to_owned(),
-            port: options.get_port(),
-            error,
+        |error| {
+            let socket = options.get_socket().map(|folder| folder.display().to_string());
+            let host = socket.unwrap_or_else(|| options.get_host().to_owned());
+            Error::Connect { host, port: options.get_port(), error }
         },
     )
 }

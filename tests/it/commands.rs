@@ -55,6 +55,19 @@ fn a_database_url_that_is_none_is_refused_without_repeating_it() {
 }
 
 #[test]
+fn a_database_that_is_not_there_is_named() {
+    for (url, place) in [
+        ("postgresql://u@localhost/x?host=/nonexistent", "/nonexistent:5432"),
+        ("postgresql://u@127.0.0.1:1/x", "127.0.0.1:1"),
+    ] {
+        let output = finish(without_settings().arg("check").env("CMDB_DATABASE_URL", url), "");
+        assert_eq!(output.status, 2);
+        let said = format!("cannot connect to the database at {place}");
+        assert!(output.stderr.contains(&said), "{}", output.stderr);
+    }
+}
+
+#[test]
 fn the_database_url_may_come_from_a_file_but_not_from_two_places() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "no url\n").unwrap();
