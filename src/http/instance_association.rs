@@ -63,10 +63,10 @@ async fn create(
     let body = body::read(body, app.body_limit, &app.room);
     let started = Instant::now();
     let deadline = started + app.deadline;
-    // A body that does not arrive in time is as broken as one that ends early, and so is one that leaves too little
-    // time for the rest.
+    // A body that does not arrive in time is as broken as one that ends early, and so is one after which nothing
+    // would be written any more.
     let body = timeout_at(deadline, body).await.unwrap_or(Err(Fault::UnfinishedBody))?;
-    if started.elapsed() > app.deadline / 2 {
+    if started.elapsed() > app.deadline * 2 / 3 {
         return Err(Fault::UnfinishedBody.into());
     }
     let fields = Fields::read(&body.text, &KEYS).ok_or(Fault::NotJson)?;

@@ -153,7 +153,7 @@ async fn a_body_that_leaves_no_time_for_its_work_is_late(pool: PgPool) {
     slow.send(format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{").as_bytes())
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
     slow.send(b"}").await.unwrap();
     let answer = slow.answer().await.unwrap();
     assert_eq!(answer.json()["message"], NOT_JSON);
