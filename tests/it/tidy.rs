@@ -90,6 +90,17 @@ fn every_file_says_what_it_is_and_stays_of_one_idea() {
     }
 }
 
+/// cargo looks for those that have none before it builds anything, and the Dockerfile copies only `src`.
+#[test]
+fn every_target_beside_the_program_has_its_path() {
+    let manifest = read("Cargo.toml");
+    let targets: Vec<_> = manifest.split("\n[[").skip(1).collect();
+    assert!(targets.len() >= 3);
+    for target in targets {
+        assert!(target.split("\n[").next().unwrap().contains("\npath = "), "[[{target}");
+    }
+}
+
 #[test]
 fn every_table_and_constraint_is_named_and_every_table_explained() {
     for path in files("migrations", ".sql") {
