@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
+use sqlx::{ConnectOptions, Executor};
 
 use crate::batches::{Mapping, Mix, batch};
 use crate::cluster::Cluster;
 use crate::row::{Row, quantile, rate, row};
 use crate::side::Side;
-use crate::world::World;
+use crate::world::{World, set};
 
 /// How often each is measured.
 const ROUNDS: usize = 2;
@@ -77,11 +77,6 @@ async fn measured(world: &World, row: &'static Row) -> f64 {
         client.send(&batch(Mapping::ManyToMany, Mix::Fresh, 1, world.size)).await;
     }
     rate(Side::Endpoint, world, row, WINDOW).await
-}
-
-async fn set(conn: &mut PgConnection, name: &str, value: &str) {
-    let sql = format!("alter system set {name} = '{value}'");
-    conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
 }
 
 fn report(name: &str, values: &[&str], rates: &[Vec<f64>]) {

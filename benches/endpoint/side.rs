@@ -5,7 +5,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use sqlx::PgConnection;
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryAs;
+use sqlx::{PgConnection, Postgres};
 use tokio::net::TcpStream;
 
 use crate::batches::Batch;
@@ -64,59 +66,50 @@ impl Client {
     pub(crate) async fn send(&mut self, batch: &Batch) -> Answer {
         let Batch { association, pairs } = batch;
         match self {
-            Self::Floor(conn) => Answer::Created(insert(conn, pairs).await),
-            Self::Checked(conn) => Answer::Created(insert_checked(conn, association, pairs).await),
+            Self::Floor(conn) => Answer::Created(insert(conn, sqlx::query_as(FLOOR), pairs).await),
+            Self::Checked(conn) => {
+                let query = sqlx::query_as(CHECKED).bind(association);
+                Answer::Created(insert(conn, query, pairs).await)
+            }
             Self::Twin(conn) => Answer::Created(one_by_one(conn, association, pairs).await),
             Self::Endpoint(sender) => post(sender, association, pairs).await,
         }
     }
 }
 
-async fn insert(conn: &mut PgConnection, pairs: &[(i64, i64)]) -> usize {
-    let (sources, targets): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
-    let created: Vec<(i64, i64, i64)> = sqlx::query_as(
-        "insert into bare (association, source, target)
-         select 1, source, target from unnest($1::bigint[], $2::bigint[]) given (source, target)
-         on conflict do nothing returning id, source, target",
-    )
-    .bind(sources)
-    .bind(targets)
-    .fetch_all(conn)
-    .await
-    .unwrap();
-    created.len()
-}
+const FLOOR: &str = "
+    insert into bare (association, source, target)
+    select 1, source, target from unnest($1::bigint[], $2::bigint[]) given (source, target)
+    on conflict do nothing returning id, source, target";
 
-async fn insert_checked(conn: &mut PgConnection, association: &str, pairs: &[(i64, i64)]) -> usize {
-    let (sources, targets): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
-    let created: Vec<(i64, i64, i64)> = sqlx::query_as(
-        "with association as materialized (
-             select id, source_model_id, target_model_id from model_association where key = $1
-         )
-         insert into instance_association (model_association_id, source_id, target_id)
-         select (select id from association), source, target
-         from unnest($2::bigint[], $3::bigint[]) given (source, target)
-         where not exists (
-                 select from unnest($2::bigint[], $3::bigint[]) given (source, target)
-                 where (select link.source_id from instance_association link
-                     where link.model_association_id = (select id from association) and link.target_id = target
-                         and case when link.model_association_id & 3 = 3 then link.source_id else 0 end = source
-                 ) is not null)
-             and 0 < (select count(*) from instance
-                 where model_id = (select source_model_id from association) and instance_id = any ($2))
-             and 0 < (select count(*) from instance
-                 where model_id = (select target_model_id from association) and instance_id = any ($3))
-             and (select set_config('cmdb.links_are_proven', 'yes', true)) = 'yes'
-         order by target, source
-         returning id, source_id, target_id",
+const CHECKED: &str = "
+    with association as materialized (
+        select id, source_model_id, target_model_id from model_association where key = $1
     )
-    .bind(association)
-    .bind(sources)
-    .bind(targets)
-    .fetch_all(conn)
-    .await
-    .unwrap();
-    created.len()
+    insert into instance_association (model_association_id, source_id, target_id)
+    select (select id from association), source, target
+    from unnest($2::bigint[], $3::bigint[]) given (source, target)
+    where not exists (
+            select from unnest($2::bigint[], $3::bigint[]) given (source, target)
+            where (select link.source_id from instance_association link
+                where link.model_association_id = (select id from association) and link.target_id = target
+                    and case when link.model_association_id & 3 = 3 then link.source_id else 0 end = source
+            ) is not null)
+        and 0 < (select count(*) from instance
+            where model_id = (select source_model_id from association) and instance_id = any ($2))
+        and 0 < (select count(*) from instance
+            where model_id = (select target_model_id from association) and instance_id = any ($3))
+        and (select set_config('cmdb.links_are_proven', 'yes', true)) = 'yes'
+    order by target, source
+    returning id, source_id, target_id";
+
+/// The ids and ends of what was created.
+type Created<'q> = QueryAs<'q, Postgres, (i64, i64, i64), PgArguments>;
+
+/// Carries out an insert that takes the sources and the targets at last.
+async fn insert(conn: &mut PgConnection, query: Created<'_>, pairs: &[(i64, i64)]) -> usize {
+    let (sources, targets): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
+    query.bind(sources).bind(targets).fetch_all(conn).await.unwrap().len()
 }
 
 /// As the original does it for each detail of an n:n association: is the pair there, is the source, is the target, what

@@ -37,7 +37,7 @@ impl World {
     pub(crate) async fn all(cluster: &Cluster, sizes: &[i64]) -> Vec<Self> {
         let mut conn = cluster.options().connect().await.unwrap();
         for (name, value) in SETTINGS {
-            run(&mut conn, format!("alter system set {name} = '{value}'")).await;
+            set(&mut conn, name, value).await;
         }
         drop(conn);
         cluster.does("stop");
@@ -91,6 +91,11 @@ pub(crate) const SECRET: &str = "bench";
 
 /// May edit everything.
 pub(crate) const USER: &str = "bench";
+
+/// Sets a setting of Postgres, from its next start on.
+pub(crate) async fn set(conn: &mut PgConnection, name: &str, value: &str) {
+    run(conn, format!("alter system set {name} = '{value}'")).await;
+}
 
 async fn run(conn: &mut PgConnection, sql: String) {
     conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();

@@ -26,15 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads a body and drops it, since most clients read an answer only after they have sent everything.
 pub(super) async fn discard(mut body: Body) {
-    let discard = async {
-        let mut length = 0;
-        while let Some(Ok(frame)) = body.frame().await
-            && length <= DRAIN_LIMIT
-        {
-            length += frame.data_ref().map_or(0, Bytes::len);
-        }
-    };
-    let _ = timeout(PATIENCE, discard).await;
+    let _ = timeout(PATIENCE, drain(&mut body, 0)).await;
+}
+
+/// Reads the rest of a body of which `length` bytes were read, and drops it.
+async fn drain(body: &mut Body, mut length: usize) {
+    while length <= DRAIN_LIMIT
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        length += frame.data_ref().map_or(0, Bytes::len);
+    }
 }
 
 /// A body, and the room that it takes.
@@ -46,7 +47,7 @@ pub(super) struct Text<'a> {
 /// Reads a body of at most `limit` bytes. It is UTF-8, as JSON is.
 pub(super) async fn read(mut body: Body, limit: usize, room: &Room) -> Result<Text<'_>, Fault> {
     let (mut bytes, mut held) = (Vec::new(), None::<SemaphorePermit<'_>>);
-    let (mut length, mut refused) = (0, None);
+    let mut length = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.or(Err(Fault::NotJson))?;
         let Ok(data) = frame.into_data() else {
@@ -55,30 +56,19 @@ pub(super) async fn read(mut body: Body, limit: usize, room: &Room) -> Result<Te
         length += data.len();
         let taken =
             if length > limit { Err(Fault::BodyTooLarge(limit)) } else { room.take(data.len()) };
-        match taken {
-            Ok(taken) if refused.is_none() => {
-                match &mut held {
-                    Some(held) => held.merge(taken),
-                    None => held = Some(taken),
-                }
-                bytes.extend_from_slice(&data);
-            }
-            Ok(_) => {}
-            Err(fault) => {
-                (bytes, held) = (Vec::new(), None);
-                refused = Some(fault);
+        match (taken, &mut held) {
+            (Ok(taken), Some(held)) => held.merge(taken),
+            (Ok(taken), None) => held = Some(taken),
+            (Err(fault), _) => {
+                drop((bytes, held));
+                drain(&mut body, length).await;
+                return Err(fault);
             }
         }
-        if refused.is_some() && length > DRAIN_LIMIT {
-            break;
-        }
+        bytes.extend_from_slice(&data);
     }
-    match refused {
-        Some(fault) => Err(fault),
-        None => {
-            String::from_utf8(bytes).or(Err(Fault::NotJson)).map(|text| Text { text, _room: held })
-        }
-    }
+    let text = String::from_utf8(bytes).or(Err(Fault::NotJson))?;
+    Ok(Text { text, _room: held })
 }
 
 /// The fields of a JSON object that somebody asked for, as they were written.

@@ -40,10 +40,9 @@ pub(super) async fn replay(
 }
 
 fn outcome(links: &CreateLinks, record: Record) -> Result<Outcome, Error> {
-    let refusals = record.refusals.into_iter().map(|code| code.map(DetailFault::of_code));
-    // Of a newer version of this program.
-    let refusals =
-        refusals.map(|fault| fault.map(|known| known.ok_or(Fault::Internal)).transpose());
+    // A code that is unknown is of a newer version of this program.
+    let known = |code| DetailFault::of_code(code).ok_or(Fault::Internal);
+    let refusals = record.refusals.into_iter().map(|code| code.map(known).transpose());
     let refusals: Vec<_> = refusals.collect::<Result<_, _>>()?;
     let language = Language::parse(&record.language);
     let original = Some(Original { request_id: record.request_id, language });

@@ -93,7 +93,7 @@ pub struct Incoming {
 
 /// Creates the links of one request.
 pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcome, Error> {
-    let mut place = Some(service.place()?);
+    let mut place = service.place()?;
     let claimed = caller::check(service, incoming.credentials)?;
     let mut asked = Asked {
         service,
@@ -109,10 +109,10 @@ pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcom
     {
         // The login service may take its time, and is not asked for strangers.
         lend(&service.pool, incoming.deadline, async |conn| asked.prove(conn).await).await?;
-        drop(place.take());
+        drop(place);
         let user = timeout_at(incoming.deadline, login.user_of(&token)).await;
         asked.claimed.learn(user.unwrap_or(Err(Fault::Unavailable("login service"))));
-        place = Some(service.place()?);
+        place = service.place()?;
     }
     if asked.claimed.app_code.is_empty() && asked.given.is_err() {
         // Nothing is named that could be looked up.

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, PgPool};
 
 use crate::app::{PATH, batch};
 use crate::binary::{Program, finish, without_settings};
-use crate::guards::someone_waits;
+use crate::guards::{hold_writers, someone_waits};
 
 #[test]
 fn the_command_line_is_well_formed() {
@@ -446,9 +446,7 @@ async fn a_request_whose_caller_hangs_up_is_in_the_log(pool: PgPool) {
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
     program.run(&["grant", "add", "--user", "admin", "--all"]);
     let server = program.serve(&[]);
-    let mut holder = pool.begin().await.unwrap();
-    let lock = "lock table instance_association in share row exclusive mode";
-    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    let holder = hold_writers(&pool).await;
     let client = reqwest::Client::builder().timeout(Duration::from_millis(500)).build().unwrap();
     let body = call(secret.trim_end()).to_string();
     assert!(client.post(server.url(PATH)).body(body).send().await.is_err());

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::app::{TestApp, batch};
-use crate::binary::Program;
+use crate::binary::{Program, Server};
+use crate::guards::{hold_writers, someone_waits};
 use crate::socket::Client;
 
 /// What clients saw until nobody accepted their connections any more.
@@ -94,18 +95,24 @@ async fn a_server_that_is_stopped_under_load_answers_everybody_first(pool: PgPoo
     assert_eq!(usize::try_from(stored), Ok(count(&seen.created)));
 }
 
+/// A server, a client whose request waits for the database, and what it waits for.
+async fn with_a_request_that_waits(
+    pool: &PgPool,
+) -> (Server, Client, Transaction<'static, Postgres>) {
+    TestApp::new(pool.clone()).await;
+    let server = Program::on(pool).serve(&[]);
+    let holder = hold_writers(pool).await;
+    let mut client = Client::connect(server.address.parse().unwrap()).await.unwrap();
+    client.post(batch("bk_switch_default_host", &[(1, 1)])).await.unwrap();
+    someone_waits(pool).await;
+    (server, client, holder)
+}
+
 /// Whoever had sent a request when the server stopped listening is answered, however long the database takes.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_request_that_waits_for_the_database_is_answered_before_the_end(pool: PgPool) {
-    TestApp::new(pool.clone()).await;
-    let server = Program::on(&pool).serve(&[]);
-    let address = server.address.parse().unwrap();
-    let mut holder = pool.begin().await.unwrap();
-    let lock = "lock table instance_association in share row exclusive mode";
-    sqlx::query(lock).execute(&mut *holder).await.unwrap();
-    let mut client = Client::connect(address).await.unwrap();
-    client.post(batch("bk_switch_default_host", &[(1, 1)])).await.unwrap();
-    crate::guards::someone_waits(&pool).await;
+    let (server, mut client, holder) = with_a_request_that_waits(&pool).await;
+    let address: SocketAddr = server.address.parse().unwrap();
     server.signal("TERM");
     // Until nobody gets in any more, and a little longer.
     while Client::connect(address).await.is_ok() {
@@ -123,15 +130,7 @@ async fn a_request_that_waits_for_the_database_is_answered_before_the_end(pool: 
 /// A caller who hangs up does not cut short what was begun, and neither does a stop.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_request_whose_caller_has_left_ends_before_the_server_does(pool: PgPool) {
-    TestApp::new(pool.clone()).await;
-    let server = Program::on(&pool).serve(&[]);
-    let address = server.address.parse().unwrap();
-    let mut holder = pool.begin().await.unwrap();
-    let lock = "lock table instance_association in share row exclusive mode";
-    sqlx::query(lock).execute(&mut *holder).await.unwrap();
-    let mut client = Client::connect(address).await.unwrap();
-    client.post(batch("bk_switch_default_host", &[(1, 1)])).await.unwrap();
-    crate::guards::someone_waits(&pool).await;
+    let (server, client, holder) = with_a_request_that_waits(&pool).await;
     drop(client);
     server.signal("TERM");
     // Longer than a server takes that has nothing to do.

@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::app::{PATH, TestApp, batch};
+use crate::guards::hold_writers;
 
 #[sqlx::test]
 async fn an_unknown_path_is_answered_in_the_envelope(pool: PgPool) {
@@ -140,9 +141,7 @@ async fn a_database_that_is_too_slow_is_told_and_nothing_is_written(pool: PgPool
     let app = TestApp::new(impatient.clone()).await;
     // Its statements are prepared, so that it is the writing that waits.
     assert_eq!(app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids().len(), 1);
-    let mut holder = pool.begin().await.unwrap();
-    let lock = "lock table instance_association in share row exclusive mode";
-    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    let holder = hold_writers(&pool).await;
     let reply = app.post(batch("bk_switch_connect_host", &[(2, 2)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
     holder.rollback().await.unwrap();

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::app::{Reply, TestApp, batch};
 use crate::cluster::Cluster;
+use crate::guards::Role;
 use crate::proxy::{Fate, Proxy};
 
 const UNAVAILABLE: &str = "Postgres is unavailable, please try again later";
@@ -103,15 +104,21 @@ async fn a_connection_that_falls_silent_is_given_up(pool: PgPool) {
     silent.close().await;
 }
 
-/// Whoever watches may have less patience than the server.
-#[sqlx::test]
-async fn a_watcher_that_hangs_up_leaves_no_silent_connection_behind(pool: PgPool) {
+/// A server whose only connection, idle so far, has fallen silent.
+async fn with_silence(pool: &PgPool) -> TestApp {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
     let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
     assert_eq!(app.get("/readyz").await.0, StatusCode::OK);
     settle(&app.pool).await;
     proxy.stall();
+    app
+}
+
+/// Whoever watches may have less patience than the server.
+#[sqlx::test]
+async fn a_watcher_that_hangs_up_leaves_no_silent_connection_behind(pool: PgPool) {
+    let app = with_silence(&pool).await;
     let asked = tokio::time::timeout(Duration::from_millis(200), app.get("/readyz")).await;
     assert!(asked.is_err());
     let started = Instant::now();
@@ -123,12 +130,7 @@ async fn a_watcher_that_hangs_up_leaves_no_silent_connection_behind(pool: PgPool
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn dropping_what_expired_gives_up_a_silent_connection_too(pool: PgPool) {
-    TestApp::new(pool.clone()).await;
-    let proxy = Proxy::to(&pool.connect_options()).await;
-    let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
-    assert_eq!(app.get("/readyz").await.0, StatusCode::OK);
-    settle(&app.pool).await;
-    proxy.stall();
+    let app = with_silence(&pool).await;
     let sweeping = tokio::spawn(service::idempotency::sweep(app.pool.clone()));
     while app.pool.num_idle() > 0 {
         tokio::task::yield_now().await;
@@ -163,29 +165,16 @@ async fn connections_that_the_database_ended_are_replaced(pool: PgPool) {
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_database_that_is_out_of_connections_is_told_and_waited_for(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    // A role of this test's own, since roles are shared by all databases.
-    let database: String =
-        sqlx::query_scalar("select current_database()").fetch_one(&pool).await.unwrap();
-    let role = database.to_lowercase().replace('-', "_");
-    let run = async |sql: String| {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-    };
-    run(format!(
-        "create role {role} login password 'x' connection limit 0;
-         grant all on all tables in schema public to {role};
-         grant all on all sequences in schema public to {role}"
-    ))
-    .await;
-    let options = pool.connect_options().as_ref().clone().username(&role).password("x");
-    let app = TestApp::on(serving_pool(options, 1));
+    let role = Role::new(&pool, "connection limit 0").await;
+    let app = TestApp::on(serving_pool(role.options(), 1));
     let started = Instant::now();
     assert_unavailable(&send(&app, (1, 1)).await);
     assert_eq!(app.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert!(started.elapsed() < Duration::from_secs(10));
-    run(format!("alter role {role} connection limit 2")).await;
+    role.run("alter role ROLE connection limit 2").await;
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
     app.pool.close().await;
-    run(format!("drop owned by {role}; drop role {role}")).await;
+    role.drop().await;
 }
 
 /// The audit record, written after the links, does not fit on the device.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cmdb_associations::config::{database_at, serving_pool};
 use serde_json::json;
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::app::{TestApp, batch};
 use crate::binary::Program;
@@ -137,6 +138,50 @@ async fn other_isolation_levels_are_refused_on_both_sides(pool: PgPool) {
 }
 
 /// Waits until some backend waits for a lock.
+/// Holds back whoever writes links, until the transaction ends.
+pub(crate) async fn hold_writers(pool: &PgPool) -> Transaction<'static, Postgres> {
+    let mut holder = pool.begin().await.unwrap();
+    let lock = "lock table instance_association in share row exclusive mode";
+    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    holder
+}
+
+/// A role of a test's own, since roles are shared by all databases: it may read and write everything, and owns nothing.
+pub(crate) struct Role<'a> {
+    pool: &'a PgPool,
+    name: String,
+}
+
+impl<'a> Role<'a> {
+    pub(crate) async fn new(pool: &'a PgPool, limits: &str) -> Self {
+        let database: String =
+            sqlx::query_scalar("select current_database()").fetch_one(pool).await.unwrap();
+        let role = Self { pool, name: database.to_lowercase().replace('-', "_") };
+        role.run(&format!(
+            "create role ROLE login password 'x' {limits};
+             grant all on all tables in schema public to ROLE;
+             grant all on all sequences in schema public to ROLE"
+        ))
+        .await;
+        role
+    }
+
+    /// Runs statements that call it `ROLE`.
+    pub(crate) async fn run(&self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.replace("ROLE", &self.name));
+        sqlx::raw_sql(sql).execute(self.pool).await.unwrap();
+    }
+
+    /// How it connects.
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        self.pool.connect_options().as_ref().clone().username(&self.name).password("x")
+    }
+
+    pub(crate) async fn drop(self) {
+        self.run("drop owned by ROLE; drop role ROLE").await;
+    }
+}
+
 pub(crate) async fn someone_waits(pool: &PgPool) {
     many_wait(pool, 1).await;
 }
@@ -305,27 +350,15 @@ const DANGLING: &str = "insert into instance_association (model_association_id, 
 /// The endpoint's statement says that it has looked itself. Others who say so are not believed.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn nobody_but_the_owner_can_say_that_instances_were_looked_for(pool: PgPool) {
-    let database: String =
-        sqlx::query_scalar("select current_database()").fetch_one(&pool).await.unwrap();
-    let role = database.to_lowercase().replace('-', "_");
-    let run = async |sql: String| {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-    };
-    run(format!(
-        "create role {role} login password 'x';
-         grant all on all tables in schema public to {role};
-         grant all on all sequences in schema public to {role}"
-    ))
-    .await;
-    let options = pool.connect_options().as_ref().clone().username(&role).password("x");
-    let mut stranger = options.connect().await.unwrap();
+    let role = Role::new(&pool, "").await;
+    let mut stranger = role.options().connect().await.unwrap();
     let mut tx = stranger.begin().await.unwrap();
     assert_eq!(refusal(&mut tx, PROVEN).await, None);
     let refused = refusal(&mut tx, DANGLING).await;
     assert_eq!(refused, Some("instance_association_guard".to_owned()));
     drop(tx);
     stranger.close().await.unwrap();
-    run(format!("drop owned by {role}; drop role {role}")).await;
+    role.drop().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]

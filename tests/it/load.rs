@@ -1,5 +1,6 @@
 //! How much the server takes on, and what it does with more.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::{PATH, TestApp, batch};
-use crate::guards::many_wait;
+use crate::guards::{hold_writers, many_wait};
 use crate::socket::{Client, LIMITS, open};
 
 const OVERLOADED: &str = "The server is overloaded, please try again later";
@@ -24,9 +25,7 @@ const HANGS: Duration = Duration::from_secs(20);
 async fn requests_beyond_the_places_are_refused_and_served_again_when_there_are_some(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let app = Arc::new(TestApp::with_places(pool.clone(), 2));
-    let mut holder = pool.begin().await.unwrap();
-    let lock = "lock table instance_association in share row exclusive mode";
-    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    let holder = hold_writers(&pool).await;
     let taken_on = [1, 2].map(|n| {
         let app = Arc::clone(&app);
         tokio::spawn(async move { app.post(batch("bk_switch_default_host", &[(n, n)])).await })
@@ -79,6 +78,15 @@ async fn whoever_connects_beyond_the_limit_is_told_so(pool: PgPool) {
     }
 }
 
+/// Whoever connects now is answered once something has happened.
+async fn newcomer(address: SocketAddr, happens: impl FnOnce()) {
+    let mut next = Client::connect(address).await.unwrap();
+    next.get("/healthz").await.unwrap();
+    happens();
+    let answer = tokio::time::timeout(HANGS, next.answer()).await.expect("it hangs");
+    assert_eq!(answer.unwrap().status, 200);
+}
+
 #[sqlx::test]
 async fn connections_that_say_nothing_make_room_after_the_heads_time(pool: PgPool) {
     let app = TestApp::new(pool).await;
@@ -87,10 +95,7 @@ async fn connections_that_say_nothing_make_room_after_the_heads_time(pool: PgPoo
     // One that is served, one that is surplus: whoever comes now waits to be accepted.
     let _silent =
         [Client::connect(address).await.unwrap(), Client::connect(address).await.unwrap()];
-    let mut next = Client::connect(address).await.unwrap();
-    next.get("/healthz").await.unwrap();
-    let answer = tokio::time::timeout(HANGS, next.answer()).await.expect("it hangs");
-    assert_eq!(answer.unwrap().status, 200);
+    newcomer(address, || ()).await;
 }
 
 /// The others are not kept waiting by those who are only told that there are too many.
@@ -101,11 +106,7 @@ async fn whoever_comes_is_served_as_soon_as_there_is_a_place(pool: PgPool) {
     let address = open(app.router.clone(), limits).await;
     let served = Client::connect(address).await.unwrap();
     let _silent = Client::connect(address).await.unwrap();
-    let mut next = Client::connect(address).await.unwrap();
-    next.get("/healthz").await.unwrap();
-    drop(served);
-    let answer = tokio::time::timeout(HANGS, next.answer()).await.expect("it hangs");
-    assert_eq!(answer.unwrap().status, 200);
+    newcomer(address, || drop(served)).await;
 }
 
 /// Nor does a silent one among those keep its place for long.
@@ -116,10 +117,7 @@ async fn whoever_comes_is_told_soon_though_there_is_no_place(pool: PgPool) {
     let address = open(app.router.clone(), limits).await;
     let _silent =
         [Client::connect(address).await.unwrap(), Client::connect(address).await.unwrap()];
-    let mut next = Client::connect(address).await.unwrap();
-    next.get("/healthz").await.unwrap();
-    let answer = tokio::time::timeout(HANGS, next.answer()).await.expect("it hangs");
-    assert_eq!(answer.unwrap().status, 200);
+    newcomer(address, || ()).await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]

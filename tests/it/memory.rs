@@ -7,7 +7,7 @@ use cmdb_associations::service;
 use sqlx::PgPool;
 
 use crate::app::{TestApp, batch};
-use crate::guards::someone_waits;
+use crate::guards::{hold_writers, someone_waits};
 
 /// Whoever changes it, and however.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
@@ -55,9 +55,7 @@ async fn a_grant_that_is_taken_back_while_a_batch_waits_counts_for_it(pool: PgPo
     let app = Arc::new(TestApp::new(pool.clone()).await);
     let body = |n| batch("bk_switch_default_host", &[(n, n)]);
     assert_eq!(app.post(body(1)).await.ids().len(), 1);
-    let mut holder = pool.begin().await.unwrap();
-    let lock = "lock table instance_association in share row exclusive mode";
-    sqlx::query(lock).execute(&mut *holder).await.unwrap();
+    let holder = hold_writers(&pool).await;
     let sending = Arc::clone(&app);
     let waiting = tokio::spawn(async move { sending.post(body(2)).await });
     someone_waits(&pool).await;
