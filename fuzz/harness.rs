@@ -14,15 +14,15 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use cmdb_associations::db::import::Stage;
 use cmdb_associations::domain::permission::Authorization;
 use cmdb_associations::http::{AppState, Peer, Trust, router};
-use cmdb_associations::service::Service;
 use cmdb_associations::service::gateway::Gateway;
 use cmdb_associations::service::import::{Error, Omission, read_collection};
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::service::memory::Memory;
+use cmdb_associations::service::{Pool, Service};
 use futures_util::stream;
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::PgConnectOptions;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -45,11 +45,8 @@ thread_local! {
 /// The production router with both doors open and a database that is away.
 fn server() -> (Runtime, Router) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let pool = runtime.block_on(async {
-        let pool = PgPoolOptions::new().connect_lazy("postgresql://nobody@localhost").unwrap();
-        pool.close().await;
-        pool
-    });
+    let pool = Pool::new(PgConnectOptions::new_without_pgpass(), 1, Duration::ZERO);
+    runtime.block_on(pool.close());
     let service = Service {
         pool: pool.clone(),
         authorization: Authorization::Grants,

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, PgConnection};
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::EnvFilter;
 
 use crate::db::STATEMENT_TIMEOUT;
+use crate::db::pool::Pool;
 
 /// How long a request may take, its body included. Deadlines are in strict order: a statement's, this, the
 /// drain's, and the supervisor's kill at 30 s; the original's callers give up at 25 s.
@@ -214,20 +215,9 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
 }
 
 /// The server's connections: a statement that takes too long is given up, by Postgres itself.
-pub fn serving_pool(options: PgConnectOptions, connections: u32) -> PgPool {
+pub fn serving_pool(options: PgConnectOptions, connections: u32) -> Pool {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    let options = options.options([("statement_timeout", timeout)]);
-    // A connection that was idle for a while may have been cut: it is asked before it is used.
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(CONNECT_TIMEOUT)
-        .test_before_acquire(false)
-        .before_acquire(|conn, used| {
-            Box::pin(async move {
-                Ok(used.idle_for < Duration::from_secs(1) || conn.ping().await.is_ok())
-            })
-        })
-        .connect_lazy_with(options)
+    Pool::new(options.options([("statement_timeout", timeout)]), connections, CONNECT_TIMEOUT)
 }
 
 /// A command's connection, which may take its time.

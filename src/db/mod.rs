@@ -9,6 +9,7 @@ pub mod idempotency;
 pub mod import;
 pub mod instance_association;
 pub mod permission;
+pub mod pool;
 pub mod schema;
 
 use std::time::Duration;

@@ -21,7 +21,6 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
-use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -33,7 +32,7 @@ pub use self::envelope::Envelope;
 pub use self::instance_association::KEYS;
 pub use self::load::{Room, Surplus};
 use crate::domain::fault::Fault;
-use crate::service::Service;
+use crate::service::{Pool, Service};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -43,7 +42,7 @@ pub struct AppState {
     /// Whom the doors believe.
     pub trust: Trust,
     /// The database, for asking whether it is there: a busy server is ready.
-    pub readiness: PgPool,
+    pub readiness: Pool,
     /// Room for bodies.
     pub room: Arc<Room>,
     /// The largest body that is read, in bytes.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -14,6 +14,7 @@ use super::instance_association::{Original, Outcome};
 use super::{Error, lend};
 use crate::db;
 use crate::db::idempotency::Record;
+use crate::db::pool::Pool;
 use crate::domain::caller::Caller;
 use crate::domain::fault::{DetailFault, Fault};
 use crate::domain::language::Language;
@@ -65,7 +66,7 @@ pub(super) fn meaning(links: &CreateLinks) -> [u8; 32] {
 }
 
 /// Drops expired records now and then, for ever.
-pub async fn sweep(pool: PgPool) {
+pub async fn sweep(pool: Pool) {
     let mut every = tokio::time::interval(SWEEP);
     loop {
         every.tick().await;
@@ -79,7 +80,7 @@ pub async fn sweep(pool: PgPool) {
 }
 
 /// Drops the records that were kept for long enough, a limited number a statement.
-async fn drop_expired(pool: &PgPool) -> Result<(), Error> {
+async fn drop_expired(pool: &Pool) -> Result<(), Error> {
     let delete = async |conn: &mut PgConnection| {
         Ok(db::idempotency::delete_expired(conn, SWEPT_AT_ONCE).await?)
     };

@@ -17,14 +17,15 @@ pub mod schema;
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use self::gateway::Gateway;
 use self::limit::Limiter;
 use self::login::Login;
 use self::memory::Memory;
+pub use crate::db::pool::Pool;
 use crate::db::{Trouble, trouble};
 use crate::domain::fault::Fault;
 use crate::domain::permission::Authorization;
@@ -32,7 +33,7 @@ use crate::domain::permission::Authorization;
 /// What use cases need besides a request.
 pub struct Service {
     /// The database.
-    pub pool: PgPool,
+    pub pool: Pool,
     /// Whether users need permission.
     pub authorization: Authorization,
     /// How much applications may ask for, if that is limited.
@@ -71,20 +72,16 @@ pub enum Error {
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Lends a connection until shortly after `deadline`. One that has not answered by then is cut, since it might
-/// never do so and would keep its place in the pool.
+/// never do so and would keep its place in the pool; so is one whose statement failed, or whose borrower left.
 async fn lend<T>(
-    pool: &PgPool,
+    pool: &Pool,
     deadline: Instant,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut conn = pool.acquire().await?;
-    // If whoever asked loses patience, nobody is left to wait for it.
-    conn.close_on_drop();
-    let result = timeout_at(deadline + GRACE, work(&mut conn)).await;
-    match result {
-        // On its way back it is tried out, which may take for ever as well.
-        Ok(_) => drop(tokio::spawn(timeout(GRACE, conn.return_to_pool()))),
-        Err(_) => drop(conn.detach()),
+    let mut loan = pool.get().await?;
+    let result = timeout_at(deadline + GRACE, work(&mut loan)).await;
+    if let Ok(Ok(_) | Err(Error::Refused(_) | Error::OutOfTime)) = result {
+        loan.give_back();
     }
     result.unwrap_or(Err(Error::OutOfTime))
 }

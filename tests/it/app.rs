@@ -6,13 +6,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use cmdb_associations::config::serving_pool;
 use cmdb_associations::domain::permission::{Authorization, Scope};
 use cmdb_associations::http::{AppState, Trust, router};
 use cmdb_associations::service::memory::Memory;
-use cmdb_associations::service::{self, Service};
+use cmdb_associations::service::{self, Pool, Service};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -22,8 +24,16 @@ pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_associ
 const DEADLINE: Duration = Duration::from_secs(15);
 const REQUESTS: usize = 80;
 
+/// At most so many connections, for the server as well.
+pub(crate) fn few(options: PgConnectOptions, connections: u32) -> PgPool {
+    PgPoolOptions::new().max_connections(connections).connect_lazy_with(options)
+}
+
 pub(crate) struct TestApp {
+    /// The database, to look at.
     pub(crate) pool: PgPool,
+    /// The database, as the server uses it.
+    pub(crate) serving: Pool,
     pub(crate) router: Router,
     pub(crate) drain: watch::Sender<bool>,
 }
@@ -74,8 +84,10 @@ impl TestApp {
         change: impl FnOnce(&mut Service),
     ) -> Self {
         let (drain, draining) = watch::channel(false);
+        let options = pool.connect_options().as_ref().clone();
+        let serving = serving_pool(options, pool.options().get_max_connections());
         let mut service = Service {
-            pool: pool.clone(),
+            pool: serving.clone(),
             authorization: Authorization::Grants,
             limiter: None,
             login: None,
@@ -87,14 +99,14 @@ impl TestApp {
         let state = AppState {
             service: Arc::new(service),
             trust,
-            readiness: pool.clone(),
+            readiness: serving.clone(),
             room: Arc::default(),
             body_limit: 1 << 20,
             deadline,
             draining,
             under_way: TaskTracker::new(),
         };
-        Self { pool, router: router(state), drain }
+        Self { pool, serving, router: router(state), drain }
     }
 
     /// Sends `body` with the credentials of `esb_test` and the user `admin`.

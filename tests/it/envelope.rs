@@ -7,7 +7,7 @@ use cmdb_associations::db::STATEMENT_TIMEOUT;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use crate::app::{PATH, TestApp, batch};
+use crate::app::{PATH, TestApp, batch, few};
 use crate::guards::hold_writers;
 
 #[sqlx::test]
@@ -107,7 +107,7 @@ async fn the_language_is_taken_from_headers_and_cookie(pool: PgPool) {
 #[tokio::test]
 async fn a_database_that_is_away_is_told_long_before_the_deadline() {
     let nowhere = PgConnectOptions::new().host("127.0.0.1").port(1).username("x").database("x");
-    let pool = cmdb_associations::config::serving_pool(nowhere, 2);
+    let pool = few(nowhere, 2);
     let app = TestApp::on(pool);
     let started = Instant::now();
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
@@ -121,16 +121,15 @@ async fn a_database_that_is_away_is_told_long_before_the_deadline() {
 
 #[sqlx::test]
 async fn a_server_without_a_free_connection_says_so(_: PgPoolOptions, options: PgConnectOptions) {
-    let pool = cmdb_associations::config::serving_pool(options, 1);
-    let app = TestApp::new(pool.clone()).await;
-    let held = pool.acquire().await.unwrap();
+    let app = TestApp::new(few(options, 1)).await;
+    let held = app.serving.get().await.unwrap();
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
-    drop(held);
+    held.give_back();
     // And it recovers by itself.
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     assert_eq!(reply.status, StatusCode::OK);
-    pool.close().await;
+    app.serving.close().await;
 }
 
 /// Somebody holds the links' table for longer than anybody waits.

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use cmdb_associations::config::{DRAIN_TIMEOUT, REQUEST_TIMEOUT, serving_pool};
+use cmdb_associations::config::{DRAIN_TIMEOUT, REQUEST_TIMEOUT};
 use cmdb_associations::db::STATEMENT_TIMEOUT;
 use cmdb_associations::server::{LAST_CALL, NOTICE};
 use cmdb_associations::service;
 use sqlx::{ConnectOptions, PgPool};
 use tokio::runtime::Handle;
 
-use crate::app::{Reply, TestApp, batch};
+use crate::app::{Reply, TestApp, batch, few};
 use crate::cluster::Cluster;
 use crate::guards::Role;
 use crate::proxy::{Fate, Proxy};
@@ -48,7 +48,7 @@ const WRITING_AND_KEEPING: &[u8] = b"\0\0\0\x02en";
 async fn a_commit_whose_answer_was_lost_is_answered_when_the_request_comes_again(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::losing(&pool.connect_options(), WRITING_AND_KEEPING, Fate::AnswerLost).await;
-    let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
+    let app = TestApp::on(few(proxy.options.clone(), 1));
     let key = [("idempotency-key", "4fb1")];
     let body = batch("bk_switch_default_host", &[(1, 1), (1, 2)]);
     assert_unavailable(&app.post_with(&key, body.clone()).await);
@@ -58,28 +58,28 @@ async fn a_commit_whose_answer_was_lost_is_answered_when_the_request_comes_again
     let stored: Vec<i64> =
         sqlx::query_scalar("select id from instance_association").fetch_all(&pool).await.unwrap();
     assert_eq!(stored, again.ids());
-    app.pool.close().await;
+    app.serving.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn without_a_key_what_was_committed_unheard_exists_already(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::losing(&pool.connect_options(), WRITING, Fate::AnswerLost).await;
-    let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
+    let app = TestApp::on(few(proxy.options.clone(), 1));
     assert_unavailable(&send(&app, (1, 1)).await);
     let exists = serde_json::json!({"0": "the associations bk_switch->host already exist"});
     assert_eq!(send(&app, (1, 1)).await.maps(), (vec![], exists));
-    app.pool.close().await;
+    app.serving.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_statement_that_never_arrived_created_nothing(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::losing(&pool.connect_options(), WRITING, Fate::StatementLost).await;
-    let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
+    let app = TestApp::on(few(proxy.options.clone(), 1));
     assert_unavailable(&send(&app, (1, 1)).await);
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
-    app.pool.close().await;
+    app.serving.close().await;
 }
 
 /// A connection on which nothing comes back, not even its end: it is given up, and its place with it.
@@ -88,29 +88,23 @@ async fn a_connection_that_falls_silent_is_given_up(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
     // So short that no batch is written: here it is about the connection.
-    let silent = serving_pool(proxy.options.clone(), 1);
-    let app = TestApp::with_deadline(silent.clone(), Duration::from_millis(500));
+    let app = TestApp::with_deadline(few(proxy.options.clone(), 1), Duration::from_millis(500));
     assert_eq!(send(&app, (1, 1)).await.status, 503);
-    settle(&silent).await;
-    assert_eq!(silent.size(), 1);
+    assert_eq!((app.serving.size(), app.serving.idle()), (1, 1));
     proxy.stall();
     let started = Instant::now();
     assert_unavailable(&send(&app, (1, 1)).await);
     assert_eq!(app.get("/readyz").await.0, StatusCode::OK);
-    // By the next connection, everything is as before.
-    let app = TestApp::on(silent.clone());
-    assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
     assert!(started.elapsed() < Duration::from_secs(15));
-    silent.close().await;
+    app.serving.close().await;
 }
 
 /// A server whose only connection, idle so far, has fallen silent.
 async fn with_silence(pool: &PgPool) -> TestApp {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
-    let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
+    let app = TestApp::on(few(proxy.options.clone(), 1));
     assert_eq!(app.get("/readyz").await.0, StatusCode::OK);
-    settle(&app.pool).await;
     proxy.stall();
     app
 }
@@ -125,14 +119,14 @@ async fn a_watcher_that_hangs_up_leaves_no_silent_connection_behind(pool: PgPool
     while app.get("/readyz").await.0 != StatusCode::OK {
         assert!(started.elapsed() < Duration::from_secs(15), "it never finds back");
     }
-    app.pool.close().await;
+    app.serving.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn dropping_what_expired_gives_up_a_silent_connection_too(pool: PgPool) {
     let app = with_silence(&pool).await;
-    let sweeping = tokio::spawn(service::idempotency::sweep(app.pool.clone()));
-    while app.pool.num_idle() > 0 {
+    let sweeping = tokio::spawn(service::idempotency::sweep(app.serving.clone()));
+    while app.serving.idle() > 0 {
         tokio::task::yield_now().await;
     }
     let started = Instant::now();
@@ -140,12 +134,12 @@ async fn dropping_what_expired_gives_up_a_silent_connection_too(pool: PgPool) {
         assert!(started.elapsed() < Duration::from_secs(20), "its place is never free again");
     }
     sweeping.abort();
-    app.pool.close().await;
+    app.serving.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn connections_that_the_database_ended_are_replaced(pool: PgPool) {
-    let app = TestApp::new(serving_pool(pool.connect_options().as_ref().clone(), 2)).await;
+    let app = TestApp::new(few(pool.connect_options().as_ref().clone(), 2)).await;
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
     let end = "select pg_terminate_backend(pid) from pg_stat_activity
                where datname = current_database() and application_name = 'cmdb-associations'";
@@ -159,21 +153,21 @@ async fn connections_that_the_database_ended_are_replaced(pool: PgPool) {
     assert!(failed.len() <= 2, "as many as there were connections");
     failed.into_iter().for_each(assert_unavailable);
     assert_eq!(send(&app, (6, 6)).await.ids().len(), 1);
-    app.pool.close().await;
+    app.serving.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_database_that_is_out_of_connections_is_told_and_waited_for(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let role = Role::new(&pool, "connection limit 0").await;
-    let app = TestApp::on(serving_pool(role.options(), 1));
+    let app = TestApp::on(few(role.options(), 1));
     let started = Instant::now();
     assert_unavailable(&send(&app, (1, 1)).await);
     assert_eq!(app.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert!(started.elapsed() < Duration::from_secs(10));
     role.run("alter role ROLE connection limit 2").await;
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
-    app.pool.close().await;
+    app.serving.close().await;
     role.drop().await;
 }
 
@@ -190,23 +184,21 @@ async fn a_full_disk_is_told_and_nothing_is_written_by_halves() {
     .unwrap();
     std::fs::remove_file(&file).unwrap();
     std::os::unix::fs::symlink("/dev/full", &file).unwrap();
-    let app = TestApp::new(serving_pool(cluster.options(), 1)).await;
+    let app = TestApp::new(few(cluster.options(), 1)).await;
     assert_unavailable(&send(&app, (1, 1)).await);
     assert_eq!(app.count("select count(*) from instance_association").await, 0);
     // The table gets another file.
     sqlx::query("truncate audit_log").execute(&mut conn).await.unwrap();
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
-    app.pool.close().await;
+    app.serving.close().await;
 }
 
 /// One server through everything, without a restart.
 #[tokio::test]
 async fn a_database_that_stops_dies_and_freezes_is_told_and_the_server_goes_on_after_it() {
     let cluster = with_world().await;
-    let pool = serving_pool(cluster.options(), 4);
-    let app = TestApp::new(pool.clone()).await;
+    let app = TestApp::new(few(cluster.options(), 4)).await;
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
-    settle(&pool).await;
     let tasks = Handle::current().metrics().num_alive_tasks();
 
     for (n, fault, end, bound) in [
@@ -230,16 +222,15 @@ async fn a_database_that_stops_dies_and_freezes_is_told_and_the_server_goes_on_a
         }
         assert_eq!(app.get("/readyz").await.0, StatusCode::OK, "{fault}");
     }
-    settle(&pool).await;
+    // Nothing is left of all that: no task, and no connection but the pool's and this test's.
+    assert_eq!(app.serving.idle(), app.serving.size());
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
     assert_eq!(app.count("select count(*) from instance_association").await, 5);
     assert_eq!(app.count("select sum(cardinality(source_ids)) from audit_log").await, 5);
-    // Nothing is left of all that: no task, and no connection but the pool's.
-    settle(&pool).await;
-    assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
     let connections =
         "select count(*) from pg_stat_activity where application_name = 'cmdb-associations'";
-    assert!(app.count(connections).await <= 4);
-    pool.close().await;
+    assert!(app.count(connections).await <= 5);
+    app.serving.close().await;
 }
 
 async fn with_world() -> Cluster {
@@ -248,15 +239,4 @@ async fn with_world() -> Cluster {
     service::schema::migrate(&mut conn).await.unwrap();
     sqlx::raw_sql(include_str!("../fixtures/world.sql")).execute(&mut conn).await.unwrap();
     cluster
-}
-
-/// Waits until every connection is back in the pool.
-async fn settle(pool: &PgPool) {
-    for _ in 0..2_000 {
-        if u32::try_from(pool.num_idle()) == Ok(pool.size()) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("connections do not come back");
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use cmdb_associations::config::{database_at, serving_pool};
+use cmdb_associations::config::database_at;
 use serde_json::json;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
 
-use crate::app::{TestApp, batch};
+use crate::app::{TestApp, batch, few};
 use crate::binary::Program;
 
 /// Runs a statement; the name of the constraint or the SQLSTATE that refused it.
@@ -284,9 +284,9 @@ async fn the_server_and_the_import_choose_their_own_isolation(pool: PgPool) {
         'alter database %I set default_transaction_isolation to serializable', current_database()); end $$";
     sqlx::query(sql).execute(&pool).await.unwrap();
     let options = database_at(pool.connect_options().to_url_lossy().as_str()).unwrap();
-    let app = TestApp::new(serving_pool(options, 2)).await;
+    let app = TestApp::new(few(options, 2)).await;
     assert_eq!(app.post(batch("bk_switch_run_host", &[(1, 1)])).await.ids().len(), 1);
-    app.pool.close().await;
+    app.serving.close().await;
     let imported = Program::on(&pool).run(&["import", "tests/demo/export"]);
     assert_eq!(imported.status, 0, "{}", imported.stderr);
 }

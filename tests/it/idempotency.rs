@@ -228,7 +228,7 @@ async fn an_answer_is_kept_for_a_day(pool: PgPool) {
         sqlx::query(aged).bind(key).bind(age).execute(&app.pool).await.unwrap();
     }
     // The server drops what is old by and by, beginning when it starts.
-    let sweeping = tokio::spawn(service::idempotency::sweep(app.pool.clone()));
+    let sweeping = tokio::spawn(service::idempotency::sweep(app.serving.clone()));
     let started = Instant::now();
     while app.count("select count(*) from idempotency_record where key = 'old'").await > 0 {
         assert!(started.elapsed() < Duration::from_secs(20), "it is kept for ever");

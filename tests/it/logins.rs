@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
-use crate::app::{Reply, TestApp, batch};
+use crate::app::{Reply, TestApp, batch, few};
 use crate::socket::{LIMITS, open};
 
 const BAD_TOKEN: &str = "User authentication failed, please check if the bk_token is valid";
@@ -176,11 +176,11 @@ async fn a_login_service_that_is_down_or_slow_is_told_in_time_and_keeps_no_conne
 
     let slow = stub(versions, Duration::from_hours(1)).await;
     let login = Login::new(&slow.address).unwrap();
-    let few = cmdb_associations::config::serving_pool(pool.connect_options().as_ref().clone(), 1);
+    let one = few(pool.connect_options().as_ref().clone(), 1);
     let apps = sqlx::query("delete from app").execute(&pool).await.unwrap();
     assert_eq!(apps.rows_affected(), 2);
     let slow_app =
-        TestApp::with(few.clone(), Trust::default(), |service| service.login = Some(login)).await;
+        TestApp::with(one, Trust::default(), |service| service.login = Some(login)).await;
     let slow_app = Arc::new(slow_app);
     let waiting = tokio::spawn({
         let app = Arc::clone(&slow_app);
@@ -192,7 +192,7 @@ async fn a_login_service_that_is_down_or_slow_is_told_in_time_and_keeps_no_conne
     // The only connection is free meanwhile.
     assert_eq!(slow_app.post(batch("bk_switch_default_host", &[(7, 7)])).await.ids().len(), 1);
     waiting.await.unwrap();
-    few.close().await;
+    slow_app.serving.close().await;
 }
 
 #[test]

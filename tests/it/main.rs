@@ -30,6 +30,7 @@ mod load; // how much is taken on
 mod logins; // users by the login service
 mod memory; // what is remembered of earlier requests
 mod permissions; // what users may edit
+mod pool; // how connections are lent
 mod races; // many at once
 mod replay; // a whole inventory and its requests
 mod requests; // what is judged before the details

@@ -4,13 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cmdb_associations::config::serving_pool;
 use cmdb_associations::domain::association::Mapping;
 use cmdb_associations::service::check::check;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
-use crate::app::{TestApp, batch};
+use crate::app::{TestApp, batch, few};
 
 /// Numbers that look random and are the same in every run.
 struct Dice(u64);
@@ -88,8 +87,7 @@ fn orders(n: usize) -> Vec<Vec<usize>> {
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn batches_at_once_are_answered_as_if_one_came_after_the_other(pool: PgPool) {
-    let app =
-        Arc::new(TestApp::new(serving_pool(pool.connect_options().as_ref().clone(), 8)).await);
+    let app = Arc::new(TestApp::new(few(pool.connect_options().as_ref().clone(), 8)).await);
     let mut dice = Dice(1);
     let mut disagreements = 0;
     for round in 0..150 {
@@ -265,8 +263,7 @@ async fn send(app: Arc<TestApp>, storm: Arc<Storm>, seed: u64) -> Vec<i64> {
 /// At least 40,000 details by eight clients, while others delete, bring back and write by hand.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn whatever_is_written_at_once_the_data_stays_sound(pool: PgPool) {
-    let app =
-        Arc::new(TestApp::new(serving_pool(pool.connect_options().as_ref().clone(), 8)).await);
+    let app = Arc::new(TestApp::new(few(pool.connect_options().as_ref().clone(), 8)).await);
     // What is deleted is remembered, to tell it from what was lost.
     for sql in [
         // Who deletes without the lock, or writes in any order, may run into others. It need not take long.

@@ -1,16 +1,15 @@
 //! How many statements a request takes: a fixed number, so that none can hide in a loop.
 
-use cmdb_associations::config::serving_pool;
 use sqlx::PgPool;
 
-use crate::app::{TestApp, batch};
+use crate::app::{TestApp, batch, few};
 use crate::proxy::Proxy;
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_request_takes_as_many_statements_whatever_its_size(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
-    let app = TestApp::on(serving_pool(proxy.options.clone(), 1));
+    let app = TestApp::on(few(proxy.options.clone(), 1));
     let cost = async |headers: &[(&str, &str)], pairs: &[(i64, i64)]| {
         let before = proxy.statements();
         let reply = app.post_with(headers, batch("bk_switch_default_host", pairs)).await;
@@ -32,5 +31,5 @@ async fn a_request_takes_as_many_statements_whatever_its_size(pool: PgPool) {
         let key = [("idempotency-key", &*source.to_string())];
         assert_eq!(cost(&key, &pairs(20 + source, length)).await, 3, "{length} with a key");
     }
-    app.pool.close().await;
+    app.serving.close().await;
 }

@@ -1,0 +1,130 @@
+//! Connections to the database, lent to one request after the other.
+//!
+//! The one that came back last goes out first, since it is the warmest, here and in Postgres.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use deadpool::managed::{self, Manager, Metrics, Object, QueueMode, RecycleError, RecycleResult};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::time::timeout;
+
+/// How long a connection lies idle until it is asked whether it still stands before it is lent again.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long it lies idle until something between here and Postgres may have forgotten it.
+const IDLE_LIMIT: Duration = Duration::from_mins(5);
+
+/// How old it gets. Postgres frees the memory of its caches, and a database that moved is found.
+const AGE_LIMIT: Duration = Duration::from_mins(30);
+
+/// A limited number of connections, made when they are needed.
+#[derive(Clone)]
+pub struct Pool {
+    connections: managed::Pool<Connecting>,
+    patience: Duration,
+}
+
+impl Pool {
+    /// At most `size` connections; whoever wants one waits for it as long as `patience`.
+    #[expect(clippy::missing_panics_doc, reason = "it never does")]
+    pub fn new(options: PgConnectOptions, size: u32, patience: Duration) -> Self {
+        let connections = managed::Pool::builder(Connecting(options))
+            .max_size(size as usize)
+            .queue_mode(QueueMode::Lifo)
+            .build();
+        Self {
+            connections: connections.expect("needs no runtime without deadlines of its own"),
+            patience,
+        }
+    }
+
+    /// A connection that stood a moment ago.
+    pub async fn get(&self) -> sqlx::Result<Loan> {
+        match timeout(self.patience, self.connections.get()).await {
+            Ok(Ok(connection)) => Ok(Loan(Some(connection))),
+            Ok(Err(managed::PoolError::Backend(error))) => Err(error),
+            Ok(Err(managed::PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
+            Ok(Err(_)) | Err(_) => Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+
+    /// How many connections stand, lent or not.
+    pub fn size(&self) -> usize {
+        self.connections.status().size
+    }
+
+    /// How many of them are not lent.
+    pub fn idle(&self) -> usize {
+        self.connections.status().available
+    }
+
+    /// Lends none any more, and says goodbye on those that are not lent.
+    pub async fn close(&self) {
+        let idle = self.connections.retain(|_, _| false).removed;
+        self.connections.close();
+        for connection in idle {
+            let _ = connection.close().await;
+        }
+    }
+}
+
+/// A connection on loan. Unless it is given back it is cut, since it may be in the middle of something.
+pub struct Loan(Option<Object<Connecting>>);
+
+impl Loan {
+    /// Lets others have it. Nothing is under way on it.
+    pub fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+const LENT: &str = "lent until it is given back";
+
+impl Deref for Loan {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.0.as_ref().expect(LENT)
+    }
+}
+
+impl DerefMut for Loan {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect(LENT)
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
+    }
+}
+
+/// Makes connections, and looks at each before it is lent again.
+struct Connecting(PgConnectOptions);
+
+impl Manager for Connecting {
+    type Type = PgConnection;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> sqlx::Result<PgConnection> {
+        self.0.connect().await
+    }
+
+    async fn recycle(
+        &self,
+        connection: &mut PgConnection,
+        metrics: &Metrics,
+    ) -> RecycleResult<sqlx::Error> {
+        // Counted from when it was lent, which is shortly before it came back.
+        if metrics.age() > AGE_LIMIT || metrics.last_used() > IDLE_LIMIT {
+            return Err(RecycleError::message("too old"));
+        }
+        if metrics.last_used() > FRESH {
+            connection.ping().await?;
+        }
+        Ok(())
+    }
+}
