@@ -13,12 +13,13 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use cmdb_associations::db::import::Stage;
 use cmdb_associations::domain::permission::Authorization;
-use cmdb_associations::http::{AppState, Peer, Trust, router};
+use cmdb_associations::http::{AppState, Peer, Trust, operations, router};
 use cmdb_associations::service::gateway::Gateway;
 use cmdb_associations::service::import::{Error, Omission, read_collection};
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::service::memory::Memory;
 use cmdb_associations::service::{Pool, Service};
+use cmdb_associations::telemetry::metrics::Metrics;
 use futures_util::stream;
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
@@ -65,8 +66,9 @@ fn server() -> (Runtime, Router) {
         deadline: Duration::from_secs(15),
         draining: watch::channel(false).1,
         under_way: TaskTracker::new(),
+        metrics: Arc::new(Metrics::new().unwrap().1),
     };
-    (runtime, router(state))
+    (runtime, router(state.clone()).merge(operations(state)))
 }
 
 struct Answer {

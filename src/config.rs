@@ -2,12 +2,14 @@
 //!
 //! The database's URL holds a password, so it has no flag: a command line can be read by everybody.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use sqlx::postgres::PgConnectOptions;
@@ -57,12 +59,12 @@ pub enum AuthorizationSetting {
 pub struct LogSettings {
     /// What to log, as in `info,sqlx=debug`
     #[arg(long, global = true, env = "RUST_LOG", default_value = "info,sqlx=warn")]
-    #[arg(help_heading = "Log", value_name = "FILTER", hide_env_values = true, value_parser = log_filter)]
+    #[arg(help_heading = "Log", value_name = "FILTER", value_parser = log_filter)]
     pub log: String,
 
     /// How to log it
     #[arg(long, global = true, env = "CMDB_LOG_FORMAT", default_value = "human")]
-    #[arg(help_heading = "Log", value_name = "FORMAT", hide_env_values = true)]
+    #[arg(help_heading = "Log", value_name = "FORMAT")]
     pub log_format: LogFormat,
 }
 
@@ -76,15 +78,23 @@ fn log_filter(filter: &str) -> Result<String, String> {
 /// Where the server is to be found.
 #[derive(Debug, Clone, Args)]
 pub struct Listen {
-    /// Where the server listens
-    #[arg(
-        long,
-        env = "CMDB_LISTEN",
-        default_value = "127.0.0.1:8090",
-        value_name = "ADDR",
-        hide_env_values = true
-    )]
+    /// IP address and port of the server
+    #[arg(long, env = "CMDB_LISTEN", default_value = "127.0.0.1:8090", value_name = "ADDR")]
     pub listen: SocketAddr,
+
+    /// IP address and port for operators: `/healthz`, `/readyz` and `/metrics` are there and nowhere else. Unless
+    /// given, they are where the server listens
+    #[arg(long, env = "CMDB_OPS_LISTEN", value_name = "ADDR")]
+    pub ops_listen: Option<SocketAddr>,
+
+    /// A file with the server's certificate and those between it and its root, in PEM: clients then speak TLS. It is
+    /// read again when it was renewed
+    #[arg(long, env = "CMDB_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// A file with its private key, in PEM
+    #[arg(long, env = "CMDB_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// What the server can be told.
@@ -95,54 +105,57 @@ pub struct ServeSettings {
     pub listen: Listen,
 
     /// Refuse to start while migrations are pending, instead of applying them
-    #[arg(long)]
+    #[arg(long, env = "CMDB_NO_MIGRATE", value_parser = BoolishValueParser::new())]
     pub no_migrate: bool,
 
     /// The most connections to the database at once, 1 to 1000
     #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N")]
-    #[arg(hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
     /// The most connections of clients that are served at once; more are told that there are too many
     #[arg(long, env = "CMDB_CONNECTIONS", default_value_t = 1_000, value_name = "N")]
-    #[arg(hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
 
     /// The most requests at work at once, waiting for a connection to the database or using it; eight for each such
     /// connection unless given
-    #[arg(long, env = "CMDB_REQUESTS", value_name = "N", hide_env_values = true)]
+    #[arg(long, env = "CMDB_REQUESTS", value_name = "N")]
     pub requests: Option<NonZeroU32>,
 
     /// Whether users need permission to edit what they associate
     #[arg(long, env = "CMDB_AUTHORIZATION", default_value = "grants", value_name = "HOW")]
-    #[arg(hide_env_values = true)]
     pub authorization: AuthorizationSetting,
 
     /// The login service that knows whose a `bk_token` is, as in `https://paas.example.com`
-    #[arg(long, env = "CMDB_LOGIN_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "CMDB_LOGIN_URL", value_name = "URL")]
     pub login_url: Option<String>,
 
     /// The public key of the gateway that signs `X-Bkapi-JWT`, as PEM text
-    #[arg(long, env = "CMDB_GATEWAY_PUBLIC_KEY", value_name = "PEM", hide_env_values = true)]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(long, env = "CMDB_GATEWAY_PUBLIC_KEY", value_name = "PEM")]
+    #[arg(allow_hyphen_values = true, conflicts_with = "gateway_public_key_file")]
     pub gateway_public_key: Option<String>,
 
+    /// A file that holds it
+    #[arg(long, env = "CMDB_GATEWAY_PUBLIC_KEY_FILE", value_name = "FILE")]
+    pub gateway_public_key_file: Option<PathBuf>,
+
     /// The only issuer of such tokens that is accepted
-    #[arg(long, env = "CMDB_GATEWAY_ISSUER", value_name = "NAME", hide_env_values = true)]
+    #[arg(long, env = "CMDB_GATEWAY_ISSUER", value_name = "NAME")]
     pub gateway_issuer: Option<String>,
 
     /// The networks whose word for who is calling is taken at the CMDB door, as in `10.0.0.0/8,::1/128`
-    #[arg(long, env = "CMDB_TRUSTED_PEERS", value_name = "CIDRS", hide_env_values = true)]
+    #[arg(long, env = "CMDB_TRUSTED_PEERS", value_name = "CIDRS")]
     #[arg(value_delimiter = ',')]
     pub trusted_peers: Vec<IpNet>,
 
     /// The most details a second that an application may send; unlimited unless given
-    #[arg(long, env = "CMDB_RATE_LIMIT", value_name = "DETAILS", hide_env_values = true)]
+    #[arg(long, env = "CMDB_RATE_LIMIT", value_name = "DETAILS")]
     pub rate_limit: Option<NonZeroU32>,
 
     /// The largest body that is read, in bytes
     #[arg(long, env = "CMDB_BODY_LIMIT", default_value_t = 1_048_576, value_name = "BYTES")]
-    #[arg(hide_env_values = true, value_parser = clap::value_parser!(u32).range(1..=8_388_608))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=8_388_608))]
     pub body_limit: u32,
 }
 
@@ -165,8 +178,8 @@ pub enum Error {
     #[error("CMDB_DATABASE_URL and CMDB_DATABASE_URL_FILE are both set: set one")]
     TwoDatabases,
     /// The file cannot be read.
-    #[error("CMDB_DATABASE_URL_FILE: cannot read {0}")]
-    File(PathBuf, #[source] io::Error),
+    #[error("{0}: cannot read {1}")]
+    File(&'static str, PathBuf, #[source] io::Error),
     /// The URL is none. It is not repeated, since it holds a password.
     #[error("{0} is no Postgres URL: it should look like postgresql://user:password@host/name")]
     Url(&'static str),
@@ -183,17 +196,43 @@ pub enum Error {
     },
 }
 
+/// What the environment says, if it says anything.
+fn environment(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "this is where settings are read")]
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether a variable is there and says nothing.
+pub fn is_empty(variable: &OsStr) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value.is_empty())
+}
+
+/// Whether traces are exported, by the variables that every program with OpenTelemetry has.
+pub fn exports_traces() -> bool {
+    let is = |name, value: &str| {
+        environment(name).is_some_and(|given| given.eq_ignore_ascii_case(value))
+    };
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
+        .into_iter()
+        .any(|name| environment(name).is_some())
+        && !is("OTEL_SDK_DISABLED", "true")
+        && !is("OTEL_TRACES_EXPORTER", "none")
+}
+
+/// What a file holds that a setting names.
+pub fn read_file(setting: &'static str, file: PathBuf) -> Result<String, Error> {
+    let text = std::fs::read_to_string(&file);
+    Ok(text.map_err(|error| Error::File(setting, file, error))?.trim_end().to_owned())
+}
+
 /// The database that the environment names.
 pub fn database() -> Result<PgConnectOptions, Error> {
-    #[expect(clippy::disallowed_methods, reason = "this is where settings are read")]
-    let read = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let read = environment;
     let (name, url) = match (read("CMDB_DATABASE_URL"), read("CMDB_DATABASE_URL_FILE")) {
         (Some(_), Some(_)) => return Err(Error::TwoDatabases),
         (Some(url), None) => ("CMDB_DATABASE_URL", url),
         (None, Some(file)) => {
-            let url =
-                std::fs::read_to_string(&file).map_err(|error| Error::File(file.into(), error))?;
-            ("CMDB_DATABASE_URL_FILE", url.trim_end().to_owned())
+            ("CMDB_DATABASE_URL_FILE", read_file("CMDB_DATABASE_URL_FILE", file.into())?)
         }
         (None, None) => ("DATABASE_URL", read("DATABASE_URL").ok_or(Error::NoDatabase)?),
     };

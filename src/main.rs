@@ -3,12 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use cmdb_associations::cli::{Answer, Cli};
 use cmdb_associations::telemetry::chain;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
+    match Cli::given().run() {
         Ok(Answer::Fine) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         // Whoever reads our output has read enough.

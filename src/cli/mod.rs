@@ -9,13 +9,14 @@ mod serve;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::bail;
-use clap::{Parser, Subcommand};
+use anyhow::{Context, bail};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use sqlx::PgConnection;
 
 use self::app::AppCommand;
 use self::grant::GrantCommand;
 use crate::config::{self, Listen, LogSettings, ServeSettings};
+use crate::telemetry::traces::Traces;
 use crate::{service, telemetry};
 
 const AFTER_HELP: &str = "\
@@ -82,13 +83,39 @@ pub enum Answer {
 }
 
 impl Cli {
+    /// What the command line and the environment say.
+    pub fn given() -> Self {
+        let given = Self::settings().get_matches();
+        Self::from_arg_matches(&given).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Every command and setting. A variable that is empty counts as absent, and `--help` shows no values of them.
+    pub fn settings() -> clap::Command {
+        fn settled(command: clap::Command) -> clap::Command {
+            let args = command.mut_args(|arg| {
+                let is_empty = arg.get_env().is_some_and(config::is_empty);
+                let arg = arg.hide_env_values(true);
+                if is_empty { arg.env(None) } else { arg }
+            });
+            args.mut_subcommands(settled)
+        }
+        settled(Self::command())
+    }
+
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Answer> {
-        telemetry::init(&self.log);
+        let exports = matches!(self.command, Command::Serve(_)) && config::exports_traces();
+        let traces = if exports {
+            Traces::exported().context("traces cannot be exported as OTEL_EXPORTER_OTLP_… say")?
+        } else {
+            Traces::none()
+        };
+        telemetry::init(&self.log, &traces);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let answer = runtime.block_on(self.command.run());
         // A name that is being looked up cannot be called off, and is not waited for.
         runtime.shutdown_background();
+        traces.end();
         answer
     }
 }
@@ -104,7 +131,7 @@ impl Command {
             Self::App(command) => command.run().await,
             Self::Grant(command) => command.run().await,
             Self::Check { strict } => check::check(strict).await,
-            Self::Healthcheck(listen) => serve::healthcheck(listen.listen).await,
+            Self::Healthcheck(listen) => serve::healthcheck(&listen).await,
         }
     }
 }

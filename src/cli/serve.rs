@@ -6,31 +6,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use reqwest::Client;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{Answer, refuse_pending};
-use crate::config::{self, AuthorizationSetting, ServeSettings};
+use crate::config::{self, AuthorizationSetting, Listen, ServeSettings};
 use crate::domain::permission::Authorization;
 use crate::http::{AppState, Trust};
-use crate::server::Limits;
+use crate::server::{Limits, RENEWAL, Socket, Tls, TlsFiles};
 use crate::service::Service;
 use crate::service::gateway::Gateway;
 use crate::service::limit::Limiter;
 use crate::service::login::Login;
 use crate::service::memory::Memory;
+use crate::telemetry::chain;
+use crate::telemetry::metrics::Metrics;
 use crate::{http, server, service};
 
 pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
     let stop = stop_signal()?;
     tokio::pin!(stop);
-    let (login, gateway) = (login(&settings)?, gateway(&settings)?);
+    let (login, gateway, tls) = (login(&settings)?, gateway(&settings)?, tls(&settings.listen)?);
+    let metrics = Metrics::install()?;
     let database = config::database()?;
-    let listener = tokio::select! {
+    let (listener, ops) = tokio::select! {
         started = start(&settings, &database) => started?,
         () = &mut stop => return Ok(Answer::Fine),
     };
@@ -49,63 +54,100 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
         memory: Memory::default(),
     };
     let under_way = TaskTracker::new();
-    let router = http::router(AppState {
+    let state = AppState {
         trust: Trust { gateway: service.gateway.is_some(), peers: settings.trusted_peers },
         service: Arc::new(service),
         readiness: config::serving_pool(database, 1),
         room: Arc::default(),
         body_limit: settings.body_limit as usize,
         deadline: config::REQUEST_TIMEOUT,
-        draining: watched,
+        draining: watched.clone(),
         under_way: under_way.clone(),
-    });
+        metrics: Arc::new(metrics),
+    };
+    let counting = tokio::spawn(sort_metrics(Arc::clone(&state.metrics)));
+    let (mut router, operations) = (http::router(state.clone()), http::operations(state));
+    let mut background = vec![counting];
+    match ops {
+        Some(listener) => {
+            let serving = server::serve_operations(listener, operations, watched);
+            background.push(tokio::spawn(serving));
+        }
+        None => router = router.merge(operations),
+    }
     // Each connection takes a file descriptor. Where no more are allowed, fewer are accepted.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    info!(address = %listener.local_addr()?, "listening");
-    let sweeping = tokio::spawn(service::idempotency::sweep(pool.clone()));
+    background.push(tokio::spawn(service::idempotency::sweep(pool.clone())));
+    let tls = tls.map(|tls| {
+        let acceptor = tls.acceptor();
+        background.push(tokio::spawn(tls.renew(RENEWAL)));
+        acceptor
+    });
     let limits = Limits {
         connections: settings.connections as usize,
         head_timeout: config::HEAD_TIMEOUT,
         read_timeout: config::READ_TIMEOUT,
     };
-    server::serve(listener, router, limits, under_way, draining, stop).await;
-    sweeping.abort();
+    server::serve(Socket { listener, tls }, router, limits, under_way, draining, stop).await;
+    background.iter().for_each(JoinHandle::abort);
     // A connection that does not say goodbye does not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
     Ok(Answer::Fine)
 }
 
-/// A setting; an empty one counts as absent.
-fn given(setting: Option<&str>) -> Option<&str> {
-    setting.filter(|setting| !setting.is_empty())
-}
-
 fn login(settings: &ServeSettings) -> anyhow::Result<Option<Login>> {
-    let login = given(settings.login_url.as_deref()).map(Login::new).transpose();
+    let login = settings.login_url.as_deref().map(Login::new).transpose();
     login.context("CMDB_LOGIN_URL is of no use")
 }
 
 fn gateway(settings: &ServeSettings) -> anyhow::Result<Option<Gateway>> {
-    let issuer = given(settings.gateway_issuer.as_deref());
-    let gateway =
-        given(settings.gateway_public_key.as_deref()).map(|key| Gateway::new(key, issuer));
-    gateway.transpose().context(
-        "CMDB_GATEWAY_PUBLIC_KEY is no RSA public key: it should begin with -----BEGIN PUBLIC KEY-----",
-    )
+    let name = "CMDB_GATEWAY_PUBLIC_KEY_FILE";
+    let file = settings.gateway_public_key_file.clone();
+    let (name, key) = match file.map(|file| config::read_file(name, file)).transpose()? {
+        Some(key) => (name, Some(key)),
+        None => ("CMDB_GATEWAY_PUBLIC_KEY", settings.gateway_public_key.clone()),
+    };
+    let gateway = key.map(|key| Gateway::new(&key, settings.gateway_issuer.as_deref()));
+    gateway.transpose().with_context(|| {
+        format!("{name} is no RSA public key: it should begin with -----BEGIN PUBLIC KEY-----")
+    })
 }
 
-/// Brings the schema up to date, or refuses to, and takes the address.
+fn tls(listen: &Listen) -> anyhow::Result<Option<Tls>> {
+    let files = listen.tls_certificate.clone().zip(listen.tls_key.clone());
+    let tls = files.map(|(certificate, key)| Tls::new(TlsFiles { certificate, key })).transpose();
+    tls.context("CMDB_TLS_CERTIFICATE, CMDB_TLS_KEY")
+}
+
+/// Now and then, for ever.
+async fn sort_metrics(metrics: Arc<Metrics>) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        every.tick().await;
+        metrics.sort();
+    }
+}
+
+/// Brings the schema up to date, or refuses to, and takes the addresses.
 async fn start(
     settings: &ServeSettings,
     database: &PgConnectOptions,
-) -> anyhow::Result<TcpListener> {
+) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
     let mut conn = config::connect_to(database).await?;
     if settings.no_migrate {
         refuse_pending(&mut conn).await?;
     } else {
         service::schema::migrate(&mut conn).await?;
     }
-    let address = settings.listen.listen;
+    let listener = listen(settings.listen.listen).await?;
+    info!(address = %listener.local_addr()?, "listening");
+    let Some(address) = settings.listen.ops_listen else { return Ok((listener, None)) };
+    let ops = listen(address).await?;
+    info!(address = %ops.local_addr()?, "listening to operators");
+    Ok((listener, Some(ops)))
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
@@ -122,22 +164,33 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 }
 
 /// Asks a server on this machine: one that listens everywhere is asked at the loopback address.
-pub(super) async fn healthcheck(listen: SocketAddr) -> anyhow::Result<Answer> {
-    let ip = match listen.ip() {
+pub(super) async fn healthcheck(listen: &Listen) -> anyhow::Result<Answer> {
+    let (scheme, address) = match (listen.ops_listen, &listen.tls_certificate) {
+        (Some(address), _) => ("http", address),
+        (None, Some(_)) => ("https", listen.listen),
+        (None, None) => ("http", listen.listen),
+    };
+    let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let address = SocketAddr::new(ip, listen.port());
-    let asked = tokio::time::timeout(Duration::from_secs(5), server::ask_ready(address)).await;
-    match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+    let address = SocketAddr::new(ip, address.port());
+    // It is asked at its address, which its certificate does not name; nothing secret is said.
+    let client = Client::builder().tls_danger_accept_invalid_certs(true).no_proxy();
+    let client = client.timeout(Duration::from_secs(5)).build()?;
+    let asked = async {
+        let response = client.get(format!("{scheme}://{address}/readyz")).send().await?;
+        Ok::<_, reqwest::Error>((response.status().is_success(), response.text().await?))
+    };
+    match asked.await {
         Ok((true, _)) => Ok(Answer::Fine),
         Ok((false, why)) => {
             writeln!(io::stderr(), "{address} is not ready: {}", why.trim_end())?;
             Ok(Answer::No)
         }
         Err(error) => {
-            writeln!(io::stderr(), "{address} does not answer: {error}")?;
+            writeln!(io::stderr(), "{address} does not answer: {}", chain(&error.without_url()))?;
             Ok(Answer::No)
         }
     }

@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, Object, QueueMode, RecycleError, RecycleResult};
+use metrics::counter;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
@@ -46,18 +47,19 @@ impl Pool {
             Ok(Ok(connection)) => Ok(Loan(Some(connection))),
             Ok(Err(managed::PoolError::Backend(error))) => Err(error),
             Ok(Err(managed::PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
-            Ok(Err(_)) | Err(_) => Err(sqlx::Error::PoolTimedOut),
+            Ok(Err(_)) | Err(_) => {
+                counter!("cmdb_database_timeouts_total").increment(1);
+                Err(sqlx::Error::PoolTimedOut)
+            }
         }
     }
 
-    /// How many connections stand, lent or not.
-    pub fn size(&self) -> usize {
-        self.connections.status().size
-    }
-
-    /// How many of them are not lent.
-    pub fn idle(&self) -> usize {
-        self.connections.status().available
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        let managed::Status { max_size, size, available, waiting } = self.connections.status();
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        let (in_use, idle) = (number(size.saturating_sub(available)), number(available));
+        Status { in_use, idle, waiting: number(waiting), limit: number(max_size) }
     }
 
     /// Lends none any more, and says goodbye on those that are not lent.
@@ -68,6 +70,19 @@ impl Pool {
             let _ = connection.close().await;
         }
     }
+}
+
+/// How a pool stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Connections that are lent.
+    pub in_use: u32,
+    /// Connections that are not.
+    pub idle: u32,
+    /// How many wait for one.
+    pub waiting: u32,
+    /// The most connections.
+    pub limit: u32,
 }
 
 /// A connection on loan. Unless it is given back it is cut, since it may be in the middle of something.

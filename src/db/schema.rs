@@ -1,10 +1,17 @@
 //! The schema itself: its migrations, and whether they are applied.
 
+use std::sync::LazyLock;
+
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
-/// The schema's story, compiled in.
-pub static MIGRATOR: Migrator = sqlx::migrate!();
+/// The schema's story, compiled in. What a newer program added to it is left alone: each migration leaves the program
+/// before it working.
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!();
+    migrator.set_ignore_missing(true);
+    migrator
+});
 
 /// How many migrations this program knows that the database has not had.
 pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {

@@ -313,7 +313,8 @@ impl Fault {
 }
 
 impl DetailFault {
-    const ALL: [Self; 5] = [
+    /// All of them.
+    pub const ALL: [Self; 5] = [
         Self::AlreadyExists,
         Self::SourceMissing,
         Self::TargetMissing,
@@ -329,6 +330,17 @@ impl DetailFault {
             Self::TargetMissing => 1_101_074,
             Self::OneToOneTaken => 1_101_052,
             Self::OneToManyTaken => 1_101_061,
+        }
+    }
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AlreadyExists => "already_exists",
+            Self::SourceMissing => "source_missing",
+            Self::TargetMissing => "target_missing",
+            Self::OneToOneTaken => "one_to_one_taken",
+            Self::OneToManyTaken => "one_to_many_taken",
         }
     }
 

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,11 +14,12 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use super::door::Door;
 use super::envelope::Envelope;
+use super::metrics;
 use crate::domain::fault::{Fault, Limit};
 use crate::domain::language::Language;
 use crate::service;
 use crate::service::instance_association::Outcome;
-use crate::telemetry::chain;
+use crate::telemetry::{chain, traces};
 
 /// What a handler has to say. It travels to [`answer`] as an extension of an otherwise empty response.
 #[derive(Clone)]
@@ -74,21 +75,34 @@ pub(super) async fn answer(
     let started = Instant::now();
     let request_id = RequestId(door.request_id(request.headers()));
     let language = door.language(request.headers());
+    let route = request.extensions().get().map_or("other", MatchedPath::as_str).to_owned();
+    let trace = traces::request(request.method(), &route, request.headers());
     let span = info_span!(
+        parent: &trace,
         "request",
         id = &*request_id.0,
         method = request.method().as_str(),
         path = request.uri().path(),
         app = Empty,
         user = Empty,
+        trace_id = Empty,
     );
+    if let Some(id) = traces::id(&trace) {
+        span.record("trace_id", id);
+    }
     request.extensions_mut().insert(request_id.clone());
     request.extensions_mut().insert(door);
     let answering = async move {
         // A response that is no reply is a hole in the router: a bug like any other.
         let reply = next.run(request).await.extensions_mut().remove::<Reply>();
         let reply = reply.unwrap_or_else(|| Reply::refused(Fault::Internal));
-        render(&reply, door, language, &request_id, started)
+        let result = reply.0.as_ref().as_ref().map_err(|error| (error.fault(), error));
+        log(&result, started);
+        let result = result.as_ref().map(|outcome| *outcome).map_err(|(fault, _)| fault);
+        let status = result.err().map_or(StatusCode::OK, status);
+        metrics::count(route, status, result, started.elapsed());
+        traces::answered(&trace, status, result.err().map_or(0, Fault::code));
+        render(result, status, door, language, &request_id)
     };
     let answered = under_way.spawn(answering.instrument(span)).await;
     // Panics below were caught, and nobody aborts the task.
@@ -96,15 +110,12 @@ pub(super) async fn answer(
 }
 
 fn render(
-    reply: &Reply,
+    result: Result<&Outcome, &Fault>,
+    status: StatusCode,
     door: Door,
     language: Language,
     request_id: &RequestId,
-    started: Instant,
 ) -> Response {
-    let result = reply.0.as_ref().as_ref().map_err(|error| (error.fault(), error));
-    log(&result, started);
-    let result = result.as_ref().map(|outcome| *outcome).map_err(|(fault, _)| fault);
     // An answer that was given before is given as it was; only the headers are this request's.
     let original = result.ok().and_then(|outcome| outcome.original.as_ref());
     let (language, named) = match original {
@@ -114,7 +125,6 @@ fn render(
     let envelope = Envelope::new(door, result, language, named);
     // Serializing these types cannot fail.
     let body = serde_json::to_vec(&envelope).unwrap_or_default();
-    let status = result.err().map_or(StatusCode::OK, status);
     let mut headers = headers(result.err(), request_id);
     if original.is_some() {
         headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));

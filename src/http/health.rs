@@ -19,12 +19,20 @@ pub(super) async fn alive() -> &'static str {
 
 /// The database answers, its schema is this program's, and the server is not about to stop.
 pub(super) async fn ready(State(app): State<AppState>) -> (StatusCode, &'static str) {
+    match why_not_ready(&app).await {
+        None => (StatusCode::OK, "ready\n"),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    }
+}
+
+/// Why no requests should come, if so.
+pub(super) async fn why_not_ready(app: &AppState) -> Option<&'static str> {
     if *app.draining.borrow() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+        return Some("draining\n");
     }
     match service::schema::is_current(&app.readiness, Instant::now() + PATIENCE).await {
-        Ok(true) => (StatusCode::OK, "ready\n"),
-        Ok(false) => (StatusCode::SERVICE_UNAVAILABLE, "migrations are pending\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "Postgres is unavailable\n"),
+        Ok(true) => None,
+        Ok(false) => Some("migrations are pending\n"),
+        Err(_) => Some("Postgres is unavailable\n"),
     }
 }

@@ -12,6 +12,7 @@ mod health;
 mod instance_association;
 mod language;
 mod load;
+mod metrics;
 mod permission;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use self::instance_association::KEYS;
 pub use self::load::{Room, Surplus};
 use crate::domain::fault::Fault;
 use crate::service::{Pool, Service};
+use crate::telemetry::metrics::Metrics;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -53,9 +55,11 @@ pub struct AppState {
     pub draining: watch::Receiver<bool>,
     /// The requests that are under way, also those whose caller has left.
     pub under_way: TaskTracker,
+    /// What was counted so far.
+    pub metrics: Arc<Metrics>,
 }
 
-/// The whole route table.
+/// What callers reach.
 pub fn router(state: AppState) -> Router {
     let create_many = || post(instance_association::create_many);
     let gateway = Router::new()
@@ -67,13 +71,20 @@ pub fn router(state: AppState) -> Router {
     if state.trust.opens_cmdb_door() {
         cmdb = cmdb.route("/api/v3/createmany/instassociation", create_many());
     }
-    let service =
-        Router::new().route("/healthz", get(health::alive)).route("/readyz", get(health::ready));
-    service
+    Router::new()
         .merge(answered(Door::Cmdb, cmdb, &state.under_way))
         .fallback_service(
             answered(Door::Gateway, gateway, &state.under_way).with_state(state.clone()),
         )
+        .with_state(state)
+}
+
+/// What operators reach.
+pub fn operations(state: AppState) -> Router {
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
         .with_state(state)
 }
 

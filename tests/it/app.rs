@@ -8,9 +8,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use cmdb_associations::config::serving_pool;
 use cmdb_associations::domain::permission::{Authorization, Scope};
-use cmdb_associations::http::{AppState, Trust, router};
+use cmdb_associations::http::{AppState, Trust, operations, router};
 use cmdb_associations::service::memory::Memory;
 use cmdb_associations::service::{self, Pool, Service};
+use cmdb_associations::telemetry::metrics::Metrics;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -105,8 +106,9 @@ impl TestApp {
             deadline,
             draining,
             under_way: TaskTracker::new(),
+            metrics: Arc::new(Metrics::new().unwrap().1),
         };
-        Self { pool, serving, router: router(state), drain }
+        Self { pool, serving, router: router(state.clone()).merge(operations(state)), drain }
     }
 
     /// Sends `body` with the credentials of `esb_test` and the user `admin`.

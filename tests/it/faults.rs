@@ -90,7 +90,7 @@ async fn a_connection_that_falls_silent_is_given_up(pool: PgPool) {
     // So short that no batch is written: here it is about the connection.
     let app = TestApp::with_deadline(few(proxy.options.clone(), 1), Duration::from_millis(500));
     assert_eq!(send(&app, (1, 1)).await.status, 503);
-    assert_eq!((app.serving.size(), app.serving.idle()), (1, 1));
+    assert_eq!(app.serving.status().idle, 1);
     proxy.stall();
     let started = Instant::now();
     assert_unavailable(&send(&app, (1, 1)).await);
@@ -126,7 +126,7 @@ async fn a_watcher_that_hangs_up_leaves_no_silent_connection_behind(pool: PgPool
 async fn dropping_what_expired_gives_up_a_silent_connection_too(pool: PgPool) {
     let app = with_silence(&pool).await;
     let sweeping = tokio::spawn(service::idempotency::sweep(app.serving.clone()));
-    while app.serving.idle() > 0 {
+    while app.serving.status().idle > 0 {
         tokio::task::yield_now().await;
     }
     let started = Instant::now();
@@ -223,7 +223,7 @@ async fn a_database_that_stops_dies_and_freezes_is_told_and_the_server_goes_on_a
         assert_eq!(app.get("/readyz").await.0, StatusCode::OK, "{fault}");
     }
     // Nothing is left of all that: no task, and no connection but the pool's and this test's.
-    assert_eq!(app.serving.idle(), app.serving.size());
+    assert_eq!(app.serving.status().in_use, 0);
     assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
     assert_eq!(app.count("select count(*) from instance_association").await, 5);
     assert_eq!(app.count("select sum(cardinality(source_ids)) from audit_log").await, 5);

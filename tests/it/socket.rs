@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use cmdb_associations::server::{Limits, serve};
+use cmdb_associations::server::{Limits, Socket, serve};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +26,8 @@ pub(crate) async fn open(router: Router, limits: Limits) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let (draining, _) = watch::channel(false);
     let never = std::future::pending();
-    tokio::spawn(serve(listener, router, limits, TaskTracker::new(), draining, never));
+    let socket = Socket { listener, tls: None };
+    tokio::spawn(serve(socket, router, limits, TaskTracker::new(), draining, never));
     address
 }
 

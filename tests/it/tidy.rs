@@ -36,7 +36,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("service", &["service", "db", "domain"]),
     ("http", &["http", "service", "domain", "telemetry"]),
     ("config", &["db"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "domain"]),
     ("server", &["config", "http"]),
     ("cli", &["config", "domain", "http", "server", "service", "telemetry"]),
 ];

@@ -1,27 +1,30 @@
 //! The socket: accepting connections, and letting go of them in order.
 
+mod tls;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener as Backlog};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::{HeaderValue, Request, header};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper::{client, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use metrics::{Gauge, gauge};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::config::DRAIN_TIMEOUT;
+pub use self::tls::{Acceptor, Error as TlsError, Files as TlsFiles, RENEWAL, Tls};
+use crate::config::{DRAIN_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
 use crate::http::{Peer, Surplus};
 
 /// How long connections are still accepted after a stop, so that whoever watches `/readyz` looks elsewhere first.
@@ -33,6 +36,9 @@ pub const LAST_CALL: Duration = Duration::from_millis(100);
 
 /// How long the head of a request may take that is only told that there are too many.
 const SURPLUS_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a client may take to agree on encryption.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The largest head of a request, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
@@ -48,23 +54,30 @@ pub struct Limits {
     pub read_timeout: Duration,
 }
 
+/// Where connections come from.
+pub struct Socket {
+    /// The socket.
+    pub listener: TcpListener,
+    /// What encrypts them, if they are.
+    pub tls: Option<Acceptor>,
+}
+
+/// How many connections operators may have.
+const OPERATORS: Limits =
+    Limits { connections: 64, head_timeout: HEAD_TIMEOUT, read_timeout: READ_TIMEOUT };
+
 /// Serves until `stop`, then tells `draining`, answers what is under way and returns.
 pub async fn serve(
-    listener: TcpListener,
+    socket: Socket,
     router: Router,
     limits: Limits,
     under_way: TaskTracker,
     draining: watch::Sender<bool>,
     stop: impl Future<Output = ()>,
 ) {
-    let server = Server {
-        router,
-        limits,
-        served: Arc::new(Semaphore::new(limits.connections)),
-        surplus: Arc::new(Semaphore::new(limits.connections)),
-        draining: draining.subscribe(),
-        connections: GracefulShutdown::new(),
-    };
+    let Socket { listener, tls } = socket;
+    let server =
+        Server::new(router, tls, limits, draining.subscribe(), gauge!("cmdb_client_connections"));
     let noticed = async {
         stop.await;
         info!("stopping: answering what is under way");
@@ -85,10 +98,19 @@ pub async fn serve(
         under_way.close();
         under_way.wait().await;
     };
-    if tokio::time::timeout(DRAIN_TIMEOUT, ended).await.is_err() {
+    if timeout(DRAIN_TIMEOUT, ended).await.is_err() {
         warn!("some requests did not end in time");
     }
     info!("stopped");
+}
+
+/// Serves operators, who are few, for ever.
+pub async fn serve_operations(
+    listener: TcpListener,
+    router: Router,
+    draining: watch::Receiver<bool>,
+) {
+    Server::new(router, None, OPERATORS, draining, Gauge::noop()).accept(&listener).await;
 }
 
 /// A connection's place, taken until this is dropped.
@@ -101,6 +123,7 @@ enum Place {
 
 struct Server {
     router: Router,
+    tls: Option<Acceptor>,
     limits: Limits,
     /// The places of connections that are served.
     served: Arc<Semaphore>,
@@ -108,9 +131,30 @@ struct Server {
     surplus: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
     connections: GracefulShutdown,
+    /// Counts them.
+    open: Gauge,
 }
 
 impl Server {
+    fn new(
+        router: Router,
+        tls: Option<Acceptor>,
+        limits: Limits,
+        draining: watch::Receiver<bool>,
+        open: Gauge,
+    ) -> Self {
+        Self {
+            router,
+            tls,
+            limits,
+            served: Arc::new(Semaphore::new(limits.connections)),
+            surplus: Arc::new(Semaphore::new(limits.connections)),
+            draining,
+            connections: GracefulShutdown::new(),
+            open,
+        }
+    }
+
     /// Accepts for ever. Without any place left, whoever connects waits.
     async fn accept(&self, listener: &TcpListener) {
         loop {
@@ -191,33 +235,26 @@ impl Server {
                 response
             }
         });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(head_timeout)
-            .max_buf_size(HEAD_LIMIT)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = self.connections.watch(connection);
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_LIMIT);
+        let (tls, watcher) = (self.tls.clone(), self.connections.watcher());
+        let open = self.open.clone();
+        open.increment(1);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let served = async {
+                let Some(tls) = tls else {
+                    let connection = http.serve_connection(TokioIo::new(stream), service);
+                    return watcher.watch(connection).await.map_err(io::Error::other);
+                };
+                let stream = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
+                let connection = http.serve_connection(TokioIo::new(stream), service);
+                watcher.watch(connection).await.map_err(io::Error::other)
+            };
+            if let Err(error) = served.await {
                 debug!(error = &error as &dyn std::error::Error, "a connection broke off");
             }
             drop(place);
+            open.decrement(1);
         });
     }
-}
-
-/// Asks the server at `address` whether it is ready, and for its word on that.
-pub async fn ask_ready(address: SocketAddr) -> io::Result<(bool, String)> {
-    let stream = TokioIo::new(TcpStream::connect(address).await?);
-    let (mut sender, connection) =
-        client::conn::http1::handshake(stream).await.map_err(io::Error::other)?;
-    tokio::spawn(connection);
-    let request = Request::get("/readyz")
-        .header("host", address.to_string())
-        .body(Body::empty())
-        .map_err(io::Error::other)?;
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    let is_ready = response.status().is_success();
-    let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
-    Ok((is_ready, String::from_utf8_lossy(&body).into_owned()))
 }

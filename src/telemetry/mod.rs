@@ -1,0 +1,52 @@
+//! What operators see: the log on stderr, a line an event; metrics; traces.
+
+mod statements;
+
+pub mod metrics;
+pub mod traces;
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use self::statements::Statements;
+use self::traces::Traces;
+use crate::config::{LogFormat, LogSettings};
+
+/// Starts logging, and timing statements, and tracing where that is wanted.
+pub fn init(settings: &LogSettings, traces: &Traces) {
+    let log = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    let log = match settings.log_format {
+        LogFormat::Human => log.boxed(),
+        LogFormat::Json => {
+            let json = log.json().flatten_event(true);
+            json.with_current_span(true).with_span_list(false).boxed()
+        }
+    };
+    let filter = EnvFilter::new(&settings.log).add_directive(traces::not_logged());
+    tracing_subscriber::registry()
+        .with(log.with_filter(filter))
+        .with(Statements::layer())
+        .with(traces.layer())
+        .init();
+}
+
+/// An error and its causes in one line. Causes that an error repeats in its own words are said once.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let why = error.to_string();
+        if !text.ends_with(&why) {
+            text = format!("{text}: {why}");
+        }
+        cause = error.source();
+    }
+    text
+}

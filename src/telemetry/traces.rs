@@ -1,0 +1,126 @@
+//! Traces over OTLP, where the `OTEL_…` variables say so.
+//!
+//! A request has a span of its own for them, named as collectors expect it; the one in the log is not sent.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, Method, StatusCode};
+use opentelemetry::global;
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Metadata, Span, Subscriber, field, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{Directive, LevelFilter, filter_fn};
+use tracing_subscriber::registry::LookupSpan;
+
+const NAME: &str = env!("CARGO_PKG_NAME");
+
+/// The target of the spans that only traces have.
+const TARGET: &str = "trace";
+
+/// How long the last spans have to leave when the program ends.
+const LAST: Duration = Duration::from_secs(1);
+
+/// Where spans go, if they go anywhere.
+pub struct Traces(Option<SdkTracerProvider>);
+
+impl Traces {
+    /// Nowhere.
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// To the collector that the environment names.
+    pub fn exported() -> Result<Self, ExporterBuildError> {
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        // Names that the environment gives come first.
+        let resource = Resource::builder().build();
+        let is_named = resource.iter().any(|(key, value)| {
+            key.as_str() == "service.name" && !value.as_str().starts_with("unknown_service")
+        });
+        let resource =
+            if is_named { resource } else { Resource::builder().with_service_name(NAME).build() };
+        let exporter = SpanExporter::builder().with_http().build()?;
+        let provider = SdkTracerProvider::builder()
+            .with_resource(resource)
+            .with_batch_exporter(exporter)
+            .build();
+        Ok(Self(Some(provider)))
+    }
+
+    /// Sends spans on.
+    pub(super) fn layer<S>(&self) -> Option<impl Layer<S> + use<S>>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+    {
+        let tracer = self.0.as_ref()?.tracer(NAME);
+        let layer = tracing_opentelemetry::layer()
+            .with_tracer(tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false);
+        Some(layer.with_filter(filter_fn(is_sent)))
+    }
+
+    /// Sends what is left.
+    pub fn end(self) {
+        if let Some(provider) = self.0 {
+            let _ = provider.shutdown_with_timeout(LAST);
+        }
+    }
+}
+
+fn is_sent(meta: &Metadata<'_>) -> bool {
+    let is_ours = meta.target() == TARGET || meta.target().starts_with("cmdb_associations");
+    meta.is_span() && is_ours && meta.name() != "request"
+}
+
+/// Keeps the log free of them.
+pub(super) fn not_logged() -> Directive {
+    let off: Directive = LevelFilter::OFF.into();
+    format!("{TARGET}=off").parse().unwrap_or(off)
+}
+
+/// The span of a request, part of its caller's trace if it has one.
+pub fn request(method: &Method, route: &str, headers: &HeaderMap) -> Span {
+    let span = info_span!(
+        target: TARGET,
+        "request of a client",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.request.method = method.as_str(),
+        http.route = route,
+        http.response.status_code = field::Empty,
+        cmdb.code = field::Empty,
+    );
+    if !span.is_disabled() {
+        let caller = global::get_text_map_propagator(|propagator| {
+            propagator.extract(&HeaderExtractor(headers))
+        });
+        let _ = span.set_parent(caller);
+    }
+    span
+}
+
+/// The id of a span's trace, for the log.
+pub fn id(span: &Span) -> Option<String> {
+    let context = span.context();
+    let span = context.span();
+    let context = span.span_context();
+    context.is_valid().then(|| context.trace_id().to_string())
+}
+
+/// Says how a request was answered.
+pub fn answered(span: &Span, status: StatusCode, code: u32) {
+    span.record("http.response.status_code", status.as_u16());
+    span.record("cmdb.code", code);
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+}
