@@ -63,8 +63,9 @@ check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query 
 check-deploy: ## Check the files of deploy/ with the tools that will read them
 	.dev/deploy $(LOCAL)
 
-prepare: ## Renew the query data in .sqlx after a change of SQL
+prepare: ## Renew what is made of the code: the query data in .sqlx, the settings in the README
 	env -u CMDB_DATABASE_URL .dev/with-postgres --throwaway .dev/queries .sqlx
+	UPDATE_README=1 cargo test --locked --test it the_readme_has_the_settings
 
 $(TOOLS)/bin/cargo-deny:
 	cargo install --locked --version $(CARGO_DENY_VERSION) --root $(TOOLS) cargo-deny

@@ -36,6 +36,24 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a request waits for a connection to the database before it is told that there is none.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
+/// What only the environment says: the URL holds a password, and the others are OpenTelemetry's own.
+pub const ENVIRONMENT_ONLY: [(&str, &str); 4] = [
+    (
+        "CMDB_DATABASE_URL",
+        "The database, as in `postgresql://user:password@host/name`; else `DATABASE_URL` is used. It, or its file, is the \
+         only thing that must be set",
+    ),
+    ("CMDB_DATABASE_URL_FILE", "A file that holds the URL; not together with `CMDB_DATABASE_URL`"),
+    (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "Where traces go, as in `http://collector:4318` (OTLP over HTTP); nowhere unless given",
+    ),
+    (
+        "OTEL_…",
+        "The other variables of OpenTelemetry, such as `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, `OTEL_SDK_DISABLED`",
+    ),
+];
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -62,7 +80,7 @@ pub struct LogSettings {
     #[arg(help_heading = "Log", value_name = "FILTER", value_parser = log_filter)]
     pub log: String,
 
-    /// How to log it
+    /// How to log: `human` or `json`, one line a request
     #[arg(long, global = true, env = "CMDB_LOG_FORMAT", default_value = "human")]
     #[arg(help_heading = "Log", value_name = "FORMAT")]
     pub log_format: LogFormat,
@@ -108,22 +126,22 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_NO_MIGRATE", value_parser = BoolishValueParser::new())]
     pub no_migrate: bool,
 
-    /// The most connections to the database at once, 1 to 1000
+    /// The most connections to the database for requests, 1 to 1000; one more is for `/readyz`
     #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
-    /// The most connections of clients that are served at once; more are told that there are too many
+    /// The most connections of clients that are served at once; whoever comes beyond is told so (503)
     #[arg(long, env = "CMDB_CONNECTIONS", default_value_t = 1_000, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
 
-    /// The most requests at work at once, waiting for a connection to the database or using it; eight for each such
-    /// connection unless given
+    /// The most requests at work at once, waiting for a connection to the database or using it; more are refused at
+    /// once (503). Eight for each such connection unless given
     #[arg(long, env = "CMDB_REQUESTS", value_name = "N")]
     pub requests: Option<NonZeroU32>,
 
-    /// Whether users need permission to edit what they associate
+    /// `grants`: users may edit what they were granted; `off`: everything
     #[arg(long, env = "CMDB_AUTHORIZATION", default_value = "grants", value_name = "HOW")]
     pub authorization: AuthorizationSetting,
 
@@ -136,7 +154,7 @@ pub struct ServeSettings {
     #[arg(allow_hyphen_values = true, conflicts_with = "gateway_public_key_file")]
     pub gateway_public_key: Option<String>,
 
-    /// A file that holds it
+    /// A file that holds this key
     #[arg(long, env = "CMDB_GATEWAY_PUBLIC_KEY_FILE", value_name = "FILE")]
     pub gateway_public_key_file: Option<PathBuf>,
 
@@ -149,11 +167,11 @@ pub struct ServeSettings {
     #[arg(value_delimiter = ',')]
     pub trusted_peers: Vec<IpNet>,
 
-    /// The most details a second that an application may send; unlimited unless given
+    /// The most details a second for each application and server; unlimited unless given
     #[arg(long, env = "CMDB_RATE_LIMIT", value_name = "DETAILS")]
     pub rate_limit: Option<NonZeroU32>,
 
-    /// The largest body that is read, in bytes
+    /// The largest body that is read, in bytes, up to 8 MiB
     #[arg(long, env = "CMDB_BODY_LIMIT", default_value_t = 1_048_576, value_name = "BYTES")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=8_388_608))]
     pub body_limit: u32,

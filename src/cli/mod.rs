@@ -20,15 +20,11 @@ use crate::telemetry::traces::Traces;
 use crate::{service, telemetry};
 
 const AFTER_HELP: &str = "\
-Environment only:
-  CMDB_DATABASE_URL       The database: postgresql://user:password@host/name. Else DATABASE_URL is used
-  CMDB_DATABASE_URL_FILE  A file that holds it
-
 Results go to stdout, messages to stderr. Exit codes: 0 all is well, 1 the answer is no, 2 wrong usage or failure.";
 
 /// A drop-in server for BlueKing CMDB's `batch_create_instance_association`, on Postgres.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, after_help = AFTER_HELP)]
+#[command(version, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     log: LogSettings,
@@ -99,7 +95,10 @@ impl Cli {
             });
             args.mut_subcommands(settled)
         }
-        settled(Self::command())
+        let only =
+            config::ENVIRONMENT_ONLY.map(|(name, says)| format!("  {name}\n          {says}\n"));
+        let after = format!("Environment only:\n{}\n{AFTER_HELP}", only.concat());
+        settled(Self::command()).after_help(after)
     }
 
     /// Runs the command.

@@ -71,7 +71,11 @@ pub(crate) fn without_settings() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cmdb-associations"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        if name.starts_with("CMDB_") || name == "DATABASE_URL" || name == "RUST_LOG" {
+        if name.starts_with("CMDB_")
+            || name.starts_with("OTEL_")
+            || name == "DATABASE_URL"
+            || name == "RUST_LOG"
+        {
             command.env_remove(name);
         }
     }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use cmdb_associations::cli::Cli;
+use cmdb_associations::config::ENVIRONMENT_ONLY;
 
 /// The files below a folder with this ending.
 pub(crate) fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
@@ -137,13 +138,52 @@ fn settings(command: &Command, path: &str, found: &mut Vec<String>) {
     }
 }
 
+/// The settings as a table, in the words of `--help`.
+fn settings_table() -> String {
+    let mut table = String::from("| Environment | Flag | Default | Meaning |\n|---|---|---|---|\n");
+    let mut row = |environment: &str, flag: &str, default: &str, says: &str| {
+        let cell = |text: &str| if text.is_empty() { " |".into() } else { format!(" `{text}` |") };
+        let cells = [environment, flag, default].map(cell).concat();
+        table.push_str(&format!("|{cells} {says} |\n"));
+    };
+    for (name, says) in ENVIRONMENT_ONLY {
+        row(name, "", "", says);
+    }
+    let program = Cli::settings();
+    let serve = program.find_subcommand("serve").unwrap();
+    for arg in serve.get_arguments().chain(program.get_arguments()) {
+        let Some(name) = arg.get_env() else { continue };
+        let default: Vec<_> =
+            arg.get_default_values().iter().map(|v| v.to_string_lossy()).collect();
+        let flag = format!("--{}", arg.get_long().unwrap());
+        let default =
+            if arg.get_action().takes_values() { default.concat() } else { String::new() };
+        let help = arg.get_long_help().or(arg.get_help()).unwrap().to_string();
+        row(&name.to_string_lossy(), &flag, &default, &help.replace('\n', " "));
+    }
+    table
+}
+
+/// `make prepare` writes it there.
+#[test]
+fn the_readme_has_the_settings_of_help() {
+    let readme = read("README.md");
+    let from = readme.find("| Environment | Flag |").unwrap();
+    let to = from + readme[from..].find("\n\n").unwrap() + 1;
+    if std::env::var_os("UPDATE_README").is_some() {
+        let updated = [&readme[..from], &settings_table(), &readme[to..]].concat();
+        return fs::write("README.md", updated).unwrap();
+    }
+    assert_eq!(readme[from..to], settings_table(), "run `make prepare`");
+}
+
 #[test]
 fn the_readme_names_every_command_and_setting() {
     let readme = read("README.md");
     let mut wanted = ["`CMDB_DATABASE_URL`", "`CMDB_DATABASE_URL_FILE`", "`DATABASE_URL`"]
         .map(String::from)
         .to_vec();
-    settings(&Cli::command(), "", &mut wanted);
+    settings(&Cli::settings(), "", &mut wanted);
     assert!(wanted.len() > 20);
     // A name ends where it ends, so that `--log` is not found in `--log-format`.
     let named = |name: &str| {
