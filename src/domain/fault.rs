@@ -10,7 +10,7 @@ use super::permission::Needed;
 use super::request::KEY_LIMIT;
 
 /// Why a request was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, strum::EnumCount, thiserror::Error)]
 pub enum Fault {
     /// The body is not a JSON object.
     #[error("the body is not a JSON object")]

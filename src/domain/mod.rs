@@ -5,6 +5,7 @@
 pub mod association;
 pub mod batch;
 pub mod caller;
+pub mod examples;
 pub mod fault;
 pub mod language;
 pub mod permission;

@@ -133,7 +133,7 @@ fn render(
 }
 
 /// 200 for whatever clients expect to read from the body, so for every refusal of a request.
-fn status(fault: &Fault) -> StatusCode {
+pub(super) fn status(fault: &Fault) -> StatusCode {
     match fault {
         Fault::NotFound => StatusCode::NOT_FOUND,
         Fault::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::door::Door;
 use super::permission::Permission;
@@ -15,39 +16,55 @@ use crate::service::instance_association::Outcome;
 #[serde(untagged)]
 pub enum Envelope<'a> {
     /// The contract's.
-    Gateway {
-        /// Whether the request was carried out, whatever became of its details.
-        result: bool,
-        /// 0, or why not.
-        code: u32,
-        /// Empty on success.
-        message: String,
-        /// Null unless permission was refused.
-        permission: Option<Permission>,
-        /// The request's id, or that of the one whose answer is repeated.
-        request_id: &'a str,
-        /// Null on failure.
-        data: Option<CreateManyData>,
-    },
+    Gateway(GatewayAnswer<'a>),
     /// The original CMDB's own.
-    Cmdb {
-        /// Whether the request was carried out, whatever became of its details.
-        result: bool,
-        /// 0, or why not.
-        bk_error_code: u32,
-        /// `success` on success.
-        bk_error_msg: String,
-        /// Null unless permission was refused.
-        permission: Option<Permission>,
-        /// Null on failure.
-        data: Option<CreateManyData>,
-    },
+    Cmdb(CmdbAnswer),
+}
+
+/// An answer.
+#[derive(Serialize, ToSchema)]
+pub struct GatewayAnswer<'a> {
+    /// Whether the request was carried out, whatever became of its details.
+    result: bool,
+    /// 0, or why not.
+    code: u32,
+    /// The code in words; empty on success.
+    message: String,
+    /// Which permissions the user lacks; null unless that is why.
+    #[schema(required)]
+    permission: Option<Permission>,
+    /// The request's id, or that of the one whose answer is repeated.
+    request_id: &'a str,
+    /// What became of each detail; null unless the request was carried out.
+    #[schema(required)]
+    data: Option<CreateManyData>,
+}
+
+/// An answer, as the original CMDB gives it to a gateway.
+#[derive(Serialize, ToSchema)]
+pub struct CmdbAnswer {
+    /// Whether the request was carried out, whatever became of its details.
+    result: bool,
+    /// 0, or why not.
+    bk_error_code: u32,
+    /// The code in words; `success` on success.
+    bk_error_msg: String,
+    /// Which permissions the user lacks; null unless that is why.
+    #[schema(required)]
+    permission: Option<Permission>,
+    /// What became of each detail; null unless the request was carried out.
+    #[schema(required)]
+    data: Option<CreateManyData>,
 }
 
 /// What became of each detail, under its index. serde writes the indexes as the decimal texts they are owed as.
-#[derive(Serialize)]
-pub struct CreateManyData {
+#[derive(Serialize, ToSchema)]
+pub(super) struct CreateManyData {
+    /// The ids of the new associations, by the indexes of their details.
+    #[schema(value_type = BTreeMap<String, i64>)]
     success_created: BTreeMap<usize, i64>,
+    /// Why the others were not created, by the indexes of their details.
+    #[schema(value_type = BTreeMap<String, String>)]
     error_msg: BTreeMap<usize, String>,
 }
 
@@ -68,21 +85,21 @@ impl<'a> Envelope<'a> {
         let text = result.err().map(|fault| fault.text(language));
         let is_created = result.is_ok();
         match door {
-            Door::Gateway => Self::Gateway {
+            Door::Gateway => Self::Gateway(GatewayAnswer {
                 result: is_created,
                 code,
                 message: text.unwrap_or_default(),
                 permission,
                 request_id,
                 data,
-            },
-            Door::Cmdb => Self::Cmdb {
+            }),
+            Door::Cmdb => Self::Cmdb(CmdbAnswer {
                 result: is_created,
                 bk_error_code: code,
                 bk_error_msg: text.unwrap_or_else(|| "success".to_owned()),
                 permission,
                 data,
-            },
+            }),
         }
     }
 }

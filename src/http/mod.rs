@@ -13,6 +13,7 @@ mod instance_association;
 mod language;
 mod load;
 mod metrics;
+mod openapi;
 mod permission;
 
 use std::sync::Arc;
@@ -32,9 +33,16 @@ pub use self::door::{Door, Peer, Trust};
 pub use self::envelope::Envelope;
 pub use self::instance_association::KEYS;
 pub use self::load::{Room, Surplus};
+pub use self::openapi::{document, request_example};
 use crate::domain::fault::Fault;
 use crate::service::{Pool, Service};
 use crate::telemetry::metrics::Metrics;
+
+/// Where the gateway's clients ask.
+const GATEWAY_PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association/";
+
+/// Where the original CMDB is asked by its gateway.
+const CMDB_PATH: &str = "/api/v3/createmany/instassociation";
 
 /// What handlers share.
 #[derive(Clone)]
@@ -63,15 +71,15 @@ pub struct AppState {
 pub fn router(state: AppState) -> Router {
     let create_many = || post(instance_association::create_many);
     let gateway = Router::new()
-        .route("/api/c/compapi/v2/cc/batch_create_instance_association/", create_many())
-        .route("/api/c/compapi/v2/cc/batch_create_instance_association", create_many())
+        .route(GATEWAY_PATH, create_many())
+        .route(GATEWAY_PATH.trim_end_matches('/'), create_many())
         .fallback(async |request: Request| refuse(Fault::NotFound, request).await);
     // Closed, it is a path like any unknown one.
     let mut cmdb = Router::new();
     if state.trust.opens_cmdb_door() {
-        cmdb = cmdb.route("/api/v3/createmany/instassociation", create_many());
+        cmdb = cmdb.route(CMDB_PATH, create_many());
     }
-    Router::new()
+    openapi::router(state.trust.opens_cmdb_door())
         .merge(answered(Door::Cmdb, cmdb, &state.under_way))
         .fallback_service(
             answered(Door::Gateway, gateway, &state.under_way).with_state(state.clone()),

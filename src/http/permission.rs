@@ -1,6 +1,7 @@
 //! The payload that says which permissions are missing, as the original's permission centre reads it.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::permission::Needed;
 
@@ -8,37 +9,51 @@ const SYSTEM_ID: &str = "bk_cmdb";
 const SYSTEM_NAME: &str = "配置平台";
 
 /// What to ask the permission centre for.
-#[derive(Serialize)]
-pub struct Permission {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Permission {
+    /// `bk_cmdb`.
     system_id: &'static str,
+    /// Its name.
     system_name: &'static str,
+    /// What the user would have to be allowed.
     actions: Vec<Action>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Action {
+    /// The action, as the permission centre calls it.
     id: String,
+    /// Its name.
     name: String,
+    /// On what.
     related_resource_types: Vec<ResourceType>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ResourceType {
+    /// `bk_cmdb`.
     system_id: &'static str,
+    /// Its name.
     system_name: &'static str,
+    /// The kind of instances.
     #[serde(rename = "type")]
     kind: String,
+    /// Its name.
     type_name: String,
     /// Each a path; ours have one element, without ancestors.
     instances: Vec<[Instance; 1]>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Instance {
+    /// The kind of instance.
     #[serde(rename = "type")]
     kind: String,
+    /// Its name.
     type_name: String,
+    /// The instance's id.
     id: String,
+    /// The instance's name; empty if it has none.
     name: String,
 }
 

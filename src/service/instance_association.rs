@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sqlx::PgConnection;
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, info_span};
 
 use super::caller::Claimed;
 use super::limit::Meter;
@@ -70,6 +71,13 @@ impl Outcome {
     }
 }
 
+/// A part of a request that traces show; nobody else sees it.
+macro_rules! step {
+    ($name:literal) => {
+        info_span!(target: "trace", $name)
+    };
+}
+
 /// How often in a row a batch may lose a race. Each time another commit got on, so this many times mean that
 /// something else is wrong.
 const MOST_LOST_RACES: usize = 100;
@@ -94,7 +102,7 @@ pub struct Incoming {
 /// Creates the links of one request.
 pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcome, Error> {
     let mut place = service.place()?;
-    let claimed = caller::check(service, incoming.credentials)?;
+    let claimed = step!("credentials").in_scope(|| caller::check(service, incoming.credentials))?;
     let mut asked = Asked {
         service,
         request_id: &incoming.request_id,
@@ -163,7 +171,11 @@ impl Asked<'_> {
         loop {
             let (background, is_remembered) = match remembered.take() {
                 Some(background) => (background, true),
-                None => (Arc::new(db::background::find(conn, &self.named()).await?), false),
+                None => {
+                    let found =
+                        db::background::find(conn, &self.named()).instrument(step!("facts"));
+                    (Arc::new(found.await?), false)
+                }
             };
             match self.create_on(conn, &background).await {
                 Ok(Some(outcome)) => {
@@ -228,7 +240,9 @@ impl Asked<'_> {
         let found = found.ok_or(Fault::UnknownModelAssociation)?;
         let seen = match self.service.authorization {
             Authorization::Grants => {
-                permission::judge(conn, &caller.user, found, &links.account, &links.details).await?
+                let (user, account) = (&caller.user, &links.account);
+                let judged = permission::judge(conn, user, found, account, &links.details);
+                judged.instrument(step!("permission")).await?
             }
             Authorization::Off => Seen::Everything,
         };
@@ -254,7 +268,8 @@ impl Asked<'_> {
             language: self.language.tag(),
         });
         loop {
-            let verdicts = plan(model_association.mapping, details, &facts);
+            let verdicts =
+                step!("plan").in_scope(|| plan(model_association.mapping, details, &facts));
             if keep.is_none() && were_looked_up && verdicts.iter().all(Result::is_err) {
                 return Ok(Some(outcome(links, &verdicts, Vec::new())));
             }
@@ -274,7 +289,8 @@ impl Asked<'_> {
                 mark,
                 keep: keep.as_ref(),
             };
-            match db::instance_association::create(conn, &batch).await? {
+            let created = db::instance_association::create(conn, &batch);
+            match created.instrument(step!("write")).await? {
                 Attempt::Created(ids) => return Ok(Some(outcome(links, &verdicts, ids))),
                 Attempt::Refuted(found) if seen.covers(details, &found) => facts = found,
                 Attempt::Refuted(_) | Attempt::Over => return Ok(None),

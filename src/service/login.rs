@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
+use opentelemetry::global;
+use opentelemetry_http::HeaderInjector;
+use reqwest::header::HeaderMap;
 use reqwest::{Client, Url};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use tracing::warn;
+use tracing::{Span, warn};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::domain::fault::Fault;
 
@@ -95,7 +99,12 @@ impl Login {
         address.query_pairs_mut().append_pair("bk_token", token);
         // Errors of the client name the address, which has the token.
         let broken = |error: reqwest::Error| unavailable(&error.without_url().to_string());
-        let mut response = self.client.get(address).send().await.map_err(broken)?;
+        let mut trace = HeaderMap::new();
+        global::get_text_map_propagator(|propagator| {
+            propagator.inject_context(&Span::current().context(), &mut HeaderInjector(&mut trace));
+        });
+        let asked = self.client.get(address).headers(trace).send();
+        let mut response = asked.await.map_err(broken)?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(unavailable(response.status().as_str()));
         }

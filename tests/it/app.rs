@@ -20,6 +20,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::description::assert_described;
+
 pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association/";
 
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -158,6 +160,7 @@ impl TestApp {
             json: serde_json::from_str(&text).unwrap(),
             text,
         };
+        assert_described(&reply);
         if reply.json.get("bk_error_code").is_none() {
             reply.check();
         }
@@ -171,6 +174,12 @@ impl TestApp {
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// Whether a file is there.
+    pub(crate) async fn get_bytes(&self, path: &str) -> StatusCode {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        self.router.clone().oneshot(request).await.unwrap().status()
     }
 
     /// The one number that a query gives.

@@ -17,6 +17,7 @@ mod batches; // what becomes of the details
 mod checks; // what `check` finds
 mod commands; // the command line
 mod credentials; // who may call
+mod description; // what the API says of itself
 mod doors; // what a gateway forwards, and whom the doors believe
 mod drain; // stopping under load
 mod envelope; // how everything is answered

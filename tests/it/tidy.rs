@@ -144,7 +144,7 @@ fn settings_table() -> String {
     let mut row = |environment: &str, flag: &str, default: &str, says: &str| {
         let cell = |text: &str| if text.is_empty() { " |".into() } else { format!(" `{text}` |") };
         let cells = [environment, flag, default].map(cell).concat();
-        table.push_str(&format!("|{cells} {says} |\n"));
+        table += &format!("|{cells} {says} |\n");
     };
     for (name, says) in ENVIRONMENT_ONLY {
         row(name, "", "", says);
@@ -168,13 +168,13 @@ fn settings_table() -> String {
 #[test]
 fn the_readme_has_the_settings_of_help() {
     let readme = read("README.md");
-    let from = readme.find("| Environment | Flag |").unwrap();
-    let to = from + readme[from..].find("\n\n").unwrap() + 1;
+    let (before, rest) = readme.split_once("| Environment | Flag |").unwrap();
+    let (table, after) = rest.split_once("\n\n").unwrap();
     if std::env::var_os("UPDATE_README").is_some() {
-        let updated = [&readme[..from], &settings_table(), &readme[to..]].concat();
+        let updated = [before, &settings_table(), "\n", after].concat();
         return fs::write("README.md", updated).unwrap();
     }
-    assert_eq!(readme[from..to], settings_table(), "run `make prepare`");
+    assert_eq!(format!("| Environment | Flag |{table}\n"), settings_table(), "run `make prepare`");
 }
 
 #[test]
