@@ -118,7 +118,8 @@ pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcom
         // The login service may take its time, and is not asked for strangers.
         lend(&service.pool, incoming.deadline, async |conn| asked.prove(conn).await).await?;
         drop(place);
-        let user = timeout_at(incoming.deadline, login.user_of(&token)).await;
+        let asked = login.user_of(&token).instrument(step!("login"));
+        let user = timeout_at(incoming.deadline, asked).await;
         asked.claimed.learn(user.unwrap_or(Err(Fault::Unavailable("login service"))));
         place = service.place()?;
     }
@@ -172,8 +173,8 @@ impl Asked<'_> {
             let (background, is_remembered) = match remembered.take() {
                 Some(background) => (background, true),
                 None => {
-                    let found =
-                        db::background::find(conn, &self.named()).instrument(step!("facts"));
+                    let named = self.named();
+                    let found = db::background::find(conn, &named).instrument(step!("facts"));
                     (Arc::new(found.await?), false)
                 }
             };
