@@ -78,7 +78,6 @@ pub(super) async fn answer(
     let route = request.extensions().get().map_or("other", MatchedPath::as_str).to_owned();
     let trace = traces::request(request.method(), &route, request.headers());
     let span = info_span!(
-        parent: &trace,
         "request",
         id = &*request_id.0,
         method = request.method().as_str(),
@@ -92,6 +91,7 @@ pub(super) async fn answer(
     }
     request.extensions_mut().insert(request_id.clone());
     request.extensions_mut().insert(door);
+    let answered = trace.clone();
     let answering = async move {
         // A response that is no reply is a hole in the router: a bug like any other.
         let reply = next.run(request).await.extensions_mut().remove::<Reply>();
@@ -101,10 +101,10 @@ pub(super) async fn answer(
         let result = result.as_ref().map(|outcome| *outcome).map_err(|(fault, _)| fault);
         let status = result.err().map_or(StatusCode::OK, status);
         metrics::count(route, status, result, started.elapsed());
-        traces::answered(&trace, status, result.err().map_or(0, Fault::code));
+        traces::answered(&answered, status, result.err().map_or(0, Fault::code));
         render(result, status, door, language, &request_id)
     };
-    let answered = under_way.spawn(answering.instrument(span)).await;
+    let answered = under_way.spawn(answering.instrument(span).instrument(trace)).await;
     // Panics below were caught, and nobody aborts the task.
     answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }

@@ -118,8 +118,8 @@ pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcom
         // The login service may take its time, and is not asked for strangers.
         lend(&service.pool, incoming.deadline, async |conn| asked.prove(conn).await).await?;
         drop(place);
-        let asked = login.user_of(&token).instrument(step!("login"));
-        let user = timeout_at(incoming.deadline, asked).await;
+        let answer = login.user_of(&token).instrument(step!("login"));
+        let user = timeout_at(incoming.deadline, answer).await;
         asked.claimed.learn(user.unwrap_or(Err(Fault::Unavailable("login service"))));
         place = service.place()?;
     }
@@ -160,8 +160,13 @@ impl Asked<'_> {
 
     /// Refuses an application that is not what it says.
     async fn prove(&self, conn: &mut PgConnection) -> Result<(), Error> {
-        let background = db::background::find(conn, &self.named()).await?;
+        let background = self.look(conn).await?;
         Ok(self.claimed.prove(background.app.as_ref())?)
+    }
+
+    /// Finds what the request is judged by.
+    async fn look(&self, conn: &mut PgConnection) -> sqlx::Result<Background> {
+        db::background::find(conn, &self.named()).instrument(step!("facts")).await
     }
 
     async fn create(&mut self, conn: &mut PgConnection) -> Result<Outcome, Error> {
@@ -172,11 +177,7 @@ impl Asked<'_> {
         loop {
             let (background, is_remembered) = match remembered.take() {
                 Some(background) => (background, true),
-                None => {
-                    let named = self.named();
-                    let found = db::background::find(conn, &named).instrument(step!("facts"));
-                    (Arc::new(found.await?), false)
-                }
+                None => (Arc::new(self.look(conn).await?), false),
             };
             match self.create_on(conn, &background).await {
                 Ok(Some(outcome)) => {

@@ -46,8 +46,15 @@ impl Program {
 
     /// Starts the server on a free port and waits until it listens.
     pub(crate) fn serve(&self, args: &[&str]) -> Server {
+        self.serve_in(&[], args)
+    }
+
+    /// As [`Self::serve`], with variables of the environment.
+    pub(crate) fn serve_in(&self, environment: &[(&str, &str)], args: &[&str]) -> Server {
         let args = [&["serve", "--listen", "127.0.0.1:0"], args].concat();
-        let mut child = self.command(&args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = self.command(&args);
+        let command = command.envs(environment.iter().copied()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = String::new();
         let address = loop {

@@ -30,6 +30,7 @@ mod limits; // how much, and which APIs and tenants
 mod load; // how much is taken on
 mod logins; // users by the login service
 mod memory; // what is remembered of earlier requests
+mod operations; // what operators see
 mod permissions; // what users may edit
 mod pool; // how connections are lent
 mod races; // many at once

@@ -1,5 +1,6 @@
 //! The repository's own rules.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -144,7 +145,7 @@ fn settings_table() -> String {
     let mut row = |environment: &str, flag: &str, default: &str, says: &str| {
         let cell = |text: &str| if text.is_empty() { " |".into() } else { format!(" `{text}` |") };
         let cells = [environment, flag, default].map(cell).concat();
-        table += &format!("|{cells} {says} |\n");
+        writeln!(table, "|{cells} {says} |").unwrap();
     };
     for (name, says) in ENVIRONMENT_ONLY {
         row(name, "", "", says);
