@@ -41,13 +41,13 @@ search as materialized (
             where model_id = $4 and instance_id = any ($6) and supplier_account_id in (0, account.id)) as is_due
     from account
 ),
--- Where a pair stands, its instances do not matter.
+-- Where a pair stands, its instances do not matter. An id that was not given is nobody's, so no pair of it stands.
 detail as materialized (
     select place.*,
-        is_due and source_of_target is distinct from source_id and (select true from instance
+        is_due and (source_of_target = source_id) is not true and (select true from instance
             where model_id = $3 and instance_id = source_id and supplier_account_id in (0, account.id)
         ) is null as source_missing,
-        is_due and source_of_target is distinct from source_id and (select true from instance
+        is_due and (source_of_target = source_id) is not true and (select true from instance
             where model_id = $4 and instance_id = target_id and supplier_account_id in (0, account.id)
         ) is null as target_missing
     from account, search, place

@@ -29,3 +29,12 @@ pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
     };
     Ok(MIGRATOR.iter().filter(|migration| !applied.contains(&migration.version)).count())
 }
+
+/// Whether the database takes nothing that is written, as a replica does.
+pub async fn only_reads(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select current_setting('transaction_read_only')::boolean as "only_reads!""#
+    )
+    .fetch_one(conn)
+    .await
+}

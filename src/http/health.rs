@@ -17,22 +17,19 @@ pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// The database answers, its schema is this program's, and the server is not about to stop.
-pub(super) async fn ready(State(app): State<AppState>) -> (StatusCode, &'static str) {
+/// The database answers and takes what is written, its schema is this program's, and the server is not about to stop.
+pub(super) async fn ready(State(app): State<AppState>) -> (StatusCode, String) {
     match why_not_ready(&app).await {
-        None => (StatusCode::OK, "ready\n"),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
 /// Why no requests should come, if so.
 pub(super) async fn why_not_ready(app: &AppState) -> Option<&'static str> {
     if *app.draining.borrow() {
-        return Some("draining\n");
+        return Some("draining");
     }
-    match service::schema::is_current(&app.readiness, Instant::now() + PATIENCE).await {
-        Ok(true) => None,
-        Ok(false) => Some("migrations are pending\n"),
-        Err(_) => Some("Postgres is unavailable\n"),
-    }
+    let found = service::schema::defect(&app.readiness, Instant::now() + PATIENCE).await;
+    found.unwrap_or(Some("Postgres is unavailable"))
 }

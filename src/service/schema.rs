@@ -20,8 +20,14 @@ pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
     db::schema::count_pending(conn).await
 }
 
-/// Whether the database answers in time and has every migration.
-pub async fn is_current(pool: &Pool, deadline: Instant) -> Result<bool, Error> {
-    let count = async |conn: &mut PgConnection| Ok(count_pending(conn).await?);
-    Ok(lend(pool, deadline, count).await? == 0)
+/// Why the database is of no use now, if it answers in time.
+pub async fn defect(pool: &Pool, deadline: Instant) -> Result<Option<&'static str>, Error> {
+    let look = async |conn: &mut PgConnection| {
+        if count_pending(conn).await? > 0 {
+            return Ok(Some("migrations are pending"));
+        }
+        let only_reads = db::schema::only_reads(conn).await?;
+        Ok(only_reads.then_some("the database only reads"))
+    };
+    lend(pool, deadline, look).await
 }

@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::app::{PATH, TestApp, batch, few};
+use crate::binary::Program;
 use crate::guards::hold_writers;
 
 #[sqlx::test]
@@ -212,4 +213,24 @@ async fn a_server_is_ready_when_its_migrations_are_applied(pool: PgPool) {
     let mut conn = app.pool.acquire().await.unwrap();
     cmdb_associations::service::schema::migrate(&mut conn).await.unwrap();
     assert_eq!(app.get("/readyz").await, (StatusCode::OK, "ready\n".into()));
+}
+
+#[sqlx::test]
+async fn a_server_is_not_ready_while_its_database_only_reads(pool: PgPool) {
+    let sql = "do $$ begin execute format(
+        'alter database %I set default_transaction_read_only to on', current_database()); end $$";
+    sqlx::query(sql).execute(&pool).await.unwrap();
+    let why = TestApp::on(pool).get("/readyz").await;
+    assert_eq!(why, (StatusCode::SERVICE_UNAVAILABLE, "the database only reads\n".into()));
+}
+
+/// A program that is older than the schema goes on: each migration leaves it working.
+#[sqlx::test]
+async fn a_server_starts_on_a_schema_that_is_newer_than_itself(pool: PgPool) {
+    let newer =
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+                 values (9999, 'of a newer program', true, '', 0)";
+    sqlx::query(newer).execute(&pool).await.unwrap();
+    let server = Program::on(&pool).serve(&[]);
+    assert_eq!(reqwest::get(server.url("/readyz")).await.unwrap().status(), 200);
 }

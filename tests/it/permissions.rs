@@ -253,3 +253,23 @@ async fn another_tenants_instances_are_not_listed(pool: PgPool) {
         [("edit_biz_host".to_owned(), vec!["1".to_owned(), "2".to_owned()])]
     );
 }
+
+/// What was not seen does not exist, in whatever way it does not.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn whoever_may_edit_nothing_is_told_what_does_not_exist(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    for mapping in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {
+        let mut body = batch(mapping, &[(999_999, 999_999)]);
+        body["bk_username"] = "nobody".into();
+        let details = body["details"].as_array_mut().unwrap();
+        details.extend([
+            json!({}),
+            json!({"bk_inst_id": 999_999}),
+            json!({"bk_asst_inst_id": 999_999}),
+            json!({"bk_inst_id": null, "bk_asst_inst_id": 0}),
+        ]);
+        let missing = "Association instance does not exist";
+        let all = json!({"0": missing, "1": missing, "2": missing, "3": missing, "4": missing});
+        assert_eq!(app.post(body).await.maps(), (vec![], all), "{mapping}");
+    }
+}
