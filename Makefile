@@ -18,7 +18,7 @@ else
 IS_OURS := yes
 endif
 
-.PHONY: help run test test-replay crash-test fuzz bench bench-settings bench-pure check check-deploy prepare
+.PHONY: help run test test-replay crash-test fuzz bench bench-settings bench-pure check check-api check-deploy prepare
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +59,9 @@ check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query 
 	diff -r .sqlx $(LOCAL)/queries || { echo "check: .sqlx is stale: run make prepare" >&2; exit 1; }
 	cargo deny --locked check licenses bans sources
 	.dev/advisories
+
+check-api: ## Send what the API's description allows and what it forbids, by schemathesis
+	.dev/with-postgres --throwaway .dev/schemathesis $(abspath $(LOCAL))
 
 check-deploy: ## Check the files of deploy/ with the tools that will read them
 	.dev/deploy $(LOCAL)
