@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::Answer;
 use crate::domain::permission::Scope;
@@ -23,12 +23,13 @@ pub(super) enum GrantCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["all", "model"])))]
 pub(super) struct Granted {
     /// The user's name
     #[arg(long)]
     user: String,
     /// The instances of all models
-    #[arg(long, conflicts_with_all = ["model", "instance"], required_unless_present = "model")]
+    #[arg(long, conflicts_with = "instance")]
     all: bool,
     /// The instances of this model
     #[arg(long)]

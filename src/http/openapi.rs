@@ -94,7 +94,7 @@ struct DetailGiven {
 /// The page at `/docs`, and the description.
 pub(super) fn router<S: Clone + Send + Sync + 'static>(opens_cmdb_door: bool) -> Router<S> {
     // Nobody else is asked whether the description is valid.
-    let config = Config::new([PATH]).validator_url("none").default_models_expand_depth(0);
+    let config = Config::new([PATH]).validator_url("none").doc_expansion("full");
     SwaggerUi::new("/docs").url(PATH, document(opens_cmdb_door)).config(config).into()
 }
 
@@ -139,7 +139,9 @@ fn description() -> String {
         format!("| {} | {} | `{english}` | {chinese} |\n", fault.code(), status(&fault).as_u16())
     };
     let details: String = DetailFault::ALL.into_iter().map(of_detail).collect();
-    let requests: String = faults().into_iter().map(of_request).collect();
+    let mut requests: Vec<_> = faults().into_iter().map(of_request).collect();
+    requests.dedup();
+    let requests = requests.concat();
     format!(
         "Creates up to 200 associations between instances in one request. `result` is true and `code` 0 even if every \
          detail was refused: look at `success_created` and `error_msg`, each by the index of its detail.\n\n\
@@ -167,6 +169,10 @@ fn operation(door: Door) -> PathItem {
             Door::Gateway => "batch_create_instance_association",
             Door::Cmdb => "createmany_instassociation",
         }))
+        .tag(match door {
+            Door::Gateway => "For clients",
+            Door::Cmdb => "For a gateway, instead of the CMDB",
+        })
         .summary(Some("Create associations between instances"))
         .request_body(Some(
             RequestBodyBuilder::new()
