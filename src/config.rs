@@ -50,7 +50,8 @@ pub const ENVIRONMENT_ONLY: [(&str, &str); 4] = [
     ),
     (
         "OTEL_…",
-        "The other variables of OpenTelemetry, such as `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, `OTEL_SDK_DISABLED`",
+        "The other variables of OpenTelemetry: service name, resource, sampler, batches, headers, timeout, `OTEL_SDK_DISABLED`; \
+         no gRPC and no compression",
     ),
 ];
 

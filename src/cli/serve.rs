@@ -20,11 +20,11 @@ use crate::config::{self, AuthorizationSetting, Listen, ServeSettings};
 use crate::domain::permission::Authorization;
 use crate::http::{AppState, Trust};
 use crate::server::{Limits, RENEWAL, Socket, Tls, TlsFiles};
-use crate::service::Service;
 use crate::service::gateway::Gateway;
 use crate::service::limit::Limiter;
 use crate::service::login::Login;
 use crate::service::memory::Memory;
+use crate::service::{Pool, Service};
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 use crate::{http, server, service};
@@ -32,8 +32,8 @@ use crate::{http, server, service};
 pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
     let stop = stop_signal()?;
     tokio::pin!(stop);
-    let (login, gateway, tls) = (login(&settings)?, gateway(&settings)?, tls(&settings.listen)?);
     let metrics = Metrics::install()?;
+    let (login, gateway, tls) = (login(&settings)?, gateway(&settings)?, tls(&settings.listen)?);
     let database = config::database()?;
     let (listener, ops) = tokio::select! {
         started = start(&settings, &database) => started?,
@@ -65,9 +65,9 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
         under_way: under_way.clone(),
         metrics: Arc::new(metrics),
     };
-    let counting = tokio::spawn(sort_metrics(Arc::clone(&state.metrics)));
+    let tidying = tokio::spawn(tidy(pool.clone(), Arc::clone(&state.metrics)));
     let (mut router, operations) = (http::router(state.clone()), http::operations(state));
-    let mut background = vec![counting];
+    let mut background = vec![tidying];
     match ops {
         Some(listener) => {
             let serving = server::serve_operations(listener, operations, watched);
@@ -120,11 +120,12 @@ fn tls(listen: &Listen) -> anyhow::Result<Option<Tls>> {
 }
 
 /// Now and then, for ever.
-async fn sort_metrics(metrics: Arc<Metrics>) {
+async fn tidy(pool: Pool, metrics: Arc<Metrics>) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
     loop {
         every.tick().await;
         metrics.sort();
+        pool.tidy().await;
     }
 }
 

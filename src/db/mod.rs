@@ -14,6 +14,7 @@ pub mod schema;
 
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
 /// How long a statement of a request may take before Postgres itself gives it up.
@@ -70,4 +71,10 @@ fn is_unavailable(code: &str) -> bool {
         // connection, authorization, resources, operator intervention, system error
         _ => ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)),
     }
+}
+
+/// Whether the connection is as good as before. One to a database that only reads is not: another may take its place.
+pub fn leaves_connection(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| !["08", "57P", "25006"].iter().any(|class| code.starts_with(class)))
 }

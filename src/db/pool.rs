@@ -2,11 +2,11 @@
 //!
 //! The one that came back last goes out first, since it is the warmest, here and in Postgres.
 
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, Object, QueueMode, RecycleError, RecycleResult};
-use metrics::counter;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
@@ -19,6 +19,9 @@ const IDLE_LIMIT: Duration = Duration::from_mins(5);
 
 /// How old it gets. Postgres frees the memory of its caches, and a database that moved is found.
 const AGE_LIMIT: Duration = Duration::from_mins(30);
+
+/// How long a goodbye may take.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// A limited number of connections, made when they are needed.
 #[derive(Clone)]
@@ -47,10 +50,17 @@ impl Pool {
             Ok(Ok(connection)) => Ok(Loan(Some(connection))),
             Ok(Err(managed::PoolError::Backend(error))) => Err(error),
             Ok(Err(managed::PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
-            Ok(Err(_)) | Err(_) => {
-                counter!("cmdb_database_timeouts_total").increment(1);
-                Err(sqlx::Error::PoolTimedOut)
-            }
+            Ok(Err(_)) | Err(_) => Err(self.timed_out()),
+        }
+    }
+
+    /// Why there is none: all are lent, or the database does not answer.
+    fn timed_out(&self) -> sqlx::Error {
+        let Status { in_use, limit, .. } = self.status();
+        if in_use < limit {
+            io::Error::from(io::ErrorKind::TimedOut).into()
+        } else {
+            sqlx::Error::PoolTimedOut
         }
     }
 
@@ -62,13 +72,22 @@ impl Pool {
         Status { in_use, idle, waiting: number(waiting), limit: number(max_size) }
     }
 
+    /// Lets go of those that are too old and not lent.
+    pub async fn tidy(&self) {
+        part_with(self.connections.retain(|_, metrics| !is_old(&metrics)).removed).await;
+    }
+
     /// Lends none any more, and says goodbye on those that are not lent.
     pub async fn close(&self) {
         let idle = self.connections.retain(|_, _| false).removed;
         self.connections.close();
-        for connection in idle {
-            let _ = connection.close().await;
-        }
+        part_with(idle).await;
+    }
+}
+
+async fn part_with(connections: Vec<PgConnection>) {
+    for connection in connections {
+        let _ = timeout(PARTING, connection.close()).await;
     }
 }
 
@@ -117,6 +136,11 @@ impl Drop for Loan {
     }
 }
 
+/// Counted from when it was lent, which is shortly before it came back.
+fn is_old(metrics: &Metrics) -> bool {
+    metrics.age() > AGE_LIMIT || metrics.last_used() > IDLE_LIMIT
+}
+
 /// Makes connections, and looks at each before it is lent again.
 struct Connecting(PgConnectOptions);
 
@@ -133,8 +157,7 @@ impl Manager for Connecting {
         connection: &mut PgConnection,
         metrics: &Metrics,
     ) -> RecycleResult<sqlx::Error> {
-        // Counted from when it was lent, which is shortly before it came back.
-        if metrics.age() > AGE_LIMIT || metrics.last_used() > IDLE_LIMIT {
+        if is_old(metrics) {
             return Err(RecycleError::message("too old"));
         }
         if metrics.last_used() > FRESH {

@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, error, error_span, info, warn};
 
 use super::door::Door;
 use super::envelope::Envelope;
@@ -77,7 +77,8 @@ pub(super) async fn answer(
     let language = door.language(request.headers());
     let route = request.extensions().get().map_or("other", MatchedPath::as_str).to_owned();
     let trace = traces::request(request.method(), &route, request.headers());
-    let span = info_span!(
+    // Of the highest level, so that its id is in whatever is logged.
+    let span = error_span!(
         "request",
         id = &*request_id.0,
         method = request.method().as_str(),

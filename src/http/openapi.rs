@@ -185,6 +185,10 @@ fn operation(door: Door) -> PathItem {
             "A name that the caller makes up for the request, 1 to 255 visible ASCII characters: sent again under it, the \
              same request gets the same answer again, for at least 24 hours.",
         ))
+        .parameter(header(
+            "X-Bkapi-JWT",
+            "The token of the gateway whose key the server was given; nothing else then says who is calling.",
+        ))
         .responses(responses(door));
     let operation = match door {
         Door::Gateway => operation
@@ -199,7 +203,6 @@ fn operation(door: Door) -> PathItem {
             )),
         Door::Cmdb => operation
             .parameter(header("X-Bkcmdb-User", "The user, from a peer that is trusted."))
-            .parameter(header("X-Bkapi-JWT", "The gateway's token."))
             .parameter(header("X-Bkcmdb-Supplier-Account", "The tenant; counts more than the body's."))
             .parameter(header("X-Bkcmdb-Language", "The language of the texts: Chinese unless it says otherwise.")),
     };

@@ -32,7 +32,7 @@ use crate::http::{Peer, Surplus};
 pub const NOTICE: Duration = Duration::from_millis(500);
 
 /// How long those who connected last have to say what they want.
-pub const LAST_CALL: Duration = Duration::from_millis(100);
+pub const LAST_CALL: Duration = Duration::from_millis(300);
 
 /// How long the head of a request may take that is only told that there are too many.
 const SURPLUS_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -119,6 +119,31 @@ enum Place {
     Served(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit),
     /// Of one that is told that there are too many.
     Surplus(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit),
+}
+
+/// Ends when nobody is taken on any more.
+async fn last_call(mut stopping: watch::Receiver<bool>) {
+    // Without a sender there is no stop.
+    if stopping.wait_for(|stopping| *stopping).await.is_err() {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(NOTICE + LAST_CALL).await;
+}
+
+/// An open connection, counted until this is dropped.
+struct Open(Gauge);
+
+impl Open {
+    fn new(gauge: Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
 }
 
 struct Server {
@@ -238,23 +263,25 @@ impl Server {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_LIMIT);
         let (tls, watcher) = (self.tls.clone(), self.connections.watcher());
-        let open = self.open.clone();
-        open.increment(1);
+        let (open, stopping) = (Open::new(self.open.clone()), self.draining.clone());
         tokio::spawn(async move {
             let served = async {
                 let Some(tls) = tls else {
                     let connection = http.serve_connection(TokioIo::new(stream), service);
                     return watcher.watch(connection).await.map_err(io::Error::other);
                 };
-                let stream = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
+                let accepted = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+                let stream = tokio::select! {
+                    accepted = accepted => accepted??,
+                    () = last_call(stopping) => return Err(io::ErrorKind::TimedOut.into()),
+                };
                 let connection = http.serve_connection(TokioIo::new(stream), service);
                 watcher.watch(connection).await.map_err(io::Error::other)
             };
             if let Err(error) = served.await {
                 debug!(error = &error as &dyn std::error::Error, "a connection broke off");
             }
-            drop(place);
-            open.decrement(1);
+            drop((place, open));
         });
     }
 }

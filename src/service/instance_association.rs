@@ -184,7 +184,9 @@ impl Asked<'_> {
                     self.service.memory.learn(&self.named(), background);
                     return Ok(outcome);
                 }
-                Ok(None) if lost_races == MOST_LOST_RACES => return Err(Fault::Internal.into()),
+                Ok(None) if lost_races == MOST_LOST_RACES => {
+                    return Err(Fault::Unavailable("Postgres").into());
+                }
                 Ok(None) => lost_races += 1,
                 Err(Error::Database(error))
                     if db::trouble(&error) == Trouble::LostRace && lost_races < MOST_LOST_RACES =>

@@ -17,6 +17,7 @@ pub mod schema;
 
 use std::time::Duration;
 
+use metrics::counter;
 use sqlx::PgConnection;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -26,7 +27,7 @@ use self::limit::Limiter;
 use self::login::Login;
 use self::memory::Memory;
 pub use crate::db::pool::Pool;
-use crate::db::{Trouble, trouble};
+use crate::db::{self, Trouble, trouble};
 use crate::domain::fault::Fault;
 use crate::domain::permission::Authorization;
 
@@ -72,16 +73,22 @@ pub enum Error {
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Lends a connection until shortly after `deadline`. One that has not answered by then is cut, since it might
-/// never do so and would keep its place in the pool; so is one whose statement failed, or whose borrower left.
+/// never do so and would keep its place in the pool; so is one that broke, or whose borrower left.
 async fn lend<T>(
     pool: &Pool,
     deadline: Instant,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut loan = pool.get().await?;
+    let mut loan = pool.get().await.inspect_err(|error| {
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            counter!("cmdb_database_timeouts_total").increment(1);
+        }
+    })?;
     let result = timeout_at(deadline + GRACE, work(&mut loan)).await;
-    if let Ok(Ok(_) | Err(Error::Refused(_) | Error::OutOfTime)) = result {
-        loan.give_back();
+    match &result {
+        Ok(Ok(_) | Err(Error::Refused(_) | Error::OutOfTime)) => loan.give_back(),
+        Ok(Err(Error::Database(error))) if db::leaves_connection(error) => loan.give_back(),
+        _ => drop(loan),
     }
     result.unwrap_or(Err(Error::OutOfTime))
 }

@@ -2,9 +2,9 @@
 
 use sqlx::PgConnection;
 use sqlx::migrate::MigrateError;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::{Error, lend};
+use super::Error;
 use crate::db;
 use crate::db::pool::Pool;
 
@@ -29,5 +29,11 @@ pub async fn defect(pool: &Pool, deadline: Instant) -> Result<Option<&'static st
         let only_reads = db::schema::only_reads(conn).await?;
         Ok(only_reads.then_some("the database only reads"))
     };
-    lend(pool, deadline, look).await
+    let mut loan = pool.get().await?;
+    let found = timeout_at(deadline, look(&mut loan)).await.unwrap_or(Err(Error::OutOfTime))?;
+    // With a defect it is not kept: the next connection may lead to where there is none.
+    if found.is_none() {
+        loan.give_back();
+    }
+    Ok(found)
 }

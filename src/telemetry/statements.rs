@@ -6,7 +6,7 @@ use metrics::histogram;
 use tracing::span::{Attributes, Id};
 use tracing::{Subscriber, warn};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -28,7 +28,7 @@ impl Statements {
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         let is_statement = filter_fn(|meta| meta.is_span() && meta.name().starts_with(PREFIX));
-        Self.with_filter(is_statement)
+        Self.with_filter(is_statement.with_max_level_hint(LevelFilter::INFO))
     }
 }
 

@@ -64,7 +64,7 @@ impl Traces {
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false);
-        Some(layer.with_filter(filter_fn(is_sent)))
+        Some(layer.with_filter(filter_fn(is_sent).with_max_level_hint(LevelFilter::INFO)))
     }
 
     /// Sends what is left.
@@ -88,13 +88,16 @@ pub(super) fn not_logged() -> Directive {
 
 /// The span of a request, part of its caller's trace if it has one.
 pub fn request(method: &Method, route: &str, headers: &HeaderMap) -> Span {
+    // Those of the caller's own making have no name here.
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
+    let method = if known.contains(&method.as_str()) { method.as_str() } else { "_OTHER" };
     let span = info_span!(
         target: TARGET,
         "request of a client",
         otel.name = format!("{method} {route}"),
         otel.kind = "server",
         otel.status_code = field::Empty,
-        http.request.method = method.as_str(),
+        http.request.method = method,
         http.route = route,
         http.response.status_code = field::Empty,
         cmdb.code = field::Empty,

@@ -57,7 +57,7 @@ impl Program {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = String::new();
-        let address = loop {
+        let mut next = || loop {
             let line = lines.next().unwrap_or_else(|| panic!("it ended: {log}")).unwrap();
             log.push_str(&line);
             log.push('\n');
@@ -66,10 +66,12 @@ impl Program {
                 break format!("127.0.0.1:{port}");
             }
         };
+        let address = next();
+        let operators = args.contains(&"--ops-listen").then(&mut next);
         // The rest of the log is read as it comes, so that the server never waits for a reader.
         let rest =
             std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>().join("\n"));
-        Server { address, child, log, rest: Some(rest) }
+        Server { address, operators, child, log, rest: Some(rest) }
     }
 }
 
@@ -110,6 +112,8 @@ fn assert_no_secret(text: &str) {
 /// A running server. Dropped, it is killed.
 pub(crate) struct Server {
     pub(crate) address: String,
+    /// Where operators are served, if that was asked for.
+    pub(crate) operators: Option<String>,
     child: Child,
     log: String,
     rest: Option<std::thread::JoinHandle<String>>,

@@ -20,7 +20,7 @@ use sqlx::PgPool;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::app::{PATH, TestApp, batch};
-use crate::binary::{Program, Server};
+use crate::binary::Program;
 use crate::guards::hold_writers;
 use crate::socket::{LIMITS, open};
 use crate::tidy::files;
@@ -153,18 +153,11 @@ async fn the_files_for_operators_name_metrics_that_there_are(pool: PgPool) {
     assert!(found > 20, "{found}");
 }
 
-/// A server with its operators' listener; its address and theirs.
-fn with_operators(program: &Program, args: &[&str]) -> (Server, String) {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let address = free.to_string();
-    let server = program.serve(&[args, &["--ops-listen", &address]].concat());
-    (server, address)
-}
-
 #[sqlx::test]
 async fn operators_are_served_at_their_own_address_and_nowhere_else(pool: PgPool) {
     let program = Program::on(&pool);
-    let (server, operators) = with_operators(&program, &[]);
+    let server = program.serve(&["--ops-listen", "127.0.0.1:0"]);
+    let operators = server.operators.clone().unwrap();
     let status = async |url: String| reqwest::get(url).await.unwrap().status().as_u16();
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(status(format!("http://{operators}{path}")).await, 200, "{path}");
@@ -221,6 +214,12 @@ async fn clients_speak_tls_where_there_is_a_certificate(pool: PgPool) {
     let url = format!("https://{}/readyz", server.address.replace("127.0.0.1", "localhost"));
     assert_eq!(client_that_trusts(&files).get(&url).send().await.unwrap().status(), 200);
     assert!(reqwest::get(server.url("/readyz")).await.is_err(), "it is not served in the clear");
+    let metrics = client_that_trusts(&files).get(url.replace("readyz", "metrics")).send().await;
+    let expiry =
+        value(&metrics.unwrap().text().await.unwrap(), "cmdb_tls_certificate_expiry_seconds");
+    let now = "select extract(epoch from now())::double precision";
+    let now: f64 = sqlx::query_scalar(now).fetch_one(&pool).await.unwrap();
+    assert!((expiry - now - 2.0 * 86_400.0).abs() < 3_600.0, "{expiry}");
     let listen = ["healthcheck", "--listen", &server.address];
     let asked = program.run(&[&listen[..], &args[..]].concat());
     assert_eq!(asked.status, 0, "{}", asked.stderr);
@@ -335,7 +334,9 @@ async fn a_request_is_a_span_with_its_steps_in_the_callers_trace(pool: PgPool) {
     for span in
         steps.into_iter().chain(["cmdb-associations", &name, "db.instance_association.create"])
     {
-        assert!(holds(span.as_bytes()), "no {span}");
+        let length = u8::try_from(span.len()).unwrap();
+        // In protobuf, a text has its length before it.
+        assert!(holds(&[&[length], span.as_bytes()].concat()), "no {span}");
     }
 }
 
