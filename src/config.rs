@@ -246,15 +246,15 @@ pub fn read_file(setting: &'static str, file: PathBuf) -> Result<String, Error> 
 
 /// The database that the environment names.
 pub fn database() -> Result<PgConnectOptions, Error> {
-    let read = environment;
-    let (name, url) = match (read("CMDB_DATABASE_URL"), read("CMDB_DATABASE_URL_FILE")) {
-        (Some(_), Some(_)) => return Err(Error::TwoDatabases),
-        (Some(url), None) => ("CMDB_DATABASE_URL", url),
-        (None, Some(file)) => {
-            ("CMDB_DATABASE_URL_FILE", read_file("CMDB_DATABASE_URL_FILE", file.into())?)
-        }
-        (None, None) => ("DATABASE_URL", read("DATABASE_URL").ok_or(Error::NoDatabase)?),
-    };
+    let (name, url) =
+        match (environment("CMDB_DATABASE_URL"), environment("CMDB_DATABASE_URL_FILE")) {
+            (Some(_), Some(_)) => return Err(Error::TwoDatabases),
+            (Some(url), None) => ("CMDB_DATABASE_URL", url),
+            (None, Some(file)) => {
+                ("CMDB_DATABASE_URL_FILE", read_file("CMDB_DATABASE_URL_FILE", file.into())?)
+            }
+            (None, None) => ("DATABASE_URL", environment("DATABASE_URL").ok_or(Error::NoDatabase)?),
+        };
     database_at(&url).ok_or(Error::Url(name))
 }
 

@@ -28,7 +28,10 @@ pub(super) fn count(
         Ok(outcome) => {
             let of = |verdict| counter!("cmdb_details_total", "verdict" => verdict);
             of("created").increment(outcome.created.len() as u64);
-            outcome.refused.values().for_each(|fault| of(DetailFault::name(*fault)).increment(1));
+            for fault in DetailFault::ALL {
+                let refused = outcome.refused.values().filter(|refusal| **refusal == fault);
+                of(fault.name()).increment(refused.count() as u64);
+            }
         }
         Err(Fault::Overloaded) => counter!("cmdb_requests_shed_total").increment(1),
         Err(Fault::RateLimited(_)) => counter!("cmdb_requests_limited_total").increment(1),

@@ -176,8 +176,8 @@ impl TestApp {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    /// Whether a file is there.
-    pub(crate) async fn get_bytes(&self, path: &str) -> StatusCode {
+    /// The status of a path, whose body may be no text.
+    pub(crate) async fn status(&self, path: &str) -> StatusCode {
         let request = Request::get(path).body(Body::empty()).unwrap();
         self.router.clone().oneshot(request).await.unwrap().status()
     }

@@ -152,7 +152,7 @@ async fn the_page_and_the_description_are_served_and_need_nothing_from_elsewhere
             let link = link.split('"').next().unwrap();
             assert!(!link.contains("//"), "{link} is elsewhere");
             let path = format!("/docs/{}", link.trim_start_matches("./"));
-            assert_eq!(app.get_bytes(&path).await, StatusCode::OK, "{path}");
+            assert_eq!(app.status(&path).await, StatusCode::OK, "{path}");
         }
     }
 }
