@@ -7,9 +7,9 @@ use std::hint::black_box;
 
 use cmdb_associations::domain::association::Mapping;
 use cmdb_associations::domain::batch::{Detail, Fact, plan};
-use cmdb_associations::domain::fault::DetailFault;
+use cmdb_associations::domain::error::DetailError;
 use cmdb_associations::domain::language::Language;
-use cmdb_associations::http::{Door, Envelope, Fields, KEYS, given};
+use cmdb_associations::http::{Api, Envelope, Fields, KEYS, given};
 use cmdb_associations::service::instance_association::Outcome;
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -49,7 +49,7 @@ fn encode(c: &mut Criterion) {
         created: (0..200).filter(|n| is_created(*n)).zip(1_000_000..).collect(),
         refused: (0..200)
             .filter(|n| !is_created(*n))
-            .map(|n| (n, DetailFault::AlreadyExists))
+            .map(|n| (n, DetailError::AlreadyExists))
             .collect::<BTreeMap<_, _>>(),
         source_model: "bk_switch".to_owned(),
         target_model: "host".to_owned(),
@@ -62,7 +62,7 @@ fn encode(c: &mut Criterion) {
             b.iter(|| {
                 let id = "06111a8efac445bcbb0269614e86e14c";
                 let envelope =
-                    Envelope::new(Door::Gateway, Ok(black_box(&outcome)), Language::English, id);
+                    Envelope::new(Api::Gateway, Ok(black_box(&outcome)), Language::English, id);
                 serde_json::to_vec(&envelope).unwrap()
             });
         });

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use cmdb_associations::db::import::Stage;
 use cmdb_associations::domain::permission::Authorization;
-use cmdb_associations::http::{AppState, Peer, Trust, operations, router};
+use cmdb_associations::http::{AppState, ClientAddr, TrustedSources, operations, router};
 use cmdb_associations::service::gateway::Gateway;
 use cmdb_associations::service::import::{Error, Omission, read_collection};
 use cmdb_associations::service::limit::Limiter;
@@ -59,13 +59,13 @@ fn server() -> (Runtime, Router) {
     };
     let state = AppState {
         service: Arc::new(service),
-        trust: Trust { gateway: true, peers: vec!["10.1.0.0/16".parse().unwrap()] },
+        trust: TrustedSources { gateway: true, peers: vec!["10.1.0.0/16".parse().unwrap()] },
         readiness: pool,
         room: Arc::default(),
         body_limit: BODY_LIMIT,
         deadline: Duration::from_secs(15),
         draining: watch::channel(false).1,
-        under_way: TaskTracker::new(),
+        in_flight: TaskTracker::new(),
         metrics: Arc::new(Metrics::new().unwrap().1),
     };
     (runtime, router(state.clone()).merge(operations(state)))
@@ -131,7 +131,7 @@ fn parse(data: &[u8]) -> Option<Request<Body>> {
     *request.method_mut() = Method::from_bytes(words.next()?).ok()?;
     *request.uri_mut() = Uri::try_from(words.next()?).ok()?;
     let peer = words.next().and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
-    peer.map(|address| request.extensions_mut().insert(Peer(address)));
+    peer.map(|address| request.extensions_mut().insert(ClientAddr(address)));
     loop {
         let line = line();
         if line.is_empty() {
@@ -200,7 +200,7 @@ pub fn body(data: &[u8]) {
         .header("http_blueking_language", "en")
         .body(in_frames(data))
         .unwrap();
-    request.extensions_mut().insert(Peer(TRUSTED_PEER));
+    request.extensions_mut().insert(ClientAddr(TRUSTED_PEER));
     let answer = send(request);
     let refusal = answer.refusal(true);
     match oracle::refusal(data, BODY_LIMIT) {

@@ -7,7 +7,7 @@ create table audit_log (
     request_id text,
     app text,
     user_name text,
-    supplier_account_id integer not null,
+    tenant_id integer not null,
     model_association_id integer not null,
     association_ids int8multirange not null,
     source_ids bigint[],

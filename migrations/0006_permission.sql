@@ -2,10 +2,10 @@
 
 alter table app
     add column apis text[],
-    add column supplier_accounts text[];
+    add column tenants text[];
 
 comment on column app.apis is 'The names of the APIs that it may call; null: all.';
-comment on column app.supplier_accounts is 'The accounts that it may call for; null: all.';
+comment on column app.tenants is 'The accounts that it may call for; null: all.';
 
 create table permission_grant (
     id integer generated always as identity,

@@ -10,7 +10,7 @@
 //!
 //! - [`http`] knows the wire: paths, the body, the envelope. [`cli`] knows the command line.
 //! - [`service`] knows the order of steps of each use case.
-//! - [`domain`] has the rules, as pure functions. Every refusal is in [`domain::fault`], what a batch does
+//! - [`domain`] has the rules, as pure functions. Every refusal is in [`domain::error`], what a batch does
 //!   in [`domain::batch`].
 //! - [`db`] has the SQL. What must hold whoever writes is in the migrations, with the reasons.
 //!

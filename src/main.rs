@@ -3,17 +3,18 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use cmdb_associations::cli::{Answer, Cli};
-use cmdb_associations::telemetry::chain;
+use cmdb_associations::cli::{Cli, Outcome};
+use cmdb_associations::telemetry::error_chain;
 
 fn main() -> ExitCode {
     match Cli::given().run() {
-        Ok(Answer::Fine) => ExitCode::SUCCESS,
-        Ok(Answer::No) => ExitCode::from(1),
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::Negative) => ExitCode::from(1),
         // Whoever reads our output has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "cmdb-associations: {}", chain(error.as_ref()));
+            let _ =
+                writeln!(std::io::stderr(), "cmdb-associations: {}", error_chain(error.as_ref()));
             ExitCode::from(2)
         }
     }

@@ -99,7 +99,7 @@ const CHECKED: &str = "
             where model_id = (select source_model_id from association) and instance_id = any ($2))
         and 0 < (select count(*) from instance
             where model_id = (select target_model_id from association) and instance_id = any ($3))
-        and (select set_config('cmdb.links_are_proven', 'yes', true)) = 'yes'
+        and (select set_config('cmdb.guard_may_skip', 'yes', true)) = 'yes'
     order by target, source
     returning id, source_id, target_id";
 
@@ -161,7 +161,7 @@ async fn one_by_one(conn: &mut PgConnection, association: &str, pairs: &[(i64, i
         .unwrap();
         sqlx::query(
             "insert into audit_log
-                 (origin, request_id, app, user_name, supplier_account_id, model_association_id,
+                 (origin, request_id, app, user_name, tenant_id, model_association_id,
                   association_ids, source_ids, target_ids)
              values ('request', 'twin', 'bench', 'bench', 0, $1, int8multirange(int8range($2, $2, '[]')),
                  array[$3::bigint], array[$4::bigint])",

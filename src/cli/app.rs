@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use anyhow::Context;
 use clap::Subcommand;
 
-use super::Answer;
+use super::Outcome;
 use crate::service;
 
 #[derive(Debug, Subcommand)]
@@ -14,7 +14,7 @@ pub(super) enum AppCommand {
     Add {
         /// The application's code
         code: String,
-        /// Trust the user name that it sends (`bk_username`)
+        /// TrustedSources the user name that it sends (`bk_username`)
         #[arg(long)]
         trust_username: bool,
         /// Read its secret from stdin instead of making one and printing it
@@ -33,10 +33,10 @@ pub(super) enum AppCommand {
         all_apis: bool,
         /// A tenant that it may call for; may be given more than once
         #[arg(long, value_name = "KEY")]
-        account: Vec<String>,
+        tenant: Vec<String>,
         /// It may call for all tenants
-        #[arg(long, conflicts_with = "account")]
-        all_accounts: bool,
+        #[arg(long, conflicts_with = "tenant")]
+        all_tenants: bool,
     },
     /// List the applications
     List,
@@ -66,7 +66,7 @@ pub(super) enum AppCommand {
 }
 
 impl AppCommand {
-    pub(super) async fn run(self) -> anyhow::Result<Answer> {
+    pub(super) async fn run(self) -> anyhow::Result<Outcome> {
         let mut conn = super::connect().await?;
         let mut out = io::stdout();
         let mut words = io::stderr();
@@ -79,21 +79,21 @@ impl AppCommand {
                     writeln!(out, "{secret}")?;
                 }
             }
-            Self::Limit { code, api, all_apis, account, all_accounts } => {
+            Self::Limit { code, api, all_apis, tenant, all_tenants } => {
                 let apis = (all_apis || !api.is_empty()).then_some(api);
-                let accounts = (all_accounts || !account.is_empty()).then_some(account);
-                service::app::limit(&mut conn, &code, apis.as_deref(), accounts.as_deref()).await?;
+                let tenants = (all_tenants || !tenant.is_empty()).then_some(tenant);
+                service::app::limit(&mut conn, &code, apis.as_deref(), tenants.as_deref()).await?;
             }
             Self::List => {
                 for app in service::app::list(&mut conn).await? {
                     let state = if app.enabled { "enabled" } else { "disabled" };
                     let trust = if app.trusts_username { "trusts-username" } else { "-" };
                     let apis = app.apis.as_deref().unwrap_or("*");
-                    let accounts = app.supplier_accounts.as_deref().unwrap_or("*");
+                    let tenants = app.tenants.as_deref().unwrap_or("*");
                     let (code, secrets, since) = (app.code, app.secrets, app.created_at);
                     writeln!(
                         out,
-                        "{code}\t{state}\t{trust}\t{secrets}\t{apis}\t{accounts}\t{since}"
+                        "{code}\t{state}\t{trust}\t{secrets}\t{apis}\t{tenants}\t{since}"
                     )?;
                 }
             }
@@ -108,13 +108,13 @@ impl AppCommand {
             Self::Retire { code } => {
                 if !service::app::retire(&mut conn, &code).await? {
                     writeln!(words, "{code} has no older secret")?;
-                    return Ok(Answer::No);
+                    return Ok(Outcome::Negative);
                 }
             }
             Self::Disable { code } => service::app::set_enabled(&mut conn, &code, false).await?,
             Self::Enable { code } => service::app::set_enabled(&mut conn, &code, true).await?,
         }
-        Ok(Answer::Fine)
+        Ok(Outcome::Success)
     }
 }
 

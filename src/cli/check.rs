@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::Answer;
+use super::Outcome;
 use crate::service;
-use crate::service::check::Findings;
+use crate::service::check::Violations;
 
-pub(super) async fn check(strict: bool) -> anyhow::Result<Answer> {
+pub(super) async fn check(strict: bool) -> anyhow::Result<Outcome> {
     let mut conn = super::connect().await?;
     let report = service::check::check(&mut conn).await?;
 
@@ -14,17 +14,17 @@ pub(super) async fn check(strict: bool) -> anyhow::Result<Answer> {
     for (name, findings) in &report.invariants {
         print_findings(&mut out, "broken", name, findings)?;
     }
-    let (name, written_past) = &report.written_past;
-    print_findings(&mut out, "noted", name, written_past)?;
-    let fine = report.is_sound() && !(strict && written_past.count > 0);
-    Ok(if fine { Answer::Fine } else { Answer::No })
+    let (name, unaudited) = &report.unaudited;
+    print_findings(&mut out, "noted", name, unaudited)?;
+    let fine = report.is_sound() && !(strict && unaudited.count > 0);
+    Ok(if fine { Outcome::Success } else { Outcome::Negative })
 }
 
 fn print_findings(
     out: &mut impl Write,
     word: &str,
     name: &str,
-    found: &Findings,
+    found: &Violations,
 ) -> io::Result<()> {
     if found.count == 0 {
         return writeln!(out, "ok      {name}");

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::Answer;
+use super::Outcome;
 use crate::domain::permission::Scope;
 use crate::service;
 
@@ -50,7 +50,7 @@ impl Granted {
 }
 
 impl GrantCommand {
-    pub(super) async fn run(self) -> anyhow::Result<Answer> {
+    pub(super) async fn run(self) -> anyhow::Result<Outcome> {
         let mut conn = super::connect().await?;
         match self {
             Self::Add(granted) => {
@@ -71,10 +71,10 @@ impl GrantCommand {
                 let scopes = granted.scopes();
                 if !service::permission::remove(&mut conn, &granted.user, &scopes).await? {
                     writeln!(io::stderr(), "{} has no such grant", granted.user)?;
-                    return Ok(Answer::No);
+                    return Ok(Outcome::Negative);
                 }
             }
         }
-        Ok(Answer::Fine)
+        Ok(Outcome::Success)
     }
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Answer;
+use super::Outcome;
 use crate::service;
-use crate::service::import::{Error as ImportError, Omission, Progress, Tally};
+use crate::service::import::{Error as ImportError, Omission, Progress, Stats};
 
 pub(super) async fn import(
     dir: &Path,
     report: Option<&Path>,
     if_empty: bool,
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<Outcome> {
     let export = service::import::find_export(dir)?;
     let mut words = io::stderr();
     for name in &export.ignored {
@@ -61,7 +61,7 @@ pub(super) async fn import(
         Ok(tallies) => tallies,
         Err(ImportError::NotEmpty) => {
             writeln!(words, "nothing was imported: {}", ImportError::NotEmpty)?;
-            return Ok(Answer::No);
+            return Ok(Outcome::Negative);
         }
         Err(error) => return Err(anyhow!(error).context("nothing was imported")),
     };
@@ -73,7 +73,7 @@ pub(super) async fn import(
         .and_then(|()| report.map_or(Ok(()), |mut report| report.flush()))
         .context("the report")?;
     print_tallies(&tallies)?;
-    Ok(Answer::Fine)
+    Ok(Outcome::Success)
 }
 
 /// How many of the rows that were left out are told in words; the report has all.
@@ -84,7 +84,7 @@ fn write_omission(report: &mut impl Write, omission: &Omission<'_>) -> io::Resul
     writeln!(report)
 }
 
-fn print_tallies(tallies: &[Tally]) -> io::Result<()> {
+fn print_tallies(tallies: &[Stats]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let width = tallies.iter().map(|tally| tally.file.chars().count()).max().unwrap_or(0).max(5);
     writeln!(
@@ -92,7 +92,7 @@ fn print_tallies(tallies: &[Tally]) -> io::Result<()> {
         "{:width$} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "file", "read", "added", "updated", "same", "left out"
     )?;
-    let mut total = Tally { file: "total".to_owned(), ..Tally::default() };
+    let mut total = Stats { file: "total".to_owned(), ..Stats::default() };
     for tally in tallies {
         total.read += tally.read;
         total.added += tally.added;
@@ -100,7 +100,7 @@ fn print_tallies(tallies: &[Tally]) -> io::Result<()> {
         total.left_out += tally.left_out;
     }
     for tally in tallies.iter().chain([&total]) {
-        let Tally { file, read, added, updated, left_out } = tally;
+        let Stats { file, read, added, updated, left_out } = tally;
         let same = tally.same();
         writeln!(out, "{file:width$} {read:>9} {added:>9} {updated:>9} {same:>9} {left_out:>9}")?;
     }

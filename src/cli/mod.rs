@@ -71,11 +71,11 @@ enum Command {
 
 /// What a command came to, if it came to anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum Outcome {
     /// As wished.
-    Fine,
+    Success,
     /// The answer is no.
-    No,
+    Negative,
 }
 
 impl Cli {
@@ -102,7 +102,7 @@ impl Cli {
     }
 
     /// Runs the command.
-    pub fn run(self) -> anyhow::Result<Answer> {
+    pub fn run(self) -> anyhow::Result<Outcome> {
         let exports = matches!(self.command, Command::Serve(_)) && config::exports_traces();
         let traces = if exports {
             Traces::exported().context("traces cannot be exported as OTEL_EXPORTER_OTLP_… say")?
@@ -120,7 +120,7 @@ impl Cli {
 }
 
 impl Command {
-    async fn run(self) -> anyhow::Result<Answer> {
+    async fn run(self) -> anyhow::Result<Outcome> {
         match self {
             Self::Serve(settings) => serve::serve(settings).await,
             Self::Migrate => migrate().await,
@@ -149,9 +149,9 @@ async fn refuse_pending(conn: &mut PgConnection) -> anyhow::Result<()> {
     }
 }
 
-async fn migrate() -> anyhow::Result<Answer> {
+async fn migrate() -> anyhow::Result<Outcome> {
     let mut conn = config::connect().await?;
     let applied = service::schema::migrate(&mut conn).await?;
     writeln!(io::stderr(), "{applied} migrations applied")?;
-    Ok(Answer::Fine)
+    Ok(Outcome::Success)
 }

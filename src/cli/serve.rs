@@ -15,21 +15,21 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::{Answer, refuse_pending};
+use super::{Outcome, refuse_pending};
 use crate::config::{self, AuthorizationSetting, Listen, ServeSettings};
 use crate::domain::permission::Authorization;
-use crate::http::{AppState, Trust};
+use crate::http::{AppState, TrustedSources};
 use crate::server::{Limits, RENEWAL, Socket, Tls, TlsFiles};
 use crate::service::gateway::Gateway;
 use crate::service::limit::Limiter;
 use crate::service::login::Login;
 use crate::service::memory::Memory;
 use crate::service::{Pool, Service};
-use crate::telemetry::chain;
+use crate::telemetry::error_chain;
 use crate::telemetry::metrics::Metrics;
 use crate::{http, server, service};
 
-pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
+pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     let stop = stop_signal()?;
     tokio::pin!(stop);
     let metrics = Metrics::install()?;
@@ -37,7 +37,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
     let database = config::database()?;
     let (listener, ops) = tokio::select! {
         started = start(&settings, &database) => started?,
-        () = &mut stop => return Ok(Answer::Fine),
+        () = &mut stop => return Ok(Outcome::Success),
     };
     let pool = config::serving_pool(database.clone(), settings.database_connections);
     let (draining, watched) = watch::channel(false);
@@ -53,16 +53,16 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
         places: Semaphore::new(settings.requests_at_once() as usize),
         memory: Memory::default(),
     };
-    let under_way = TaskTracker::new();
+    let in_flight = TaskTracker::new();
     let state = AppState {
-        trust: Trust { gateway: service.gateway.is_some(), peers: settings.trusted_peers },
+        trust: TrustedSources { gateway: service.gateway.is_some(), peers: settings.trusted_peers },
         service: Arc::new(service),
         readiness: config::serving_pool(database, 1),
         room: Arc::default(),
         body_limit: settings.body_limit as usize,
         deadline: config::REQUEST_TIMEOUT,
         draining: watched.clone(),
-        under_way: under_way.clone(),
+        in_flight: in_flight.clone(),
         metrics: Arc::new(metrics),
     };
     let tidying = tokio::spawn(tidy(pool.clone(), Arc::clone(&state.metrics)));
@@ -88,11 +88,11 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Answer> {
         head_timeout: config::HEAD_TIMEOUT,
         read_timeout: config::READ_TIMEOUT,
     };
-    server::serve(Socket { listener, tls }, router, limits, under_way, draining, stop).await;
+    server::serve(Socket { listener, tls }, router, limits, in_flight, draining, stop).await;
     background.iter().for_each(JoinHandle::abort);
     // A connection that does not say goodbye does not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
-    Ok(Answer::Fine)
+    Ok(Outcome::Success)
 }
 
 fn login(settings: &ServeSettings) -> anyhow::Result<Option<Login>> {
@@ -165,7 +165,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 }
 
 /// Asks a server on this machine: one that listens everywhere is asked at the loopback address.
-pub(super) async fn healthcheck(listen: &Listen) -> anyhow::Result<Answer> {
+pub(super) async fn healthcheck(listen: &Listen) -> anyhow::Result<Outcome> {
     let (scheme, address) = match (listen.ops_listen, &listen.tls_certificate) {
         (Some(address), _) => ("http", address),
         (None, Some(_)) => ("https", listen.listen),
@@ -185,14 +185,18 @@ pub(super) async fn healthcheck(listen: &Listen) -> anyhow::Result<Answer> {
         Ok::<_, reqwest::Error>((response.status().is_success(), response.text().await?))
     };
     match asked.await {
-        Ok((true, _)) => Ok(Answer::Fine),
+        Ok((true, _)) => Ok(Outcome::Success),
         Ok((false, why)) => {
             writeln!(io::stderr(), "{address} is not ready: {}", why.trim_end())?;
-            Ok(Answer::No)
+            Ok(Outcome::Negative)
         }
         Err(error) => {
-            writeln!(io::stderr(), "{address} does not answer: {}", chain(&error.without_url()))?;
-            Ok(Answer::No)
+            writeln!(
+                io::stderr(),
+                "{address} does not answer: {}",
+                error_chain(&error.without_url())
+            )?;
+            Ok(Outcome::Negative)
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct App {
     /// The APIs that it may call; none if all.
     pub apis: Option<Vec<String>>,
     /// The accounts that it may call for; none if all.
-    pub supplier_accounts: Option<Vec<String>>,
+    pub tenants: Option<Vec<String>>,
     /// The valid secrets, at most two.
     pub secrets: Vec<StoredSecret>,
 }
@@ -35,7 +35,7 @@ pub struct Listed {
     /// The APIs that it may call, by commas; none if all.
     pub apis: Option<String>,
     /// The accounts that it may call for, by commas; none if all.
-    pub supplier_accounts: Option<String>,
+    pub tenants: Option<String>,
     /// How many secrets are valid.
     pub secrets: i64,
     /// When it was added, in ISO 8601, UTC.
@@ -56,7 +56,7 @@ pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<Listed>> {
     sqlx::query_as!(
         Listed,
         r#"select code, enabled, trusts_username, array_to_string(apis, ',') as apis,
-               array_to_string(supplier_accounts, ',') as supplier_accounts,
+               array_to_string(tenants, ',') as tenants,
                (select least(count(*), 2) from app_secret where app_id = app.id) as "secrets!",
                to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "created_at!"
            from app order by code"#,
@@ -141,16 +141,16 @@ pub async fn limit(
     conn: &mut PgConnection,
     code: &str,
     apis: Option<&[String]>,
-    supplier_accounts: Option<&[String]>,
+    tenants: Option<&[String]>,
 ) -> sqlx::Result<bool> {
     let changed = sqlx::query!(
         "update app
          set apis = case when $2::text[] is null then apis else nullif($2, '{}') end,
-             supplier_accounts = case when $3::text[] is null then supplier_accounts else nullif($3, '{}') end
+             tenants = case when $3::text[] is null then tenants else nullif($3, '{}') end
          where code = $1",
         code,
         apis,
-        supplier_accounts,
+        tenants,
     )
     .execute(conn)
     .await?;

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::app::{App, StoredSecret};
-use crate::domain::association::{Mapping, ModelAssociation, SupplierAccount};
+use crate::domain::association::{Mapping, ModelAssociation, Tenant};
 
 /// What a request names. What it does not name, or what can be no name, is empty, and nothing is found for it.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ pub struct Found {
 #[tracing::instrument(skip_all, name = "db.background.find")]
 pub async fn find(conn: &mut PgConnection, named: &Named<'_>) -> sqlx::Result<Background> {
     let row = sqlx::query!(
-        r#"select (select mark from epoch) as "mark!", app.enabled as "enabled?", app.trusts_username as "trusts_username?", app.apis, app.supplier_accounts,
+        r#"select (select version from cache_version) as "version!", app.enabled as "enabled?", app.trusts_username as "trusts_username?", app.apis, app.tenants,
                array(select salt from app_secret where app_id = app.id order by id desc limit 2) as "salts!",
                array(select hash from app_secret where app_id = app.id order by id desc limit 2) as "hashes!",
                association.id as "association_id?", source_model_id as "source_model_id?",
@@ -61,7 +61,7 @@ pub async fn find(conn: &mut PgConnection, named: &Named<'_>) -> sqlx::Result<Ba
            left join lateral (
                select association.*
                from model_association association
-               join supplier_account owner on owner.id = association.supplier_account_id
+               join tenant owner on owner.id = association.tenant_id
                where association.key = $2 and owner.key in ($3, $5)
                order by owner.key = $3 desc
                limit 1
@@ -72,7 +72,7 @@ pub async fn find(conn: &mut PgConnection, named: &Named<'_>) -> sqlx::Result<Ba
         named.model_association,
         named.account,
         named.user,
-        SupplierAccount::SHARED,
+        Tenant::SHARED,
     )
     .fetch_one(conn)
     .await?;
@@ -82,7 +82,7 @@ pub async fn find(conn: &mut PgConnection, named: &Named<'_>) -> sqlx::Result<Ba
         enabled,
         trusts_username,
         apis: row.apis,
-        supplier_accounts: row.supplier_accounts,
+        tenants: row.tenants,
         secrets,
     });
     // Each of these is there if the first is.
@@ -97,7 +97,7 @@ pub async fn find(conn: &mut PgConnection, named: &Named<'_>) -> sqlx::Result<Ba
         Some((target_model_id, target_model)),
     ) = parts
     else {
-        return Ok(Background { mark: row.mark, app, found: None });
+        return Ok(Background { mark: row.version, app, found: None });
     };
     let mapping = Mapping::parse(&mapping)
         .ok_or_else(|| sqlx::Error::Decode(format!("mapping {mapping:?}").into()))?;
@@ -114,11 +114,11 @@ pub async fn find(conn: &mut PgConnection, named: &Named<'_>) -> sqlx::Result<Ba
         may_edit_sources: row.may_edit_sources,
         may_edit_targets: row.may_edit_targets,
     };
-    Ok(Background { mark: row.mark, app, found: Some(found) })
+    Ok(Background { mark: row.version, app, found: Some(found) })
 }
 
 /// The mark of the epoch that it is.
 #[tracing::instrument(skip_all, name = "db.background.mark")]
 pub async fn mark(conn: &mut PgConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar!("select mark from epoch").fetch_one(conn).await
+    sqlx::query_scalar!("select version from cache_version").fetch_one(conn).await
 }

@@ -11,7 +11,7 @@ pub struct Invariant {
 
 /// What breaks an invariant.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Findings {
+pub struct Violations {
     /// How much there is.
     pub count: i64,
     /// The first of it, in words.
@@ -51,9 +51,9 @@ pub const INVARIANTS: [Invariant; 11] = [
     },
     Invariant {
         name: "every link's account exists",
-        sql: "select count(*) over (), format('link %s is of account number %s', id, supplier_account_id)
+        sql: "select count(*) over (), format('link %s is of account number %s', id, tenant_id)
               from instance_association link
-              where not exists (select from supplier_account a where a.id = link.supplier_account_id)
+              where not exists (select from tenant a where a.id = link.tenant_id)
               order by id limit 10",
     },
     Invariant {
@@ -123,25 +123,25 @@ pub const INVARIANTS: [Invariant; 11] = [
                   ('index', 'model_association', 'model_association_pkey'),
                   ('constraint', 'model_association', 'model_association_id_check'),
                   ('constraint', 'model_association', 'model_association_mapping_check'),
-                  ('trigger', 'model_association', 'model_association_identify'),
+                  ('trigger', 'model_association', 'model_association_assign_id'),
                   ('trigger', 'instance_association', 'instance_association_guard_insert'),
                   ('trigger', 'instance_association', 'instance_association_guard_update'),
                   ('trigger', 'instance', 'instance_wait'),
                   ('trigger', 'instance', 'instance_wait_update'),
-                  ('trigger', 'instance', 'instance_keep_linked'),
-                  ('trigger', 'instance', 'instance_keep_linked_update'),
-                  ('trigger', 'instance', 'instance_keep_linked_truncate'),
+                  ('trigger', 'instance', 'instance_restrict_linked_delete'),
+                  ('trigger', 'instance', 'instance_restrict_linked_delete_update'),
+                  ('trigger', 'instance', 'instance_restrict_linked_delete_truncate'),
                   ('trigger', 'model_association', 'model_association_wait'),
-                  ('trigger', 'model_association', 'model_association_keep_linked'),
-                  ('trigger', 'model_association', 'model_association_keep_linked_truncate'),
-                  ('trigger', 'app', 'app_epoch'),
-                  ('trigger', 'app_secret', 'app_secret_epoch'),
-                  ('trigger', 'permission_grant', 'permission_grant_epoch'),
-                  ('trigger', 'model', 'model_epoch'),
-                  ('trigger', 'model_association', 'model_association_epoch'),
-                  ('trigger', 'supplier_account', 'supplier_account_epoch'),
-                  ('trigger', 'supplier_account', 'supplier_account_keep'),
-                  ('trigger', 'supplier_account', 'supplier_account_keep_update')
+                  ('trigger', 'model_association', 'model_association_restrict_linked_delete'),
+                  ('trigger', 'model_association', 'model_association_restrict_linked_delete_truncate'),
+                  ('trigger', 'app', 'app_bump_cache_version'),
+                  ('trigger', 'app_secret', 'app_secret_bump_cache_version'),
+                  ('trigger', 'permission_grant', 'permission_grant_bump_cache_version'),
+                  ('trigger', 'model', 'model_bump_cache_version'),
+                  ('trigger', 'model_association', 'model_association_bump_cache_version'),
+                  ('trigger', 'tenant', 'tenant_bump_cache_version'),
+                  ('trigger', 'tenant', 'tenant_keep'),
+                  ('trigger', 'tenant', 'tenant_keep_update')
               ),
               in_force (kind, owner, name) as (
                   select 'index', indrelid, relname
@@ -162,7 +162,7 @@ pub const INVARIANTS: [Invariant; 11] = [
 ];
 
 /// Links that no audit record has: somebody wrote them past the server.
-pub const WRITTEN_PAST: Invariant = Invariant {
+pub const UNAUDITED: Invariant = Invariant {
     name: "every link was written by the server or an import",
     // Each link is matched with the last record that begins at or before it: one sort, whatever the sizes.
     sql: "with record as (
@@ -183,9 +183,9 @@ pub const WRITTEN_PAST: Invariant = Invariant {
 };
 
 /// What breaks an invariant now.
-pub async fn find(conn: &mut PgConnection, invariant: &Invariant) -> sqlx::Result<Findings> {
+pub async fn find(conn: &mut PgConnection, invariant: &Invariant) -> sqlx::Result<Violations> {
     let rows: Vec<(i64, String)> = sqlx::query_as(invariant.sql).fetch_all(conn).await?;
-    Ok(Findings {
+    Ok(Violations {
         count: rows.first().map_or(0, |(count, _)| *count),
         examples: rows.into_iter().map(|(_, example)| example).collect(),
     })

@@ -9,7 +9,7 @@
 --   $21 the mark of the epoch in which all that was found
 with
 account as materialized (
-    select (select id from supplier_account where key = $2) as id
+    select (select id from tenant where key = $2) as id
 ),
 -- Scalar subqueries, so that each is an index lookup whatever the planner believes about sizes. The odd-looking
 -- conditions repeat the expressions of the two unique indexes.
@@ -35,25 +35,25 @@ search as materialized (
             select from place where not accepted or source_of_target is not null or target_of_source is not null)
         or $19 <> (
             select count(*) from instance
-            where model_id = $3 and instance_id = any ($5) and supplier_account_id in (0, account.id))
+            where model_id = $3 and instance_id = any ($5) and tenant_id in (0, account.id))
         or $20 <> (
             select count(*) from instance
-            where model_id = $4 and instance_id = any ($6) and supplier_account_id in (0, account.id)) as is_due
+            where model_id = $4 and instance_id = any ($6) and tenant_id in (0, account.id)) as is_due
     from account
 ),
 -- Where a pair stands, its instances do not matter. An id that was not given is nobody's, so no pair of it stands.
 detail as materialized (
     select place.*,
         is_due and (source_of_target = source_id) is not true and (select true from instance
-            where model_id = $3 and instance_id = source_id and supplier_account_id in (0, account.id)
+            where model_id = $3 and instance_id = source_id and tenant_id in (0, account.id)
         ) is null as source_missing,
         is_due and (source_of_target = source_id) is not true and (select true from instance
-            where model_id = $4 and instance_id = target_id and supplier_account_id in (0, account.id)
+            where model_id = $4 and instance_id = target_id and tenant_id in (0, account.id)
         ) is null as target_missing
     from account, search, place
 ),
 era as materialized (
-    select mark <> $21 as is_over from epoch
+    select version <> $21 as is_over from cache_version
 ),
 unforeseen as materialized (
     select from era where is_over
@@ -74,7 +74,7 @@ turn as materialized (
 ),
 -- An account gets a number when something is created under it.
 added_account as (
-    insert into supplier_account (key)
+    insert into tenant (key)
     select $2 from account
     where account.id is null and exists (select from detail where accepted) and not exists (select from unforeseen)
     on conflict (key) do update set key = excluded.key
@@ -89,12 +89,12 @@ numbered as materialized (
     from detail
     where accepted and not exists (select from unforeseen) and (select count(*) from turn) >= 0
         -- All of them were looked for in this snapshot: the guard need not do it again.
-        and (select set_config('cmdb.links_are_proven', 'yes', true)) = 'yes'
+        and (select set_config('cmdb.guard_may_skip', 'yes', true)) = 'yes'
     order by position
 ),
 -- Links are written in the order of targets, in which batches wait for each other.
 written as (
-    insert into instance_association (id, model_association_id, supplier_account_id, source_id, target_id)
+    insert into instance_association (id, model_association_id, tenant_id, source_id, target_id)
     select numbered.id, $1, signed.id, source_id, target_id
     from numbered, signed
     order by target_id, source_id
@@ -102,7 +102,7 @@ written as (
 ),
 audited as (
     insert into audit_log
-        (origin, request_id, app, user_name, supplier_account_id, model_association_id,
+        (origin, request_id, app, user_name, tenant_id, model_association_id,
          association_ids, source_ids, target_ids)
     select 'request', $12, $13, $14, (select id from signed), $1, range_agg(int8range(id, id, '[]')),
         array_agg(source_id), array_agg(target_id)

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use crate::domain::association::{ModelAssociation, SupplierAccount};
+use crate::domain::association::{ModelAssociation, Tenant};
 use crate::domain::batch::{Detail, Fact, Verdict};
 use crate::domain::caller::Caller;
-use crate::domain::fault::DetailFault;
+use crate::domain::error::DetailError;
 
 /// What became of a plan.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Batch<'a> {
     /// Under which model association.
     pub model_association: &'a ModelAssociation,
     /// Under which account.
-    pub account: &'a SupplierAccount,
+    pub account: &'a Tenant,
     /// All details of the request.
     pub details: &'a [Detail],
     /// The facts that the verdicts follow from: one for each detail, or none if nothing is in the way.
@@ -78,7 +78,7 @@ pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<
     let targets: Vec<_> = details.iter().map(|detail| detail.target).collect();
     let accepted: Vec<_> = verdicts.iter().map(Result::is_ok).collect();
     let refusals: Vec<_> =
-        verdicts.iter().map(|verdict| verdict.err().map(DetailFault::code)).collect();
+        verdicts.iter().map(|verdict| verdict.err().map(DetailError::code)).collect();
     let source_missing: Vec<_> = foreseen.iter().map(|fact| fact.source_missing).collect();
     let target_missing: Vec<_> = foreseen.iter().map(|fact| fact.target_missing).collect();
     let source_of_target: Vec<_> = foreseen.iter().map(|fact| fact.source_of_target).collect();

@@ -22,9 +22,9 @@ pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a statement did not do what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum ErrorClass {
     /// Somebody else's commit came first. Nothing was written; look again.
-    LostRace,
+    Conflict,
     /// The database is away, busy, or out of something. Nothing is known to be wrong with the request.
     Unavailable,
     /// A bug of ours.
@@ -32,21 +32,21 @@ pub enum Trouble {
 }
 
 /// Tells what an error means for whoever asked.
-pub fn trouble(error: &sqlx::Error) -> Trouble {
+pub fn classify(error: &sqlx::Error) -> ErrorClass {
     use sqlx::Error as E;
     match error {
         E::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
-            Some(error) if is_lost_race(error) => Trouble::LostRace,
-            Some(error) if is_unavailable(error.code()) => Trouble::Unavailable,
-            Some(_) | None => Trouble::Bug,
+            Some(error) if is_lost_race(error) => ErrorClass::Conflict,
+            Some(error) if is_unavailable(error.code()) => ErrorClass::Unavailable,
+            Some(_) | None => ErrorClass::Bug,
         },
         E::Io(_)
         | E::Tls(_)
         | E::Protocol(_)
         | E::PoolTimedOut
         | E::PoolClosed
-        | E::WorkerCrashed => Trouble::Unavailable,
-        _ => Trouble::Bug,
+        | E::WorkerCrashed => ErrorClass::Unavailable,
+        _ => ErrorClass::Bug,
     }
 }
 

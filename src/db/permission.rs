@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::background::Found;
-use crate::domain::association::SupplierAccount;
+use crate::domain::association::Tenant;
 use crate::domain::permission::{Needed, Scope};
 
 /// A grant as it is listed.
@@ -30,7 +30,7 @@ pub async fn list_named(
     conn: &mut PgConnection,
     user: &str,
     found: &Found,
-    account: &SupplierAccount,
+    account: &Tenant,
     sources: &[i64],
     targets: &[i64],
 ) -> sqlx::Result<Vec<Named>> {
@@ -50,7 +50,7 @@ pub async fn list_named(
            ) wanted
            join instance on instance.model_id = wanted.model_id and instance.instance_id = wanted.id
            join model on model.id = wanted.model_id
-           where instance.supplier_account_id in (0, (select id from supplier_account where key = $6))
+           where instance.tenant_id in (0, (select id from tenant where key = $6))
            order by side, instance_id"#,
         user,
         found.model_association.source_model_id,

@@ -32,15 +32,15 @@ pub const MODEL_KEY_LIMIT: usize = 128;
 pub const MODEL_ASSOCIATION_KEY_LIMIT: usize = 512;
 
 /// Whether `key` can name something stored: not empty, at most `limit` characters, no NUL.
-pub fn can_name(key: &str, limit: usize) -> bool {
+pub fn is_valid_key(key: &str, limit: usize) -> bool {
     !key.is_empty() && key.chars().nth(limit).is_none() && !key.contains('\0')
 }
 
 /// A tenant, as callers name it. `"0"` is everybody's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SupplierAccount(String);
+pub struct Tenant(String);
 
-impl SupplierAccount {
+impl Tenant {
     /// What an absent or empty account, or the number 0, stands for.
     pub const SHARED: &'static str = "0";
 
@@ -49,7 +49,7 @@ impl SupplierAccount {
         if key.is_empty() {
             return Some(Self::default());
         }
-        can_name(key, MODEL_KEY_LIMIT).then(|| Self(key.to_owned()))
+        is_valid_key(key, MODEL_KEY_LIMIT).then(|| Self(key.to_owned()))
     }
 
     /// The name.
@@ -58,13 +58,13 @@ impl SupplierAccount {
     }
 }
 
-impl Default for SupplierAccount {
+impl Default for Tenant {
     fn default() -> Self {
         Self(Self::SHARED.to_owned())
     }
 }
 
-impl fmt::Display for SupplierAccount {
+impl fmt::Display for Tenant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -93,16 +93,16 @@ mod tests {
 
     #[test]
     fn a_key_is_measured_in_characters() {
-        assert!(can_name(&"机".repeat(128), MODEL_KEY_LIMIT));
-        assert!(!can_name(&"机".repeat(129), MODEL_KEY_LIMIT));
-        assert!(!can_name("", MODEL_KEY_LIMIT));
-        assert!(!can_name("a\0b", MODEL_KEY_LIMIT));
+        assert!(is_valid_key(&"机".repeat(128), MODEL_KEY_LIMIT));
+        assert!(!is_valid_key(&"机".repeat(129), MODEL_KEY_LIMIT));
+        assert!(!is_valid_key("", MODEL_KEY_LIMIT));
+        assert!(!is_valid_key("a\0b", MODEL_KEY_LIMIT));
     }
 
     #[test]
     fn an_empty_account_is_the_shared_one() {
-        assert_eq!(SupplierAccount::parse("").unwrap().as_str(), "0");
-        assert_eq!(SupplierAccount::parse("superadmin").unwrap().as_str(), "superadmin");
-        assert_eq!(SupplierAccount::parse("\0"), None);
+        assert_eq!(Tenant::parse("").unwrap().as_str(), "0");
+        assert_eq!(Tenant::parse("superadmin").unwrap().as_str(), "superadmin");
+        assert_eq!(Tenant::parse("\0"), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::association::Mapping;
-use super::fault::DetailFault;
+use super::error::DetailError;
 
 /// The most details a request may have.
 pub const DETAIL_LIMIT: usize = 200;
@@ -40,7 +40,7 @@ pub struct Fact {
 }
 
 /// Whether a detail becomes a link.
-pub type Verdict = Result<Link, DetailFault>;
+pub type Verdict = Result<Link, DetailError>;
 
 /// Decides each detail as if they were created one after another, in order.
 ///
@@ -61,18 +61,18 @@ pub fn plan(mapping: Mapping, details: &[Detail], facts: &[Fact]) -> Vec<Verdict
         if let (Some(source), Some(target)) = (detail.source, detail.target)
             && standing.contains(&Link { source, target })
         {
-            return Err(DetailFault::AlreadyExists);
+            return Err(DetailError::AlreadyExists);
         }
         let source = detail.source.filter(|_| !fact.source_missing);
-        let source = source.ok_or(DetailFault::SourceMissing)?;
+        let source = source.ok_or(DetailError::SourceMissing)?;
         let target = detail.target.filter(|_| !fact.target_missing);
-        let target = target.ok_or(DetailFault::TargetMissing)?;
+        let target = target.ok_or(DetailError::TargetMissing)?;
         match mapping {
             Mapping::OneToOne if sources.contains(&source) || targets.contains(&target) => {
-                return Err(DetailFault::OneToOneTaken);
+                return Err(DetailError::OneToOneTaken);
             }
             Mapping::OneToMany if targets.contains(&target) => {
-                return Err(DetailFault::OneToManyTaken);
+                return Err(DetailError::OneToManyTaken);
             }
             Mapping::OneToOne | Mapping::OneToMany | Mapping::ManyToMany => {}
         }
@@ -101,26 +101,26 @@ mod tests {
 
     impl World {
         /// The original's algorithm: look, decide, write, next.
-        fn create_one(&mut self, detail: &Detail) -> Result<Link, DetailFault> {
+        fn create_one(&mut self, detail: &Detail) -> Result<Link, DetailError> {
             let same_pair = |link: &&Link| {
                 Some(link.source) == detail.source && Some(link.target) == detail.target
             };
             if self.links.iter().any(|link| same_pair(&link)) {
-                return Err(DetailFault::AlreadyExists);
+                return Err(DetailError::AlreadyExists);
             }
             let Some(source) = detail.source.filter(|id| self.sources.contains(id)) else {
-                return Err(DetailFault::SourceMissing);
+                return Err(DetailError::SourceMissing);
             };
             let Some(target) = detail.target.filter(|id| self.targets.contains(id)) else {
-                return Err(DetailFault::TargetMissing);
+                return Err(DetailError::TargetMissing);
             };
             let as_source = self.links.iter().filter(|link| link.source == source).count();
             let as_target = self.links.iter().filter(|link| link.target == target).count();
             if self.mapping == Mapping::OneToOne && as_source + as_target > 0 {
-                return Err(DetailFault::OneToOneTaken);
+                return Err(DetailError::OneToOneTaken);
             }
             if self.mapping == Mapping::OneToMany && as_target > 0 {
-                return Err(DetailFault::OneToManyTaken);
+                return Err(DetailError::OneToManyTaken);
             }
             self.links.push(Link { source, target });
             Ok(Link { source, target })
@@ -205,6 +205,6 @@ mod tests {
     fn a_refused_detail_blocks_nobody() {
         let facts = [Fact { source_missing: true, ..Fact::default() }, Fact::default()];
         let verdicts = plan(Mapping::OneToMany, &pairs(&[(1, 5), (2, 5)]), &facts);
-        assert_eq!(verdicts, [Err(DetailFault::SourceMissing), Ok(Link { source: 2, target: 5 })]);
+        assert_eq!(verdicts, [Err(DetailError::SourceMissing), Ok(Link { source: 2, target: 5 })]);
     }
 }

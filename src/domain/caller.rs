@@ -1,6 +1,6 @@
 //! Who is calling.
 
-use super::fault::Fault;
+use super::error::RequestError;
 
 /// The longest code of an application, in characters.
 pub const APP_CODE_LIMIT: usize = 128;
@@ -15,7 +15,7 @@ pub enum Credentials {
     /// By a token that the gateway signed.
     Gateway(String),
     /// By the word of a peer that is trusted like ourselves: the application, if it is named, and the user.
-    Peer(Option<String>, Option<String>),
+    ClientAddr(Option<String>, Option<String>),
     /// Not at all, where somebody else has to.
     Unsigned,
 }
@@ -59,15 +59,15 @@ pub enum UserClaim {
 
 impl OwnCredentials {
     /// Refuses what is incomplete whoever it is.
-    pub fn check(self) -> Result<Claim, Fault> {
+    pub fn check(self) -> Result<Claim, RequestError> {
         if self.unsupported == Some(Unsupported::Signature) {
-            return Err(Fault::Unsupported(Unsupported::Signature));
+            return Err(RequestError::Unsupported(Unsupported::Signature));
         }
         let (app_code, app_secret) = match (self.app_code, self.app_secret) {
             (Some(code), Some(secret)) => (code, secret),
-            (None, Some(_)) => return Err(Fault::NoAppCode),
-            (Some(_), None) => return Err(Fault::NoAppSecret),
-            (None, None) => return Err(Fault::NoApp),
+            (None, Some(_)) => return Err(RequestError::NoAppCode),
+            (Some(_), None) => return Err(RequestError::NoAppSecret),
+            (None, None) => return Err(RequestError::NoApp),
         };
         let user = match (self.unsupported, self.token, self.username) {
             (Some(_), ..) => UserClaim::AccessToken,

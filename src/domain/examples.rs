@@ -1,11 +1,11 @@
 //! One refusal of each kind, for the description of the API.
 
 use super::caller::Unsupported;
-use super::fault::{Fault, Field, Limit, Where};
+use super::error::{Field, Limit, RequestError, Where};
 use super::permission::Needed;
 
 /// One of each, in the order in which a request is judged.
-pub fn faults() -> Vec<Fault> {
+pub fn faults() -> Vec<RequestError> {
     let code = || "my_app".to_owned();
     let wrong = Where {
         path: "details[3].bk_inst_id".to_owned(),
@@ -20,38 +20,38 @@ pub fn faults() -> Vec<Fault> {
         name: Some("sw-11".to_owned()),
     };
     vec![
-        Fault::NotFound,
-        Fault::MethodNotAllowed,
-        Fault::Overloaded,
-        Fault::BodyTooLarge(1 << 20),
-        Fault::UnfinishedBody,
-        Fault::NotJson,
-        Fault::HeaderNotJson,
-        Fault::NoApp,
-        Fault::NoAppCode,
-        Fault::NoAppSecret,
-        Fault::GatewayToken("[X-Bkapi-JWT] is missing"),
-        Fault::GatewayRefused("app not found".to_owned()),
-        Fault::Unsupported(Unsupported::Signature),
-        Fault::Unsupported(Unsupported::AccessToken),
-        Fault::UnknownApp(code()),
-        Fault::WrongSecret(code()),
-        Fault::InvalidToken,
-        Fault::NoUser,
-        Fault::ApiForbidden("batch_create_instance_association"),
-        Fault::WrongType(wrong),
-        Fault::Missing(Field::ModelAssociation),
-        Fault::NoDetails,
-        Fault::TooManyDetails,
-        Fault::BadKey,
-        Fault::RateLimited(limit),
-        Fault::KeyReused,
-        Fault::UnknownModelAssociation,
-        Fault::Mismatch(Field::SourceModel),
-        Fault::NoPermission(vec![needed]),
-        Fault::Unavailable("Postgres"),
-        Fault::Unavailable("login service"),
-        Fault::Internal,
+        RequestError::NotFound,
+        RequestError::MethodNotAllowed,
+        RequestError::Overloaded,
+        RequestError::BodyTooLarge(1 << 20),
+        RequestError::UnfinishedBody,
+        RequestError::NotJson,
+        RequestError::HeaderNotJson,
+        RequestError::NoApp,
+        RequestError::NoAppCode,
+        RequestError::NoAppSecret,
+        RequestError::GatewayToken("[X-Bkapi-JWT] is missing"),
+        RequestError::GatewayRefused("app not found".to_owned()),
+        RequestError::Unsupported(Unsupported::Signature),
+        RequestError::Unsupported(Unsupported::AccessToken),
+        RequestError::UnknownApp(code()),
+        RequestError::WrongSecret(code()),
+        RequestError::InvalidToken,
+        RequestError::NoUser,
+        RequestError::ApiForbidden("batch_create_instance_association"),
+        RequestError::WrongType(wrong),
+        RequestError::Missing(Field::ModelAssociation),
+        RequestError::NoDetails,
+        RequestError::TooManyDetails,
+        RequestError::BadKey,
+        RequestError::RateLimited(limit),
+        RequestError::KeyReused,
+        RequestError::UnknownModelAssociation,
+        RequestError::Mismatch(Field::SourceModel),
+        RequestError::NoPermission(vec![needed]),
+        RequestError::Unavailable("Postgres"),
+        RequestError::Unavailable("login service"),
+        RequestError::Internal,
     ]
 }
 
@@ -67,6 +67,6 @@ mod tests {
     #[test]
     fn there_is_one_of_each_kind() {
         let kinds: HashSet<_> = faults().iter().map(discriminant).collect();
-        assert_eq!(kinds.len(), Fault::COUNT);
+        assert_eq!(kinds.len(), RequestError::COUNT);
     }
 }

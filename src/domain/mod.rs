@@ -5,8 +5,8 @@
 pub mod association;
 pub mod batch;
 pub mod caller;
+pub mod error;
 pub mod examples;
-pub mod fault;
 pub mod language;
 pub mod permission;
 pub mod request;

@@ -1,8 +1,8 @@
 //! What a request must say before its details are looked at, in the order in which it is judged.
 
-use super::association::{ModelAssociation, SupplierAccount};
+use super::association::{ModelAssociation, Tenant};
 use super::batch::{DETAIL_LIMIT, Detail};
-use super::fault::{Fault, Field};
+use super::error::{Field, RequestError};
 
 /// The longest idempotency key, in characters.
 pub const KEY_LIMIT: usize = 255;
@@ -36,32 +36,32 @@ pub struct CreateLinks {
     /// 1 to [`DETAIL_LIMIT`] details.
     pub details: Vec<Detail>,
     /// The tenant.
-    pub account: SupplierAccount,
+    pub account: Tenant,
     /// What the caller calls this request, so that it can be sent again.
     pub key: Option<String>,
 }
 
 impl Given {
     /// Refuses what is missing, empty or too much.
-    pub fn check(self) -> Result<CreateLinks, Fault> {
+    pub fn check(self) -> Result<CreateLinks, RequestError> {
         let present = |value: Option<String>, field| {
-            value.filter(|text| !text.is_empty()).ok_or(Fault::Missing(field))
+            value.filter(|text| !text.is_empty()).ok_or(RequestError::Missing(field))
         };
         let is_key = |key: &String| {
             (1..=KEY_LIMIT).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
         };
         if !self.key.as_ref().is_none_or(is_key) {
-            return Err(Fault::BadKey);
+            return Err(RequestError::BadKey);
         }
         let model_association = present(self.model_association, Field::ModelAssociation)?;
         let source_model = present(self.source_model, Field::SourceModel)?;
         let target_model = present(self.target_model, Field::TargetModel)?;
         let details = self.details.unwrap_or_default();
         match details.len() {
-            0 => Err(Fault::NoDetails),
+            0 => Err(RequestError::NoDetails),
             1..=DETAIL_LIMIT => {
-                let account = SupplierAccount::parse(&self.account.unwrap_or_default())
-                    .ok_or(Fault::Mismatch(Field::SupplierAccount))?;
+                let account = Tenant::parse(&self.account.unwrap_or_default())
+                    .ok_or(RequestError::Mismatch(Field::Tenant))?;
                 Ok(CreateLinks {
                     source_model,
                     target_model,
@@ -71,7 +71,7 @@ impl Given {
                     key: self.key,
                 })
             }
-            _ => Err(Fault::TooManyDetails),
+            _ => Err(RequestError::TooManyDetails),
         }
     }
 }
@@ -81,7 +81,7 @@ impl CreateLinks {
     ///
     /// Keys are usually `<source>_<kind>_<target>`; one that is not even that for the models given is
     /// blamed on the model that does not fit, as the original does.
-    pub fn check_association(&self, found: Option<&ModelAssociation>) -> Result<(), Fault> {
+    pub fn check_association(&self, found: Option<&ModelAssociation>) -> Result<(), RequestError> {
         let (source_fits, target_fits) = match found {
             Some(found) => {
                 (found.source_model == self.source_model, found.target_model == self.target_model)
@@ -92,11 +92,11 @@ impl CreateLinks {
             ),
         };
         if !source_fits {
-            return Err(Fault::Mismatch(Field::SourceModel));
+            return Err(RequestError::Mismatch(Field::SourceModel));
         }
         if !target_fits {
-            return Err(Fault::Mismatch(Field::TargetModel));
+            return Err(RequestError::Mismatch(Field::TargetModel));
         }
-        found.map(|_| ()).ok_or(Fault::UnknownModelAssociation)
+        found.map(|_| ()).ok_or(RequestError::UnknownModelAssociation)
     }
 }

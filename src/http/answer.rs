@@ -12,21 +12,21 @@ use tokio_util::task::TaskTracker;
 use tracing::field::Empty;
 use tracing::{Instrument, error, error_span, info, warn};
 
-use super::door::Door;
+use super::api::Api;
 use super::envelope::Envelope;
 use super::metrics;
-use crate::domain::fault::{Fault, Limit};
+use crate::domain::error::{Limit, RequestError};
 use crate::domain::language::Language;
 use crate::service;
 use crate::service::instance_association::Outcome;
-use crate::telemetry::{chain, traces};
+use crate::telemetry::{error_chain, traces};
 
 /// What a handler has to say. It travels to [`answer`] as an extension of an otherwise empty response.
 #[derive(Clone)]
 pub(super) struct Reply(Arc<Result<Outcome, service::Error>>);
 
 impl Reply {
-    pub(super) fn refused(fault: Fault) -> Self {
+    pub(super) fn refused(fault: RequestError) -> Self {
         Self::from(Err(fault.into()))
     }
 }
@@ -47,7 +47,7 @@ impl IntoResponse for Reply {
 
 /// What a panic below is answered with. Its text goes to the log, by the panic hook.
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Reply::refused(Fault::Internal).into_response()
+    Reply::refused(RequestError::Internal).into_response()
 }
 
 /// What the request is called in the answer, the log and the audit record.
@@ -67,8 +67,8 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// Runs the request, answers with what it replied, and logs one line. In a task of its own, so that a caller
 /// who hangs up does not cut it short: what was begun ends, and is logged.
 pub(super) async fn answer(
-    door: Door,
-    under_way: TaskTracker,
+    door: Api,
+    in_flight: TaskTracker,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -96,24 +96,24 @@ pub(super) async fn answer(
     let answering = async move {
         // A response that is no reply is a hole in the router: a bug like any other.
         let reply = next.run(request).await.extensions_mut().remove::<Reply>();
-        let reply = reply.unwrap_or_else(|| Reply::refused(Fault::Internal));
+        let reply = reply.unwrap_or_else(|| Reply::refused(RequestError::Internal));
         let result = reply.0.as_ref().as_ref().map_err(|error| (error.fault(), error));
         log(&result, started);
         let result = result.as_ref().map(|outcome| *outcome).map_err(|(fault, _)| fault);
         let status = result.err().map_or(StatusCode::OK, status);
         metrics::count(route, status, result, started.elapsed());
-        traces::answered(&answered, status, result.err().map_or(0, Fault::code));
+        traces::answered(&answered, status, result.err().map_or(0, RequestError::code));
         render(result, status, door, language, &request_id)
     };
-    let answered = under_way.spawn(answering.instrument(span).instrument(trace)).await;
+    let answered = in_flight.spawn(answering.instrument(span).instrument(trace)).await;
     // Panics below were caught, and nobody aborts the task.
     answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 fn render(
-    result: Result<&Outcome, &Fault>,
+    result: Result<&Outcome, &RequestError>,
     status: StatusCode,
-    door: Door,
+    door: Api,
     language: Language,
     request_id: &RequestId,
 ) -> Response {
@@ -134,19 +134,19 @@ fn render(
 }
 
 /// 200 for whatever clients expect to read from the body, so for every refusal of a request.
-pub(super) fn status(fault: &Fault) -> StatusCode {
+pub(super) fn status(fault: &RequestError) -> StatusCode {
     match fault {
-        Fault::NotFound => StatusCode::NOT_FOUND,
-        Fault::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Fault::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        Fault::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-        Fault::Unavailable(_) | Fault::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-        Fault::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        RequestError::NotFound => StatusCode::NOT_FOUND,
+        RequestError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        RequestError::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        RequestError::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+        RequestError::Unavailable(_) | RequestError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        RequestError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::OK,
     }
 }
 
-fn headers(fault: Option<&Fault>, request_id: &RequestId) -> HeaderMap {
+fn headers(fault: Option<&RequestError>, request_id: &RequestId) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let json = HeaderValue::from_static("application/json; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, json);
@@ -154,10 +154,10 @@ fn headers(fault: Option<&Fault>, request_id: &RequestId) -> HeaderMap {
         headers.extend(HeaderValue::from_str(&request_id.0).ok().map(|value| (name, value)));
     }
     match fault {
-        Some(Fault::MethodNotAllowed) => {
+        Some(RequestError::MethodNotAllowed) => {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
-        Some(Fault::RateLimited(limit)) => {
+        Some(RequestError::RateLimited(limit)) => {
             let Limit { rate, burst, remaining, wait, .. } = limit;
             headers.insert(header::RETRY_AFTER, (*wait).into());
             let policy = format!("\"details\";q={burst};w={}", burst.div_ceil(*rate));
@@ -165,7 +165,7 @@ fn headers(fault: Option<&Fault>, request_id: &RequestId) -> HeaderMap {
             let state = format!("\"details\";r={remaining};t={wait}");
             headers.extend(state.parse().ok().map(|state| (RATE_LIMIT, state)));
         }
-        Some(Fault::Unavailable(_) | Fault::Overloaded) => {
+        Some(RequestError::Unavailable(_) | RequestError::Overloaded) => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
@@ -174,7 +174,7 @@ fn headers(fault: Option<&Fault>, request_id: &RequestId) -> HeaderMap {
 }
 
 /// One line a request; the cause of a failure is in it, and only there.
-fn log(result: &Result<&Outcome, (Fault, &service::Error)>, started: Instant) {
+fn log(result: &Result<&Outcome, (RequestError, &service::Error)>, started: Instant) {
     let micros = u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX);
     let duration_ms = f64::from(micros) / 1000.0;
     match result {
@@ -184,11 +184,11 @@ fn log(result: &Result<&Outcome, (Fault, &service::Error)>, started: Instant) {
             info!(code = 0, created, refused, duration_ms, repeats, "answered");
         }
         Err((fault, error)) => {
-            let (code, cause) = (fault.code(), chain(error));
+            let (code, cause) = (fault.code(), error_chain(error));
             match fault {
-                Fault::Internal => error!(code, duration_ms, cause, "failed"),
-                Fault::Unavailable(_) => warn!(code, duration_ms, cause, "unavailable"),
-                Fault::Overloaded => warn!(code, duration_ms, cause, "shed"),
+                RequestError::Internal => error!(code, duration_ms, cause, "failed"),
+                RequestError::Unavailable(_) => warn!(code, duration_ms, cause, "unavailable"),
+                RequestError::Overloaded => warn!(code, duration_ms, cause, "shed"),
                 _ => info!(code, duration_ms, cause, "refused"),
             }
         }

@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::load::Room;
+use super::load::BodyBudget;
 use crate::domain::batch::{DETAIL_LIMIT, Detail};
-use crate::domain::fault::{Fault, Field, Where};
+use crate::domain::error::{Field, RequestError, Where};
 use crate::domain::request::Given;
 
 /// How much of a body that is too large is read and dropped, so that its sender gets to read the refusal.
@@ -45,17 +45,24 @@ pub(super) struct Text<'a> {
 }
 
 /// Reads a body of at most `limit` bytes. It is UTF-8, as JSON is.
-pub(super) async fn read(mut body: Body, limit: usize, room: &Room) -> Result<Text<'_>, Fault> {
+pub(super) async fn read(
+    mut body: Body,
+    limit: usize,
+    room: &BodyBudget,
+) -> Result<Text<'_>, RequestError> {
     let (mut bytes, mut held) = (Vec::new(), None::<SemaphorePermit<'_>>);
     let mut length = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.or(Err(Fault::NotJson))?;
+        let frame = frame.or(Err(RequestError::NotJson))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
         length += data.len();
-        let taken =
-            if length > limit { Err(Fault::BodyTooLarge(limit)) } else { room.take(data.len()) };
+        let taken = if length > limit {
+            Err(RequestError::BodyTooLarge(limit))
+        } else {
+            room.take(data.len())
+        };
         match (taken, &mut held) {
             (Ok(taken), Some(held)) => held.merge(taken),
             (Ok(taken), None) => held = Some(taken),
@@ -67,7 +74,7 @@ pub(super) async fn read(mut body: Body, limit: usize, room: &Room) -> Result<Te
         }
         bytes.extend_from_slice(&data);
     }
-    let text = String::from_utf8(bytes).or(Err(Fault::NotJson))?;
+    let text = String::from_utf8(bytes).or(Err(RequestError::NotJson))?;
     Ok(Text { text, _room: held })
 }
 
@@ -130,7 +137,7 @@ pub fn given(fields: &Fields<'_>) -> Result<Given, Where> {
         target_model: text_of(Field::TargetModel)?,
         model_association: text_of(Field::ModelAssociation)?,
         details: details(fields)?,
-        account: fields.expect(Field::SupplierAccount.name(), "a string or an integer", account)?,
+        account: fields.expect(Field::Tenant.name(), "a string or an integer", account)?,
         ..Given::default()
     })
 }

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, Uri};
 
 use super::body::Fields;
 use crate::domain::caller::{OwnCredentials, Unsupported};
-use crate::domain::fault::Fault;
+use crate::domain::error::RequestError;
 
 /// The keys that credentials come under, in the header and in the body; the older names after the newer.
 pub(super) const KEYS: [&str; 9] = [
@@ -24,7 +24,7 @@ pub(super) fn own(
     headers: &HeaderMap,
     uri: &Uri,
     body: &Fields<'_>,
-) -> Result<OwnCredentials, Fault> {
+) -> Result<OwnCredentials, RequestError> {
     let signed = uri.query().unwrap_or_default().split('&').any(|pair| {
         ["bk_signature", "signature"].contains(&pair.split('=').next().unwrap_or(pair))
     });
@@ -34,7 +34,7 @@ pub(super) fn own(
             let header = header.and_then(|header| Fields::read(header, &KEYS));
             let is_once = headers.get_all("x-bkapi-authorization").iter().count() == 1;
             let header = header.filter(|header| is_once && header.refuse_twice().is_ok());
-            from(&header.ok_or(Fault::HeaderNotJson)?)
+            from(&header.ok_or(RequestError::HeaderNotJson)?)
         }
         None => from(body),
     };

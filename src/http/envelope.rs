@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::door::Door;
+use super::api::Api;
 use super::permission::Permission;
-use crate::domain::fault::{DetailFault, Fault};
+use crate::domain::error::{DetailError, RequestError};
 use crate::domain::language::Language;
 use crate::service::instance_association::Outcome;
 
@@ -71,21 +71,21 @@ pub(super) struct CreateManyData {
 impl<'a> Envelope<'a> {
     /// Says at a door what came of a request.
     pub fn new(
-        door: Door,
-        result: Result<&Outcome, &Fault>,
+        door: Api,
+        result: Result<&Outcome, &RequestError>,
         language: Language,
         request_id: &'a str,
     ) -> Self {
         let data = result.ok().map(|outcome| CreateManyData::new(outcome, language));
         let permission = match result {
-            Err(Fault::NoPermission(needed)) => Some(Permission::needed(needed)),
+            Err(RequestError::NoPermission(needed)) => Some(Permission::needed(needed)),
             _ => None,
         };
-        let code = result.map_or_else(Fault::code, |_| 0);
+        let code = result.map_or_else(RequestError::code, |_| 0);
         let text = result.err().map(|fault| fault.text(language));
         let is_created = result.is_ok();
         match door {
-            Door::Gateway => Self::Gateway(GatewayAnswer {
+            Api::Gateway => Self::Gateway(GatewayAnswer {
                 result: is_created,
                 code,
                 message: text.unwrap_or_default(),
@@ -93,7 +93,7 @@ impl<'a> Envelope<'a> {
                 request_id,
                 data,
             }),
-            Door::Cmdb => Self::Cmdb(CmdbAnswer {
+            Api::Cmdb => Self::Cmdb(CmdbAnswer {
                 result: is_created,
                 bk_error_code: code,
                 bk_error_msg: text.unwrap_or_else(|| "success".to_owned()),
@@ -107,7 +107,7 @@ impl<'a> Envelope<'a> {
 impl CreateManyData {
     fn new(outcome: &Outcome, language: Language) -> Self {
         let Outcome { created, refused, source_model, target_model, .. } = outcome;
-        let text = |(&index, fault): (&usize, &DetailFault)| {
+        let text = |(&index, fault): (&usize, &DetailError)| {
             (index, fault.text(language, source_model, target_model))
         };
         Self { success_created: created.clone(), error_msg: refused.iter().map(text).collect() }

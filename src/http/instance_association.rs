@@ -9,10 +9,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::AppState;
 use super::answer::{Reply, RequestId};
+use super::api::{Api, ClientAddr};
 use super::body::{self, Fields};
-use super::door::{Door, Peer};
-use super::load::Surplus;
-use crate::domain::fault::Fault;
+use super::load::OverCapacity;
+use crate::domain::error::RequestError;
 use crate::domain::request::Given;
 use crate::service;
 use crate::service::instance_association::{Incoming, Outcome};
@@ -39,9 +39,9 @@ pub const KEYS: [&str; 14] = [
 /// Creates up to 200 links and says for each what became of it.
 pub(super) async fn create_many(
     State(app): State<AppState>,
-    Extension(door): Extension<Door>,
+    Extension(door): Extension<Api>,
     Extension(RequestId(request_id)): Extension<RequestId>,
-    peer: Option<Extension<Peer>>,
+    peer: Option<Extension<ClientAddr>>,
     request: Request,
 ) -> Reply {
     let peer = peer.map(|Extension(peer)| peer);
@@ -50,28 +50,28 @@ pub(super) async fn create_many(
 
 async fn create(
     app: &AppState,
-    door: Door,
+    door: Api,
     request_id: Arc<str>,
-    peer: Option<Peer>,
+    peer: Option<ClientAddr>,
     request: Request,
 ) -> Result<Outcome, service::Error> {
     let (head, body) = request.into_parts();
-    if head.extensions.get::<Surplus>().is_some() {
+    if head.extensions.get::<OverCapacity>().is_some() {
         body::discard(body).await;
-        return Err(Fault::Overloaded.into());
+        return Err(RequestError::Overloaded.into());
     }
     let body = body::read(body, app.body_limit, &app.room);
     let started = Instant::now();
     let deadline = started + app.deadline;
     // A body that does not arrive in time is as broken as one that ends early, and so is one after which nothing
     // would be written any more.
-    let body = timeout_at(deadline, body).await.unwrap_or(Err(Fault::UnfinishedBody))?;
+    let body = timeout_at(deadline, body).await.unwrap_or(Err(RequestError::UnfinishedBody))?;
     if started.elapsed() > app.deadline * 2 / 3 {
-        return Err(Fault::UnfinishedBody.into());
+        return Err(RequestError::UnfinishedBody.into());
     }
-    let fields = Fields::read(&body.text, &KEYS).ok_or(Fault::NotJson)?;
+    let fields = Fields::read(&body.text, &KEYS).ok_or(RequestError::NotJson)?;
     let credentials = door.credentials(&app.trust, peer, &head.headers, &head.uri, &fields)?;
-    let given = body::given(&fields).map_err(Fault::WrongType);
+    let given = body::given(&fields).map_err(RequestError::WrongType);
     let account = door.account(&head.headers);
     let key = idempotency_key(&head.headers);
     let given = given.map(|given| Given { account: account.or(given.account), key, ..given });

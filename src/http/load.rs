@@ -2,28 +2,28 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::domain::fault::Fault;
+use crate::domain::error::RequestError;
 
 /// The most bytes of bodies that are held at once.
 const BODY_BYTES: usize = 64 << 20;
 
-/// Room for bodies.
-pub struct Room(Semaphore);
+/// BodyBudget for bodies.
+pub struct BodyBudget(Semaphore);
 
-impl Default for Room {
+impl Default for BodyBudget {
     fn default() -> Self {
         Self(Semaphore::new(BODY_BYTES))
     }
 }
 
-impl Room {
+impl BodyBudget {
     /// Takes room for a part of a body.
-    pub(super) fn take(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Fault> {
-        let bytes = u32::try_from(bytes).or(Err(Fault::Overloaded))?;
-        self.0.try_acquire_many(bytes).or(Err(Fault::Overloaded))
+    pub(super) fn take(&self, bytes: usize) -> Result<SemaphorePermit<'_>, RequestError> {
+        let bytes = u32::try_from(bytes).or(Err(RequestError::Overloaded))?;
+        self.0.try_acquire_many(bytes).or(Err(RequestError::Overloaded))
     }
 }
 
 /// Marks what comes on a connection beyond those that are served.
 #[derive(Debug, Clone, Copy)]
-pub struct Surplus;
+pub struct OverCapacity;

@@ -7,17 +7,17 @@ use axum::http::{HeaderName, StatusCode, header};
 use metrics::{counter, gauge, histogram};
 
 use super::{AppState, health};
-use crate::domain::fault::{DetailFault, Fault};
+use crate::domain::error::{DetailError, RequestError};
 use crate::service::instance_association::Outcome;
 
 /// A request that was answered. The route is one of the route table's.
 pub(super) fn count(
     route: String,
     status: StatusCode,
-    result: Result<&Outcome, &Fault>,
+    result: Result<&Outcome, &RequestError>,
     took: Duration,
 ) {
-    let code = result.err().map_or(0, Fault::code).to_string();
+    let code = result.err().map_or(0, RequestError::code).to_string();
     histogram!("cmdb_request_duration_seconds", "route" => route.clone()).record(took);
     let status = status.as_str().to_owned();
     counter!("cmdb_requests_total", "route" => route, "status" => status, "code" => code)
@@ -28,13 +28,13 @@ pub(super) fn count(
         Ok(outcome) => {
             let of = |verdict| counter!("cmdb_details_total", "verdict" => verdict);
             of("created").increment(outcome.created.len() as u64);
-            for fault in DetailFault::ALL {
+            for fault in DetailError::ALL {
                 let refused = outcome.refused.values().filter(|refusal| **refusal == fault);
                 of(fault.name()).increment(refused.count() as u64);
             }
         }
-        Err(Fault::Overloaded) => counter!("cmdb_requests_shed_total").increment(1),
-        Err(Fault::RateLimited(_)) => counter!("cmdb_requests_limited_total").increment(1),
+        Err(RequestError::Overloaded) => counter!("cmdb_requests_shed_total").increment(1),
+        Err(RequestError::RateLimited(_)) => counter!("cmdb_requests_limited_total").increment(1),
         Err(_) => {}
     }
 }

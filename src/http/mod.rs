@@ -4,9 +4,9 @@
 //! `answer` is the one place that turns replies into bytes.
 
 mod answer;
+mod api;
 mod body;
 mod credentials;
-mod door;
 mod envelope;
 mod health;
 mod instance_association;
@@ -28,13 +28,13 @@ use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::answer::Reply;
+pub use self::api::{Api, ClientAddr, TrustedSources};
 pub use self::body::{Fields, given};
-pub use self::door::{Door, Peer, Trust};
 pub use self::envelope::Envelope;
 pub use self::instance_association::KEYS;
-pub use self::load::{Room, Surplus};
+pub use self::load::{BodyBudget, OverCapacity};
 pub use self::openapi::{document, request_example};
-use crate::domain::fault::Fault;
+use crate::domain::error::RequestError;
 use crate::service::{Pool, Service};
 use crate::telemetry::metrics::Metrics;
 
@@ -50,11 +50,11 @@ pub struct AppState {
     /// The use cases.
     pub service: Arc<Service>,
     /// Whom the doors believe.
-    pub trust: Trust,
+    pub trust: TrustedSources,
     /// The database, for asking whether it is there: a busy server is ready.
     pub readiness: Pool,
-    /// Room for bodies.
-    pub room: Arc<Room>,
+    /// BodyBudget for bodies.
+    pub room: Arc<BodyBudget>,
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
     /// How long a request may take from its last header to its answer.
@@ -62,7 +62,7 @@ pub struct AppState {
     /// Whether the server has been told to stop.
     pub draining: watch::Receiver<bool>,
     /// The requests that are under way, also those whose caller has left.
-    pub under_way: TaskTracker,
+    pub in_flight: TaskTracker,
     /// What was counted so far.
     pub metrics: Arc<Metrics>,
 }
@@ -73,16 +73,16 @@ pub fn router(state: AppState) -> Router {
     let gateway = Router::new()
         .route(GATEWAY_PATH, create_many())
         .route(GATEWAY_PATH.trim_end_matches('/'), create_many())
-        .fallback(async |request: Request| refuse(Fault::NotFound, request).await);
+        .fallback(async |request: Request| refuse(RequestError::NotFound, request).await);
     // Closed, it is a path like any unknown one.
     let mut cmdb = Router::new();
-    if state.trust.opens_cmdb_door() {
+    if state.trust.serves_cmdb_api() {
         cmdb = cmdb.route(CMDB_PATH, create_many());
     }
-    openapi::router(state.trust.opens_cmdb_door())
-        .merge(answered(Door::Cmdb, cmdb, &state.under_way))
+    openapi::router(state.trust.serves_cmdb_api())
+        .merge(answered(Api::Cmdb, cmdb, &state.in_flight))
         .fallback_service(
-            answered(Door::Gateway, gateway, &state.under_way).with_state(state.clone()),
+            answered(Api::Gateway, gateway, &state.in_flight).with_state(state.clone()),
         )
         .with_state(state)
 }
@@ -98,20 +98,20 @@ pub fn operations(state: AppState) -> Router {
 
 /// Surrounds the paths of a door. Innermost first: another method than the paths have is refused, a panic
 /// becomes a reply, and every reply an answer.
-fn answered<S>(door: Door, paths: Router<S>, under_way: &TaskTracker) -> Router<S>
+fn answered<S>(door: Api, paths: Router<S>, in_flight: &TaskTracker) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    let under_way = under_way.clone();
+    let in_flight = in_flight.clone();
     paths
         .method_not_allowed_fallback(async |request: Request| {
-            refuse(Fault::MethodNotAllowed, request).await
+            refuse(RequestError::MethodNotAllowed, request).await
         })
         .layer(CatchPanicLayer::custom(answer::panicked))
-        .layer(from_fn(move |request, next| answer::answer(door, under_way.clone(), request, next)))
+        .layer(from_fn(move |request, next| answer::answer(door, in_flight.clone(), request, next)))
 }
 
-async fn refuse(fault: Fault, request: Request) -> Reply {
+async fn refuse(fault: RequestError, request: Request) -> Reply {
     body::discard(request.into_body()).await;
     Reply::refused(fault)
 }
@@ -128,7 +128,7 @@ mod tests {
     async fn answer_of(router: Router) -> (u16, String) {
         let request = Request::get("/").body(Body::empty()).unwrap();
         let response =
-            answered(Door::Gateway, router, &TaskTracker::new()).oneshot(request).await.unwrap();
+            answered(Api::Gateway, router, &TaskTracker::new()).oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())

@@ -18,11 +18,11 @@ use utoipa::{PartialSchema, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::answer::status;
-use super::door::Door;
+use super::api::Api;
 use super::envelope::{CmdbAnswer, Envelope, GatewayAnswer};
 use super::{CMDB_PATH, GATEWAY_PATH};
+use crate::domain::error::{DetailError, RequestError};
 use crate::domain::examples::faults;
-use crate::domain::fault::{DetailFault, Fault};
 use crate::domain::language::Language;
 
 /// Where the description is.
@@ -92,26 +92,26 @@ struct DetailGiven {
 }
 
 /// The page at `/docs`, and the description.
-pub(super) fn router<S: Clone + Send + Sync + 'static>(opens_cmdb_door: bool) -> Router<S> {
+pub(super) fn router<S: Clone + Send + Sync + 'static>(serves_cmdb_api: bool) -> Router<S> {
     // Nobody else is asked whether the description is valid.
     let config = Config::new([PATH]).validator_url("none").doc_expansion("full");
-    SwaggerUi::new("/docs").url(PATH, document(opens_cmdb_door)).config(config).into()
+    SwaggerUi::new("/docs").url(PATH, document(serves_cmdb_api)).config(config).into()
 }
 
 /// The whole description.
-pub fn document(opens_cmdb_door: bool) -> OpenApi {
+pub fn document(serves_cmdb_api: bool) -> OpenApi {
     let info = InfoBuilder::new()
         .title("Associations of a CMDB")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(description()));
-    let mut paths = PathsBuilder::new().path(GATEWAY_PATH, operation(Door::Gateway));
-    if opens_cmdb_door {
-        paths = paths.path(CMDB_PATH, operation(Door::Cmdb));
+    let mut paths = PathsBuilder::new().path(GATEWAY_PATH, operation(Api::Gateway));
+    if serves_cmdb_api {
+        paths = paths.path(CMDB_PATH, operation(Api::Cmdb));
     }
     let mut schemas = vec![named::<CreateMany>(), named::<GatewayAnswer<'_>>()];
     CreateMany::schemas(&mut schemas);
     GatewayAnswer::schemas(&mut schemas);
-    if opens_cmdb_door {
+    if serves_cmdb_api {
         schemas.push(named::<CmdbAnswer>());
     }
     let components = ComponentsBuilder::new().schemas_from_iter(schemas);
@@ -128,17 +128,17 @@ fn named<T: ToSchema>() -> (String, RefOr<Schema>) {
 
 /// What a request means, and every code and text there is.
 fn description() -> String {
-    let of_detail = |fault: DetailFault| {
+    let of_detail = |fault: DetailError| {
         let says = |language| fault.text(language, "{source model}", "{target model}");
         let (english, chinese) = (says(Language::English), says(Language::Chinese));
         format!("| `{english}` | `{chinese}` | {} |\n", fault.code())
     };
-    let of_request = |fault: Fault| {
+    let of_request = |fault: RequestError| {
         let (english, chinese) = (fault.text(Language::English), fault.text(Language::Chinese));
         let chinese = if chinese == english { String::new() } else { format!("`{chinese}`") };
         format!("| {} | {} | `{english}` | {chinese} |\n", fault.code(), status(&fault).as_u16())
     };
-    let details: String = DetailFault::ALL.into_iter().map(of_detail).collect();
+    let details: String = DetailError::ALL.into_iter().map(of_detail).collect();
     let mut requests: Vec<_> = faults().into_iter().map(of_request).collect();
     requests.dedup();
     let requests = requests.concat();
@@ -151,7 +151,7 @@ fn description() -> String {
     )
 }
 
-fn operation(door: Door) -> PathItem {
+fn operation(door: Api) -> PathItem {
     let header = |name: &str, says: &str| {
         let text = ObjectBuilder::new().schema_type(Type::String);
         ParameterBuilder::new()
@@ -166,12 +166,12 @@ fn operation(door: Door) -> PathItem {
         .example(Some(request_example()));
     let operation = OperationBuilder::new()
         .operation_id(Some(match door {
-            Door::Gateway => "batch_create_instance_association",
-            Door::Cmdb => "createmany_instassociation",
+            Api::Gateway => "batch_create_instance_association",
+            Api::Cmdb => "createmany_instassociation",
         }))
         .tag(match door {
-            Door::Gateway => "For clients",
-            Door::Cmdb => "For a gateway, instead of the CMDB",
+            Api::Gateway => "For clients",
+            Api::Cmdb => "For a gateway, instead of the CMDB",
         })
         .summary(Some("Create associations between instances"))
         .request_body(Some(
@@ -191,7 +191,7 @@ fn operation(door: Door) -> PathItem {
         ))
         .responses(responses(door));
     let operation = match door {
-        Door::Gateway => operation
+        Api::Gateway => operation
             .parameter(header(
                 "X-Bkapi-Authorization",
                 "Credentials, as a JSON object; the body's are then ignored.",
@@ -201,7 +201,7 @@ fn operation(door: Door) -> PathItem {
                 "The language of the texts: Chinese if it begins with `zh`, else English. Otherwise `Accept-Language` and \
                  the cookie `blueking_language` say it.",
             )),
-        Door::Cmdb => operation
+        Api::Cmdb => operation
             .parameter(header("X-Bkcmdb-User", "The user, from a peer that is trusted."))
             .parameter(header("X-Bkcmdb-Supplier-Account", "The tenant; counts more than the body's."))
             .parameter(header("X-Bkcmdb-Language", "The language of the texts: Chinese unless it says otherwise.")),
@@ -210,7 +210,7 @@ fn operation(door: Door) -> PathItem {
 }
 
 /// What may be answered, by HTTP status, with an example of each code.
-fn responses(door: Door) -> ResponsesBuilder {
+fn responses(door: Api) -> ResponsesBuilder {
     let mut examples: BTreeMap<u16, Vec<(String, Value)>> = BTreeMap::new();
     let created = answer_example(door);
     examples.entry(200).or_default().push(("0".to_owned(), created));
@@ -227,7 +227,7 @@ fn responses(door: Door) -> ResponsesBuilder {
     ResponsesBuilder::new().responses_from_iter(responses)
 }
 
-fn response(door: Door, status: u16, examples: Vec<(String, Value)>) -> Response {
+fn response(door: Api, status: u16, examples: Vec<(String, Value)>) -> Response {
     let says = match status {
         200 => "The request was judged: `code` says how",
         404 => "No such path",
@@ -238,8 +238,8 @@ fn response(door: Door, status: u16, examples: Vec<(String, Value)>) -> Response
         _ => "A bug of the server",
     };
     let schema = match door {
-        Door::Gateway => GatewayAnswer::name(),
-        Door::Cmdb => CmdbAnswer::name(),
+        Api::Gateway => GatewayAnswer::name(),
+        Api::Cmdb => CmdbAnswer::name(),
     };
     let examples = examples
         .into_iter()
@@ -282,17 +282,17 @@ pub fn request_example() -> Value {
 }
 
 /// What it is answered with.
-fn answer_example(door: Door) -> Value {
-    let fault = |fault: DetailFault| fault.text(Language::English, "bk_switch", "host");
+fn answer_example(door: Api) -> Value {
+    let fault = |fault: DetailError| fault.text(Language::English, "bk_switch", "host");
     let data = json!({
         "success_created": {"0": 73},
-        "error_msg": {"1": fault(DetailFault::OneToManyTaken), "2": fault(DetailFault::TargetMissing)},
+        "error_msg": {"1": fault(DetailError::OneToManyTaken), "2": fault(DetailError::TargetMissing)},
     });
     match door {
-        Door::Gateway => json!({
+        Api::Gateway => json!({
             "result": true, "code": 0, "message": "", "permission": null, "request_id": REQUEST_ID, "data": data,
         }),
-        Door::Cmdb => json!({
+        Api::Cmdb => json!({
             "result": true, "bk_error_code": 0, "bk_error_msg": "success", "permission": null, "data": data,
         }),
     }

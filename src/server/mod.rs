@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 pub use self::tls::{Acceptor, Error as TlsError, Files as TlsFiles, RENEWAL, Tls};
 use crate::config::{DRAIN_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
-use crate::http::{Peer, Surplus};
+use crate::http::{ClientAddr, OverCapacity};
 
 /// How long connections are still accepted after a stop, so that whoever watches `/readyz` looks elsewhere first.
 /// Answers end their connections from then on.
@@ -71,7 +71,7 @@ pub async fn serve(
     socket: Socket,
     router: Router,
     limits: Limits,
-    under_way: TaskTracker,
+    in_flight: TaskTracker,
     draining: watch::Sender<bool>,
     stop: impl Future<Output = ()>,
 ) {
@@ -95,8 +95,8 @@ pub async fn serve(
     let ended = async {
         server.connections.shutdown().await;
         // Requests whose caller has left have no connection any more.
-        under_way.close();
-        under_way.wait().await;
+        in_flight.close();
+        in_flight.wait().await;
     };
     if timeout(DRAIN_TIMEOUT, ended).await.is_err() {
         warn!("some requests did not end in time");
@@ -118,7 +118,7 @@ enum Place {
     /// Of one that is served.
     Served(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit),
     /// Of one that is told that there are too many.
-    Surplus(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit),
+    OverCapacity(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit),
 }
 
 /// Ends when nobody is taken on any more.
@@ -215,7 +215,7 @@ impl Server {
     /// A place that is free: to be served if possible, else to be told that there are too many.
     fn free_place(&self) -> Option<Place> {
         let served = Arc::clone(&self.served).try_acquire_owned().map(Place::Served);
-        let surplus = || Arc::clone(&self.surplus).try_acquire_owned().map(Place::Surplus);
+        let surplus = || Arc::clone(&self.surplus).try_acquire_owned().map(Place::OverCapacity);
         served.or_else(|_| surplus()).ok()
     }
 
@@ -238,14 +238,14 @@ impl Server {
         let _ = stream.set_nodelay(true);
         // Whoever does not read would keep his place for ever.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.read_timeout));
-        let is_surplus = matches!(place, Place::Surplus(_));
+        let is_surplus = matches!(place, Place::OverCapacity(_));
         let head_timeout = if is_surplus { SURPLUS_HEAD_TIMEOUT } else { self.limits.head_timeout };
         let router = TowerToHyperService::new(self.router.clone());
         let draining = self.draining.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer.ip()));
+            request.extensions_mut().insert(ClientAddr(peer.ip()));
             if is_surplus {
-                request.extensions_mut().insert(Surplus);
+                request.extensions_mut().insert(OverCapacity);
             }
             let answering = router.call(request);
             let draining = draining.clone();

@@ -7,7 +7,7 @@ use super::caller::keyed;
 use crate::db;
 pub use crate::db::app::Listed;
 use crate::db::app::StoredSecret;
-use crate::domain::association::{SupplierAccount, can_name};
+use crate::domain::association::{Tenant, is_valid_key};
 use crate::domain::caller::APP_CODE_LIMIT;
 
 /// Why an application could not be managed.
@@ -22,9 +22,9 @@ pub enum Error {
     /// Not a code.
     #[error("an application's code has 1 to 128 characters, none of them a control character")]
     BadCode,
-    /// Not an account.
-    #[error("an account has at most 128 characters")]
-    BadAccount,
+    /// Not an tenant.
+    #[error("an tenant has at most 128 characters")]
+    InvalidTenant,
     /// Not a secret.
     #[error("a secret has 1 to 1024 characters on one line")]
     BadSecret,
@@ -43,7 +43,7 @@ pub async fn add(
     trusts_username: bool,
     brought: Option<String>,
 ) -> Result<String, Error> {
-    if !can_name(code, APP_CODE_LIMIT) || code.chars().any(char::is_control) {
+    if !is_valid_key(code, APP_CODE_LIMIT) || code.chars().any(char::is_control) {
         return Err(Error::BadCode);
     }
     let secret = brought.map_or_else(new_secret, accept_secret)?;
@@ -83,19 +83,19 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
     Ok(())
 }
 
-/// Limits an application to these APIs and accounts: empty means all, none means as it is.
+/// Limits an application to these APIs and tenants: empty means all, none means as it is.
 pub async fn limit(
     conn: &mut PgConnection,
     code: &str,
     apis: Option<&[String]>,
-    accounts: Option<&[String]>,
+    tenants: Option<&[String]>,
 ) -> Result<(), Error> {
-    let named = |account: &String| SupplierAccount::parse(account).ok_or(Error::BadAccount);
-    let accounts = accounts.map(|accounts| {
-        let accounts = accounts.iter().map(|account| Ok(named(account)?.as_str().to_owned()));
-        accounts.collect::<Result<Vec<_>, Error>>()
+    let named = |tenant: &String| Tenant::parse(tenant).ok_or(Error::InvalidTenant);
+    let tenants = tenants.map(|tenants| {
+        let tenants = tenants.iter().map(|tenant| Ok(named(tenant)?.as_str().to_owned()));
+        tenants.collect::<Result<Vec<_>, Error>>()
     });
-    if !db::app::limit(conn, code, apis, accounts.transpose()?.as_deref()).await? {
+    if !db::app::limit(conn, code, apis, tenants.transpose()?.as_deref()).await? {
         return Err(Error::Unknown(code.to_owned()));
     }
     Ok(())

@@ -7,11 +7,11 @@ use tracing::Span;
 use super::Service;
 use super::gateway::TokenUser;
 use crate::db::app::{App, StoredSecret};
-use crate::domain::association::{SupplierAccount, can_name};
+use crate::domain::association::{Tenant, is_valid_key};
 use crate::domain::caller::{
     APP_CODE_LIMIT, Caller, Claim, Credentials, USERNAME_LIMIT, Unsupported, UserClaim,
 };
-use crate::domain::fault::Fault;
+use crate::domain::error::RequestError;
 
 /// Who a request says sends it: complete, of a kind that is taken here, and not looked up yet.
 pub(super) struct Claimed {
@@ -32,13 +32,13 @@ enum Proof {
 enum Offered {
     Claim(UserClaim),
     /// What the login service said.
-    Login(Result<String, Fault>),
+    Login(Result<String, RequestError>),
     Token(TokenUser),
-    Peer(Option<String>),
+    ClientAddr(Option<String>),
 }
 
 /// Refuses what needs no database to be refused.
-pub(super) fn check(service: &Service, credentials: Credentials) -> Result<Claimed, Fault> {
+pub(super) fn check(service: &Service, credentials: Credentials) -> Result<Claimed, RequestError> {
     let (app_code, proof, user) = match (credentials, &service.gateway) {
         (Credentials::Own(own), _) => {
             let Claim { app_code, app_secret, user } = own.check()?;
@@ -48,11 +48,11 @@ pub(super) fn check(service: &Service, credentials: Credentials) -> Result<Claim
             let token = gateway.verify(&token)?;
             (token.app.verified()?, Proof::Word, Offered::Token(token.user))
         }
-        (Credentials::Peer(app, user), _) => {
-            (app.unwrap_or_default(), Proof::Word, Offered::Peer(user))
+        (Credentials::ClientAddr(app, user), _) => {
+            (app.unwrap_or_default(), Proof::Word, Offered::ClientAddr(user))
         }
         (Credentials::Gateway(_), None) | (Credentials::Unsigned, _) => {
-            return Err(Fault::GatewayToken("[X-Bkapi-JWT] is missing"));
+            return Err(RequestError::GatewayToken("[X-Bkapi-JWT] is missing"));
         }
     };
     Ok(Claimed { app_code, proof, user })
@@ -64,7 +64,7 @@ impl Claimed {
         let name = match &self.user {
             Offered::Claim(UserClaim::Name(name)) | Offered::Login(Ok(name)) => Some(&**name),
             Offered::Token(user) => user.name(),
-            Offered::Peer(name) => name.as_deref(),
+            Offered::ClientAddr(name) => name.as_deref(),
             Offered::Claim(_) | Offered::Login(Err(_)) => None,
         };
         name.unwrap_or_default()
@@ -79,25 +79,25 @@ impl Claimed {
     }
 
     /// Takes what the login service said about the token.
-    pub(super) fn learn(&mut self, user: Result<String, Fault>) {
+    pub(super) fn learn(&mut self, user: Result<String, RequestError>) {
         self.user = Offered::Login(user);
     }
 
     /// Believes the application or refuses it.
-    pub(super) fn prove(&self, app: Option<&App>) -> Result<(), Fault> {
+    pub(super) fn prove(&self, app: Option<&App>) -> Result<(), RequestError> {
         let enabled = app.filter(|app| app.enabled);
         let is_believed = match &self.proof {
             Proof::Secret(_) => enabled.is_some(),
             Proof::Word if app.is_some() => enabled.is_some(),
-            Proof::Word => self.app_code.is_empty() || can_name(&self.app_code, APP_CODE_LIMIT),
+            Proof::Word => self.app_code.is_empty() || is_valid_key(&self.app_code, APP_CODE_LIMIT),
         };
         if !is_believed {
-            return Err(Fault::UnknownApp(self.app_code.clone()));
+            return Err(RequestError::UnknownApp(self.app_code.clone()));
         }
         if let Proof::Secret(secret) = &self.proof
             && !enabled.is_some_and(|app| app.secrets.iter().any(|stored| matches(stored, secret)))
         {
-            return Err(Fault::WrongSecret(self.app_code.clone()));
+            return Err(RequestError::WrongSecret(self.app_code.clone()));
         }
         Span::current().record("app", &self.app_code);
         Ok(())
@@ -105,22 +105,22 @@ impl Claimed {
 
     /// Believes the user or refuses it. An identity that is offered and not accepted never falls through to a
     /// weaker one.
-    pub(super) fn caller(&self, app: Option<&App>) -> Result<Caller, Fault> {
+    pub(super) fn caller(&self, app: Option<&App>) -> Result<Caller, RequestError> {
         let is_trusted = app.is_some_and(|app| app.trusts_username);
         let user = match &self.user {
             Offered::Claim(UserClaim::AccessToken) => {
-                Err(Fault::Unsupported(Unsupported::AccessToken))
+                Err(RequestError::Unsupported(Unsupported::AccessToken))
             }
-            Offered::Claim(UserClaim::Token(_)) => Err(Fault::InvalidToken),
+            Offered::Claim(UserClaim::Token(_)) => Err(RequestError::InvalidToken),
             Offered::Claim(UserClaim::Name(name)) if is_trusted => Ok(name.clone()),
-            Offered::Claim(UserClaim::Name(_) | UserClaim::Nobody) => Err(Fault::NoUser),
+            Offered::Claim(UserClaim::Name(_) | UserClaim::Nobody) => Err(RequestError::NoUser),
             Offered::Login(user) => user.clone(),
             Offered::Token(user) => user.verified(is_trusted),
-            Offered::Peer(user) => user.clone().ok_or(Fault::NoUser),
+            Offered::ClientAddr(user) => user.clone().ok_or(RequestError::NoUser),
         };
         let user = user?;
-        if !can_name(&user, USERNAME_LIMIT) {
-            return Err(Fault::NoUser);
+        if !is_valid_key(&user, USERNAME_LIMIT) {
+            return Err(RequestError::NoUser);
         }
         Span::current().record("user", &user);
         Ok(Caller { app: self.app_code.clone(), user })
@@ -128,22 +128,24 @@ impl Claimed {
 }
 
 /// Refuses an API that the application may not call.
-pub(super) fn check_api(app: Option<&App>, api: &'static str) -> Result<(), Fault> {
+pub(super) fn check_api(app: Option<&App>, api: &'static str) -> Result<(), RequestError> {
     permit(app.and_then(|app| app.apis.as_deref()), api, api)
 }
 
 /// Refuses an account that the application may not call for.
 pub(super) fn check_account(
     app: Option<&App>,
-    account: &SupplierAccount,
+    account: &Tenant,
     api: &'static str,
-) -> Result<(), Fault> {
-    permit(app.and_then(|app| app.supplier_accounts.as_deref()), account.as_str(), api)
+) -> Result<(), RequestError> {
+    permit(app.and_then(|app| app.tenants.as_deref()), account.as_str(), api)
 }
 
-fn permit(allowed: Option<&[String]>, wanted: &str, api: &'static str) -> Result<(), Fault> {
+fn permit(allowed: Option<&[String]>, wanted: &str, api: &'static str) -> Result<(), RequestError> {
     match allowed {
-        Some(allowed) if !allowed.iter().any(|one| one == wanted) => Err(Fault::ApiForbidden(api)),
+        Some(allowed) if !allowed.iter().any(|one| one == wanted) => {
+            Err(RequestError::ApiForbidden(api))
+        }
         _ => Ok(()),
     }
 }

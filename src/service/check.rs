@@ -2,15 +2,15 @@
 
 use sqlx::{Connection, PgConnection};
 
-pub use crate::db::check::Findings;
-use crate::db::check::{INVARIANTS, WRITTEN_PAST, find};
+pub use crate::db::check::Violations;
+use crate::db::check::{INVARIANTS, UNAUDITED, find};
 
 /// What was looked at, and what was found.
 pub struct Report {
     /// Each invariant with what breaks it.
-    pub invariants: Vec<(&'static str, Findings)>,
+    pub invariants: Vec<(&'static str, Violations)>,
     /// Links that were written past the server, which is no break by itself.
-    pub written_past: (&'static str, Findings),
+    pub unaudited: (&'static str, Violations),
 }
 
 impl Report {
@@ -34,6 +34,6 @@ pub async fn look(conn: &mut PgConnection) -> sqlx::Result<Report> {
     for invariant in &INVARIANTS {
         invariants.push((invariant.name, find(conn, invariant).await?));
     }
-    let written_past = (WRITTEN_PAST.name, find(conn, &WRITTEN_PAST).await?);
-    Ok(Report { invariants, written_past })
+    let unaudited = (UNAUDITED.name, find(conn, &UNAUDITED).await?);
+    Ok(Report { invariants, unaudited })
 }

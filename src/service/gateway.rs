@@ -4,7 +4,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::{Deserialize, Deserializer};
 
-use crate::domain::fault::Fault;
+use crate::domain::error::RequestError;
 
 /// How the gateway's tokens are verified.
 pub struct Gateway {
@@ -66,9 +66,9 @@ impl Gateway {
         Ok(Self { key, validation })
     }
 
-    pub(super) fn verify(&self, token: &str) -> Result<Token, Fault> {
+    pub(super) fn verify(&self, token: &str) -> Result<Token, RequestError> {
         decode(token, &self.key, &self.validation).map(|data| data.claims).map_err(|error| {
-            Fault::GatewayToken(match error.kind() {
+            RequestError::GatewayToken(match error.kind() {
                 ErrorKind::ExpiredSignature => "[X-Bkapi-JWT] has expired",
                 ErrorKind::ImmatureSignature => "[X-Bkapi-JWT] is not valid yet",
                 ErrorKind::InvalidIssuer => "[X-Bkapi-JWT] has invalid issuer",
@@ -82,7 +82,7 @@ impl Gateway {
 
 impl TokenApp {
     /// The application, if the gateway verified it.
-    pub(super) fn verified(self) -> Result<String, Fault> {
+    pub(super) fn verified(self) -> Result<String, RequestError> {
         let code = self.app_code.filter(|code| self.verified == Some(true) && !code.is_empty());
         let default = "verify app fail, please check if the authentication parameters are correct";
         code.ok_or_else(|| refused(self.valid_error_message.as_deref(), default))
@@ -96,7 +96,7 @@ impl TokenUser {
     }
 
     /// The user, if the gateway verified it, or if the application is trusted about that.
-    pub(super) fn verified(&self, is_trusted: bool) -> Result<String, Fault> {
+    pub(super) fn verified(&self, is_trusted: bool) -> Result<String, RequestError> {
         let is_believed = self.verified == Some(true) || is_trusted;
         let name = self.username.clone().filter(|name| is_believed && !name.is_empty());
         let default = "Please provide a valid user identity, such as bk_username";
@@ -104,6 +104,8 @@ impl TokenUser {
     }
 }
 
-fn refused(words: Option<&str>, default: &str) -> Fault {
-    Fault::GatewayRefused(words.filter(|words| !words.is_empty()).unwrap_or(default).to_owned())
+fn refused(words: Option<&str>, default: &str) -> RequestError {
+    RequestError::GatewayRefused(
+        words.filter(|words| !words.is_empty()).unwrap_or(default).to_owned(),
+    )
 }

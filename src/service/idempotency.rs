@@ -16,7 +16,7 @@ use crate::db;
 use crate::db::idempotency::Record;
 use crate::db::pool::Pool;
 use crate::domain::caller::Caller;
-use crate::domain::fault::{DetailFault, Fault};
+use crate::domain::error::{DetailError, RequestError};
 use crate::domain::language::Language;
 use crate::domain::request::CreateLinks;
 
@@ -35,14 +35,14 @@ pub(super) async fn replay(
 ) -> Result<Option<Outcome>, Error> {
     match db::idempotency::find(conn, caller, key).await? {
         Some(record) if record.meaning == meaning(links) => outcome(links, record).map(Some),
-        Some(_) => Err(Fault::KeyReused.into()),
+        Some(_) => Err(RequestError::KeyReused.into()),
         None => Ok(None),
     }
 }
 
 fn outcome(links: &CreateLinks, record: Record) -> Result<Outcome, Error> {
     // A code that is unknown is of a newer version of this program.
-    let known = |code| DetailFault::of_code(code).ok_or(Fault::Internal);
+    let known = |code| DetailError::of_code(code).ok_or(RequestError::Internal);
     let refusals = record.refusals.into_iter().map(|code| code.map(known).transpose());
     let refusals: Vec<_> = refusals.collect::<Result<_, _>>()?;
     let language = Language::parse(&record.language);

@@ -12,14 +12,14 @@ use super::limit::Meter;
 use super::permission::{self, Seen};
 use super::{Error, Service, caller, idempotency, lend};
 use crate::db;
-use crate::db::Trouble;
+use crate::db::ErrorClass;
 use crate::db::app::App;
 use crate::db::background::{Background, Found, Named};
 use crate::db::instance_association::{Attempt, Batch, Keep};
-use crate::domain::association::{MODEL_ASSOCIATION_KEY_LIMIT, ModelAssociation, can_name};
+use crate::domain::association::{MODEL_ASSOCIATION_KEY_LIMIT, ModelAssociation, is_valid_key};
 use crate::domain::batch::{Verdict, plan};
 use crate::domain::caller::{APP_CODE_LIMIT, Caller, Credentials, USERNAME_LIMIT};
-use crate::domain::fault::{DetailFault, Fault};
+use crate::domain::error::{DetailError, RequestError};
 use crate::domain::language::Language;
 use crate::domain::permission::Authorization;
 use crate::domain::request::{CreateLinks, Given};
@@ -30,7 +30,7 @@ pub struct Outcome {
     /// The ids of the new links.
     pub created: BTreeMap<usize, i64>,
     /// The refusals.
-    pub refused: BTreeMap<usize, DetailFault>,
+    pub refused: BTreeMap<usize, DetailError>,
     /// The source model's key, which some refusals name.
     pub source_model: String,
     /// The target model's key.
@@ -52,7 +52,7 @@ impl Outcome {
     /// The outcome of a request: why each detail is refused, if it is, and the ids of the others in their order.
     pub(super) fn of(
         request: &CreateLinks,
-        refusals: impl IntoIterator<Item = Option<DetailFault>>,
+        refusals: impl IntoIterator<Item = Option<DetailError>>,
         ids: Vec<i64>,
     ) -> Self {
         let mut outcome = Self {
@@ -96,7 +96,7 @@ pub struct Incoming {
     /// The language that its answer is written in.
     pub language: Language,
     /// What it says. That it says it badly is held against it only once the caller is known.
-    pub given: Result<Given, Fault>,
+    pub given: Result<Given, RequestError>,
 }
 
 /// Creates the links of one request.
@@ -120,7 +120,7 @@ pub async fn create_many(service: &Service, incoming: Incoming) -> Result<Outcom
         drop(place);
         let answer = login.user_of(&token).instrument(step!("login"));
         let user = timeout_at(incoming.deadline, answer).await;
-        asked.claimed.learn(user.unwrap_or(Err(Fault::Unavailable("login service"))));
+        asked.claimed.learn(user.unwrap_or(Err(RequestError::Unavailable("login service"))));
         place = service.place()?;
     }
     if asked.claimed.app_code.is_empty() && asked.given.is_err() {
@@ -140,14 +140,14 @@ struct Asked<'a> {
     deadline: Instant,
     claimed: Claimed,
     meter: Meter<'a>,
-    given: Result<CreateLinks, Fault>,
+    given: Result<CreateLinks, RequestError>,
     language: Language,
 }
 
 impl Asked<'_> {
     /// What has to be found.
     fn named(&self) -> Named<'_> {
-        let named = |name, limit| if can_name(name, limit) { name } else { "" };
+        let named = |name, limit| if is_valid_key(name, limit) { name } else { "" };
         let links = self.given.as_ref().ok();
         Named {
             app_code: named(&self.claimed.app_code, APP_CODE_LIMIT),
@@ -185,11 +185,12 @@ impl Asked<'_> {
                     return Ok(outcome);
                 }
                 Ok(None) if lost_races == MOST_LOST_RACES => {
-                    return Err(Fault::Unavailable("Postgres").into());
+                    return Err(RequestError::Unavailable("Postgres").into());
                 }
                 Ok(None) => lost_races += 1,
                 Err(Error::Database(error))
-                    if db::trouble(&error) == Trouble::LostRace && lost_races < MOST_LOST_RACES =>
+                    if db::classify(&error) == ErrorClass::Conflict
+                        && lost_races < MOST_LOST_RACES =>
                 {
                     lost_races += 1;
                 }
@@ -217,7 +218,7 @@ impl Asked<'_> {
     }
 
     /// Judges an application that proved to be itself, up to what depends on the model association.
-    fn judge(&mut self, app: Option<&App>) -> Result<Caller, Fault> {
+    fn judge(&mut self, app: Option<&App>) -> Result<Caller, RequestError> {
         let judged = self.claimed.caller(app).and_then(|caller| {
             caller::check_api(app, API)?;
             let links = self.given.as_ref().map_err(Clone::clone)?;
@@ -242,7 +243,7 @@ impl Asked<'_> {
             return Ok(Some(outcome));
         }
         links.check_association(found.map(|found| &found.model_association))?;
-        let found = found.ok_or(Fault::UnknownModelAssociation)?;
+        let found = found.ok_or(RequestError::UnknownModelAssociation)?;
         let seen = match self.service.authorization {
             Authorization::Grants => {
                 let (user, account) = (&caller.user, &links.account);

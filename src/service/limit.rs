@@ -9,7 +9,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use crate::domain::batch::DETAIL_LIMIT;
-use crate::domain::fault::{Fault, Limit};
+use crate::domain::error::{Limit, RequestError};
 
 /// How many applications are remembered before those that have not called for a while are forgotten.
 const MOST_APPS: usize = 10_000;
@@ -40,7 +40,7 @@ impl Limiter {
     }
 
     /// Charges an application for so many details, or says when it may come again with as many.
-    fn charge(&self, app: &str, details: u32) -> Result<(), Fault> {
+    fn charge(&self, app: &str, details: u32) -> Result<(), RequestError> {
         let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
         if credit.len() > MOST_APPS {
             // Gateways and peers vouch for names that nobody knows here.
@@ -61,7 +61,7 @@ impl Limiter {
             }
             Ok(Err(until)) => {
                 let wait = until.wait_time_from(self.clock.now());
-                Err(Fault::RateLimited(self.limit(app, details, wait)))
+                Err(RequestError::RateLimited(self.limit(app, details, wait)))
             }
         }
     }
@@ -100,7 +100,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Charges for details, now that they were counted, and once.
-    pub(super) fn charge(&mut self, details: usize) -> Result<(), Fault> {
+    pub(super) fn charge(&mut self, details: usize) -> Result<(), RequestError> {
         let Some(limiter) = self.limiter.filter(|_| self.charged == 0) else { return Ok(()) };
         let details = u32::try_from(details).unwrap_or(u32::MAX);
         limiter.charge(&self.app, details)?;
@@ -109,9 +109,9 @@ impl<'a> Meter<'a> {
     }
 
     /// A refused request costs one; one that is over the limit, nothing.
-    pub(super) fn settle(&self, fault: &Fault) {
+    pub(super) fn settle(&self, fault: &RequestError) {
         match (self.limiter, fault, self.charged) {
-            (None, ..) | (_, Fault::RateLimited(_), _) => {}
+            (None, ..) | (_, RequestError::RateLimited(_), _) => {}
             (Some(limiter), _, 0) => drop(limiter.charge(&self.app, 1)),
             (Some(limiter), _, charged) => limiter.give_back(&self.app, charged - 1),
         }

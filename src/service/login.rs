@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tracing::{Span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::domain::fault::Fault;
+use crate::domain::error::RequestError;
 
 /// How long the login service may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -81,19 +81,19 @@ impl Login {
     }
 
     /// Whose token this is. One request for a token at a time: whoever asks meanwhile gets its answer.
-    pub(super) async fn user_of(&self, token: &str) -> Result<String, Fault> {
+    pub(super) async fn user_of(&self, token: &str) -> Result<String, RequestError> {
         if token.len() > TOKEN_LIMIT {
-            return Err(Fault::InvalidToken);
+            return Err(RequestError::InvalidToken);
         }
         let key: [u8; 32] = Sha256::digest(token).into();
         let asked = self.known.try_get_with(key, self.ask(token)).await;
-        asked.map_err(|fault: Arc<Fault>| Fault::clone(&fault))
+        asked.map_err(|fault: Arc<RequestError>| RequestError::clone(&fault))
     }
 
-    async fn ask(&self, token: &str) -> Result<String, Fault> {
+    async fn ask(&self, token: &str) -> Result<String, RequestError> {
         let unavailable = |why: &str| {
             warn!(why, "the login service is unavailable");
-            Fault::Unavailable("login service")
+            RequestError::Unavailable("login service")
         };
         let mut address = self.address.clone();
         address.query_pairs_mut().append_pair("bk_token", token);
@@ -118,7 +118,7 @@ impl Login {
         let nonsense = |_| unavailable("its answer is not what it should be");
         let answer: Answer = serde_json::from_slice(&body).map_err(nonsense)?;
         if !answer.result {
-            return Err(Fault::InvalidToken);
+            return Err(RequestError::InvalidToken);
         }
         let data: Data = serde_json::from_value(answer.data).map_err(nonsense)?;
         let name = data.bk_username.or(data.username).filter(|name| !name.is_empty());

@@ -27,8 +27,8 @@ use self::limit::Limiter;
 use self::login::Login;
 use self::memory::Memory;
 pub use crate::db::pool::Pool;
-use crate::db::{self, Trouble, trouble};
-use crate::domain::fault::Fault;
+use crate::db::{self, ErrorClass, classify};
+use crate::domain::error::RequestError;
 use crate::domain::permission::Authorization;
 
 /// What use cases need besides a request.
@@ -50,8 +50,8 @@ pub struct Service {
 }
 
 impl Service {
-    fn place(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        self.places.try_acquire().or(Err(Fault::Overloaded))
+    fn place(&self) -> Result<SemaphorePermit<'_>, RequestError> {
+        self.places.try_acquire().or(Err(RequestError::Overloaded))
     }
 }
 
@@ -60,7 +60,7 @@ impl Service {
 pub enum Error {
     /// It was refused.
     #[error(transparent)]
-    Refused(#[from] Fault),
+    Refused(#[from] RequestError),
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -95,13 +95,15 @@ async fn lend<T>(
 
 impl Error {
     /// What the caller is told of it.
-    pub fn fault(&self) -> Fault {
+    pub fn fault(&self) -> RequestError {
         match self {
             Self::Refused(fault) => fault.clone(),
-            Self::OutOfTime => Fault::Unavailable("Postgres"),
-            Self::Database(error) => match trouble(error) {
-                Trouble::Unavailable | Trouble::LostRace => Fault::Unavailable("Postgres"),
-                Trouble::Bug => Fault::Internal,
+            Self::OutOfTime => RequestError::Unavailable("Postgres"),
+            Self::Database(error) => match classify(error) {
+                ErrorClass::Unavailable | ErrorClass::Conflict => {
+                    RequestError::Unavailable("Postgres")
+                }
+                ErrorClass::Bug => RequestError::Internal,
             },
         }
     }

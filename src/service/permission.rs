@@ -7,10 +7,10 @@ use sqlx::PgConnection;
 use crate::db;
 use crate::db::background::Found;
 pub use crate::db::permission::Grant;
-use crate::domain::association::{SupplierAccount, can_name};
+use crate::domain::association::{Tenant, is_valid_key};
 use crate::domain::batch::{Detail, Fact};
 use crate::domain::caller::USERNAME_LIMIT;
-use crate::domain::fault::Fault;
+use crate::domain::error::RequestError;
 use crate::domain::permission::Scope;
 
 /// The instances that permission was judged for.
@@ -31,7 +31,7 @@ pub(super) async fn judge(
     conn: &mut PgConnection,
     user: &str,
     found: &Found,
-    account: &SupplierAccount,
+    account: &Tenant,
     details: &[Detail],
 ) -> Result<Seen, super::Error> {
     if found.may_edit_sources && found.may_edit_targets {
@@ -43,7 +43,7 @@ pub(super) async fn judge(
     let missing = named.iter().filter(|named| !named.may_edit);
     let missing: Vec<_> = missing.map(|named| named.instance.clone()).collect();
     if !missing.is_empty() {
-        return Err(Fault::NoPermission(missing).into());
+        return Err(RequestError::NoPermission(missing).into());
     }
     let of = |model_id| {
         let of_model = named.iter().filter(move |named| named.model_id == model_id);
@@ -96,7 +96,7 @@ pub enum Error {
 
 /// Lets a user edit; what it may already, it may.
 pub async fn add(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> Result<(), Error> {
-    if !can_name(user, USERNAME_LIMIT) || user.chars().any(char::is_control) {
+    if !is_valid_key(user, USERNAME_LIMIT) || user.chars().any(char::is_control) {
         return Err(Error::BadUser);
     }
     if db::permission::insert(conn, user, scopes).await? {

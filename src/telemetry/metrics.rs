@@ -5,7 +5,7 @@ use metrics_exporter_prometheus::PrometheusRecorder;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use crate::domain::fault::DetailFault;
+use crate::domain::error::DetailError;
 
 /// Upper ends of the histograms' buckets, in seconds: from a hit to the longest deadline.
 const BUCKETS: [f64; 14] =
@@ -76,7 +76,7 @@ impl Metrics {
         describe_gauge!("cmdb_ready", "1 while /readyz is 200, else 0");
         describe_gauge!("cmdb_build_info", "1, and the version");
         self.process.describe();
-        for verdict in DetailFault::ALL.map(DetailFault::name).into_iter().chain(["created"]) {
+        for verdict in DetailError::ALL.map(DetailError::name).into_iter().chain(["created"]) {
             counter!("cmdb_details_total", "verdict" => verdict).increment(0);
         }
         for name in [

@@ -38,7 +38,7 @@ pub fn init(settings: &LogSettings, traces: &Traces) {
 }
 
 /// An error and its causes in one line. Causes that an error repeats in its own words are said once.
-pub fn chain(error: &dyn Error) -> String {
+pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

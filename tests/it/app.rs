@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use cmdb_associations::config::serving_pool;
 use cmdb_associations::domain::permission::{Authorization, Scope};
-use cmdb_associations::http::{AppState, Trust, operations, router};
+use cmdb_associations::http::{AppState, TrustedSources, operations, router};
 use cmdb_associations::service::memory::Memory;
 use cmdb_associations::service::{self, Pool, Service};
 use cmdb_associations::telemetry::metrics::Metrics;
@@ -45,13 +45,13 @@ impl TestApp {
     /// With two applications: `esb_test` is believed about its users, `stranger` is not. Both have the secret
     /// `xxx`. The user `admin` may edit everything.
     pub(crate) async fn new(pool: PgPool) -> Self {
-        Self::with(pool, Trust::default(), |_| ()).await
+        Self::with(pool, TrustedSources::default(), |_| ()).await
     }
 
     /// As [`Self::new`], with other settings.
     pub(crate) async fn with(
         pool: PgPool,
-        trust: Trust,
+        trust: TrustedSources,
         change: impl FnOnce(&mut Service),
     ) -> Self {
         let mut conn = pool.acquire().await.unwrap();
@@ -71,19 +71,19 @@ impl TestApp {
 
     /// As [`Self::on`], with another deadline for requests.
     pub(crate) fn with_deadline(pool: PgPool, deadline: Duration) -> Self {
-        Self::built(pool, deadline, REQUESTS, Trust::default(), |_| ())
+        Self::built(pool, deadline, REQUESTS, TrustedSources::default(), |_| ())
     }
 
     /// As [`Self::on`], with places for so many requests at once.
     pub(crate) fn with_places(pool: PgPool, requests: usize) -> Self {
-        Self::built(pool, DEADLINE, requests, Trust::default(), |_| ())
+        Self::built(pool, DEADLINE, requests, TrustedSources::default(), |_| ())
     }
 
     fn built(
         pool: PgPool,
         deadline: Duration,
         requests: usize,
-        trust: Trust,
+        trust: TrustedSources,
         change: impl FnOnce(&mut Service),
     ) -> Self {
         let (drain, draining) = watch::channel(false);
@@ -107,7 +107,7 @@ impl TestApp {
             body_limit: 1 << 20,
             deadline,
             draining,
-            under_way: TaskTracker::new(),
+            in_flight: TaskTracker::new(),
             metrics: Arc::new(Metrics::new().unwrap().1),
         };
         Self { pool, serving, router: router(state.clone()).merge(operations(state)), drain }

@@ -117,8 +117,8 @@ async fn a_standing_pair_already_exists_also_when_an_end_cannot_be_seen(pool: Pg
     let app = TestApp::new(pool).await;
     app.post(batch("bk_switch_default_host", &[(1, 1)])).await.ids();
     for sql in [
-        "insert into supplier_account (key) values ('tenant')",
-        "update instance set supplier_account_id = (select id from supplier_account where key = 'tenant')
+        "insert into tenant (key) values ('tenant')",
+        "update instance set tenant_id = (select id from tenant where key = 'tenant')
          where instance_id = 1",
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();
@@ -293,21 +293,19 @@ async fn a_batch_that_creates_nothing_leaves_no_record_and_burns_no_id(pool: PgP
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn the_tenant_sees_its_own_and_the_shared_and_signs_with_its_name(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let sql = "with account as (insert into supplier_account (key) values ('tenant'), ('other') returning *)
-               insert into instance (model_id, instance_id, supplier_account_id)
+    let sql = "with account as (insert into tenant (key) values ('tenant'), ('other') returning *)
+               insert into instance (model_id, instance_id, tenant_id)
                select model.id, 1000 + account.id, account.id
                from model, account where model.key in ('bk_switch', 'host')";
     sqlx::query(sql).execute(&app.pool).await.unwrap();
     let id = |key: &'static str| {
         let pool = app.pool.clone();
         async move {
-            sqlx::query_scalar::<_, i64>(
-                "select 1000::bigint + id from supplier_account where key = $1",
-            )
-            .bind(key)
-            .fetch_one(&pool)
-            .await
-            .unwrap()
+            sqlx::query_scalar::<_, i64>("select 1000::bigint + id from tenant where key = $1")
+                .bind(key)
+                .fetch_one(&pool)
+                .await
+                .unwrap()
         }
     };
     let (tenant, other) = (id("tenant").await, id("other").await);
@@ -333,7 +331,7 @@ async fn the_tenant_sees_its_own_and_the_shared_and_signs_with_its_name(pool: Pg
     assert_eq!(created, [0_usize; 0]);
     assert_eq!(refused, json!({"0": exists, "1": exists, "2": source, "3": exists}));
     // An account under which nothing is created is not even noted.
-    let noted = "select count(*) from supplier_account where key = 'new'";
+    let noted = "select count(*) from tenant where key = 'new'";
     assert_eq!(app.count(noted).await, 0);
     let mut fresh = batch("bk_switch_default_host", &[(7, 7), (7, other)]);
     fresh["bk_supplier_account"] = json!(42);
@@ -341,7 +339,7 @@ async fn the_tenant_sees_its_own_and_the_shared_and_signs_with_its_name(pool: Pg
     assert_eq!((created, refused), (vec![0], json!({"1": target})));
     let signed: Vec<String> = sqlx::query_scalar(
         "select key from instance_association link
-         join supplier_account account on account.id = supplier_account_id order by link.id",
+         join tenant account on account.id = tenant_id order by link.id",
     )
     .fetch_all(&app.pool)
     .await
@@ -353,12 +351,12 @@ async fn the_tenant_sees_its_own_and_the_shared_and_signs_with_its_name(pool: Pg
 async fn of_two_model_associations_of_one_id_the_tenants_own_counts(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for sql in [
-        "insert into supplier_account (key) values ('tenant')",
+        "insert into tenant (key) values ('tenant')",
         // Shared it is 1:n; the tenant's is n:n.
         "insert into model_association
-             (supplier_account_id, key, source_model_id, target_model_id, association_kind_id, mapping)
+             (tenant_id, key, source_model_id, target_model_id, association_kind_id, mapping)
          select tenant.id, model_association.key, source_model_id, target_model_id, association_kind_id, 'n:n'
-         from model_association, supplier_account tenant
+         from model_association, tenant tenant
          where model_association.key = 'bk_switch_connect_host' and tenant.key = 'tenant'",
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();

@@ -81,7 +81,7 @@ fn every_code_is_described_with_its_texts() {
         assert!(text.contains(&format!("| {} |", fault.code())), "{fault:?}");
     }
     // The description itself is made of these; that answers are is checked by every test that gets one.
-    let door = cmdb_associations::http::Door::Gateway;
+    let door = cmdb_associations::http::Api::Gateway;
     let unknown = Envelope::new(door, Err(&faults()[0]), Language::English, "x");
     assert!(ANSWER.is_valid(&serde_json::to_value(unknown).unwrap()));
 }

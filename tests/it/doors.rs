@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::Request;
-use cmdb_associations::http::{Peer, Trust};
+use cmdb_associations::http::{ClientAddr, TrustedSources};
 use cmdb_associations::service;
 use cmdb_associations::service::gateway::Gateway;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -44,7 +44,7 @@ fn sign(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
 
 async fn behind_gateway(pool: PgPool, issuer: Option<&str>) -> TestApp {
     let gateway = Gateway::new(PUBLIC_KEY, issuer).unwrap();
-    let trust = Trust { gateway: true, peers: Vec::new() };
+    let trust = TrustedSources { gateway: true, peers: Vec::new() };
     TestApp::with(pool, trust, |service| service.gateway = Some(gateway)).await
 }
 
@@ -255,7 +255,7 @@ async fn the_cmdb_door_answers_in_its_own_keys_and_language(pool: PgPool) {
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn plain_identity_headers_are_believed_from_trusted_peers_only(pool: PgPool) {
-    let trust = Trust {
+    let trust = TrustedSources {
         gateway: false,
         peers: vec!["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()],
     };
@@ -269,7 +269,7 @@ async fn plain_identity_headers_are_believed_from_trusted_peers_only(pool: PgPoo
             .body(one(n).to_string().into())
             .unwrap();
         if let Some(peer) = peer {
-            request.extensions_mut().insert(Peer(peer.parse::<IpAddr>().unwrap()));
+            request.extensions_mut().insert(ClientAddr(peer.parse::<IpAddr>().unwrap()));
         }
         app.send(request).await
     };
@@ -288,7 +288,7 @@ async fn plain_identity_headers_are_believed_from_trusted_peers_only(pool: PgPoo
     // At the outer door it makes no difference where a request comes from.
     let mut request =
         Request::post(PATH).header("bk_user", "admin").body(one(9).to_string().into()).unwrap();
-    request.extensions_mut().insert(Peer("10.1.2.3".parse().unwrap()));
+    request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
     let message = "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty";
     app.send(request).await.assert_refused(200, 1_306_000, message);
     let signed_by: Vec<(String, String)> =
@@ -311,7 +311,7 @@ async fn the_account_in_the_headers_counts_at_the_cmdb_door(pool: PgPool) {
     body["details"][0] = json!({"bk_inst_id": 2, "bk_asst_inst_id": 2});
     assert_eq!(send(&app, PATH, &headers, &body).await.ids().len(), 1);
     let accounts: Vec<String> = sqlx::query_scalar(
-        "select key from audit_log join supplier_account account on account.id = supplier_account_id order by audit_log.id",
+        "select key from audit_log join tenant account on account.id = tenant_id order by audit_log.id",
     )
     .fetch_all(&app.pool)
     .await

@@ -52,7 +52,7 @@ async fn plain_sql_cannot_break_uniqueness_a_mapping_or_existence(pool: PgPool) 
         (link!("bk_switch_default_host", 999, 1), guard.clone()),
         (link!("bk_switch_default_host", 1, 999), guard.clone()),
         ("insert into instance_association (model_association_id, source_id, target_id) values (9999, 1, 1)", guard.clone()),
-        ("insert into instance_association (model_association_id, supplier_account_id, source_id, target_id)
+        ("insert into instance_association (model_association_id, tenant_id, source_id, target_id)
           select id, 77, 9, 9 from model_association where key = 'bk_switch_default_host'", guard.clone()),
         ("update instance_association set source_id = 999 where source_id = 2", guard),
         ("update instance_association set target_id = 1 where target_id = 2 and source_id = 1", source_key),
@@ -65,8 +65,8 @@ async fn plain_sql_cannot_break_uniqueness_a_mapping_or_existence(pool: PgPool) 
 async fn what_links_refer_to_cannot_go_or_change_under_them(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
     assert_eq!(refusal(&mut conn, LINK).await, None);
-    let instance = Some("instance_keep_linked".to_owned());
-    let association = Some("model_association_keep_linked".to_owned());
+    let instance = Some("instance_restrict_linked_delete".to_owned());
+    let association = Some("model_association_restrict_linked_delete".to_owned());
     let fixed = Some("55000".to_owned());
     for (sql, refused) in [
         ("delete from instance where instance_id = 1", instance.clone()),
@@ -95,8 +95,8 @@ async fn what_links_refer_to_cannot_go_or_change_under_them(pool: PgPool) {
             "delete from model where key = 'host'",
             Some("model_association_source_model_fk".to_owned()),
         ),
-        ("delete from supplier_account", Some("supplier_account_keep".to_owned())),
-        ("update supplier_account set id = 9", Some("supplier_account_keep".to_owned())),
+        ("delete from tenant", Some("tenant_keep".to_owned())),
+        ("update tenant set id = 9", Some("tenant_keep".to_owned())),
         // What nothing refers to may go.
         (
             "update instance set name = 'renamed', instance_id = instance_id where instance_id = 1",
@@ -213,7 +213,7 @@ async fn a_deletion_waits_for_links_being_written_and_is_then_refused(pool: PgPo
     });
     someone_waits(&pool).await;
     writer.commit().await.unwrap();
-    assert_eq!(deleting.await.unwrap(), Some("instance_keep_linked".to_owned()));
+    assert_eq!(deleting.await.unwrap(), Some("instance_restrict_linked_delete".to_owned()));
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
@@ -301,7 +301,7 @@ async fn tables_of_the_callers_own_do_not_stand_in_for_ours(pool: PgPool) {
         select id, 999, 999 from public.model_association where key = 'bk_switch_default_host'";
     let mut tx = conn.begin().await.unwrap();
     for sql in [
-        "create temp table instance as select model_id, 999::bigint as instance_id, 0 as supplier_account_id
+        "create temp table instance as select model_id, 999::bigint as instance_id, 0 as tenant_id
          from public.instance",
         "create temp table model_association as select * from public.model_association",
     ] {
@@ -319,7 +319,7 @@ async fn tables_of_the_callers_own_do_not_stand_in_for_ours(pool: PgPool) {
         let mut tx = conn.begin().await.unwrap();
         assert_eq!(refusal(&mut tx, shadow).await, None);
         let delete = "delete from public.instance where instance_id = 1";
-        assert_eq!(refusal(&mut tx, delete).await, Some("instance_keep_linked".to_owned()));
+        assert_eq!(refusal(&mut tx, delete).await, Some("instance_restrict_linked_delete".to_owned()));
         tx.rollback().await.unwrap();
     }
 }
@@ -340,10 +340,10 @@ async fn whoever_may_write_instances_needs_no_further_rights(pool: PgPool) {
         assert_eq!(refusal(&mut tx, sql).await, None, "{sql}");
     }
     let linked = refusal(&mut tx, "delete from instance where instance_id = 1").await;
-    assert_eq!(linked, Some("instance_keep_linked".to_owned()));
+    assert_eq!(linked, Some("instance_restrict_linked_delete".to_owned()));
 }
 
-const PROVEN: &str = "select set_config('cmdb.links_are_proven', 'yes', true)";
+const PROVEN: &str = "select set_config('cmdb.guard_may_skip', 'yes', true)";
 const DANGLING: &str = "insert into instance_association (model_association_id, source_id, target_id)
                         select id, 1, 999 from model_association where key = 'bk_switch_default_host'";
 

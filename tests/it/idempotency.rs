@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cmdb_associations::http::{Peer, Trust};
+use cmdb_associations::http::{ClientAddr, TrustedSources};
 use cmdb_associations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -201,7 +201,7 @@ async fn a_first_request_that_does_not_end_is_waited_for_no_longer_than_for_anyt
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn at_the_other_door_the_answer_is_in_that_doors_shape(pool: PgPool) {
     let address: std::net::IpAddr = "10.0.0.1".parse().unwrap();
-    let trust = Trust { gateway: false, peers: vec![address.into()] };
+    let trust = TrustedSources { gateway: false, peers: vec![address.into()] };
     let app = TestApp::with(pool, trust, |_| ()).await;
     let body = batch("bk_switch_default_host", &[(1, 1), (1, 1)]);
     let first = send(&app, "k", body.clone()).await;
@@ -209,7 +209,7 @@ async fn at_the_other_door_the_answer_is_in_that_doors_shape(pool: PgPool) {
         .header(KEY, "k")
         .header("x-bkcmdb-app-code", "esb_test")
         .header("x-bkcmdb-user", "admin")
-        .extension(Peer(address));
+        .extension(ClientAddr(address));
     let again = app.send(request.body(body.to_string().into()).unwrap()).await;
     assert_eq!(again.headers["idempotent-replayed"], "true");
     assert_eq!(again.json["bk_error_code"], 0);

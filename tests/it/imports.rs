@@ -324,7 +324,7 @@ async fn a_rows_own_account_wins_over_the_file_names(pool: PgPool) {
     fs::write(folder.path().join("cc_ObjectBase_tenant_pub_a.json"), rows).unwrap();
     assert_eq!(left_out(&pool, &folder), []);
     let accounts: Vec<(i64, String)> = sqlx::query_as(
-        "select instance_id, key from instance join supplier_account account on account.id = supplier_account_id
+        "select instance_id, key from instance join tenant account on account.id = tenant_id
          where instance_id > 10 order by 1",
     )
     .fetch_all(&pool)

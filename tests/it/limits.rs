@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use cmdb_associations::http::Trust;
+use cmdb_associations::http::TrustedSources;
 use cmdb_associations::service::limit::Limiter;
 use serde_json::json;
 use sqlx::PgPool;
@@ -36,14 +36,14 @@ async fn an_application_may_be_limited_to_some_apis(pool: PgPool) {
     let listed = program.run(&["app", "list"]).stdout;
     assert!(listed.contains("something_else,batch_create_instance_association\t*"), "{listed}");
     // Each limit is lifted by itself.
-    assert_eq!(program.run(&["app", "limit", "esb_test", "--account", "tenant"]).status, 0);
+    assert_eq!(program.run(&["app", "limit", "esb_test", "--tenant", "tenant"]).status, 0);
     let listed = program.run(&["app", "list"]).stdout;
     assert!(
         listed.contains("something_else,batch_create_instance_association\ttenant"),
         "{listed}"
     );
     send(2).await.assert_refused(200, 1_306_403, FORBIDDEN);
-    assert_eq!(program.run(&["app", "limit", "esb_test", "--all-accounts"]).status, 0);
+    assert_eq!(program.run(&["app", "limit", "esb_test", "--all-tenants"]).status, 0);
     assert_eq!(send(2).await.ids().len(), 1);
     assert_eq!(program.run(&["app", "limit", "esb_test", "--all-apis"]).status, 0);
     assert!(
@@ -59,7 +59,7 @@ async fn an_application_may_be_limited_to_some_apis(pool: PgPool) {
 async fn an_application_may_be_limited_to_some_tenants(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let program = Program::on(&app.pool);
-    assert_eq!(program.run(&["app", "limit", "esb_test", "--account", "tenant"]).status, 0);
+    assert_eq!(program.run(&["app", "limit", "esb_test", "--tenant", "tenant"]).status, 0);
     let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
     app.post(body.clone()).await.assert_refused(200, 1_306_403, FORBIDDEN);
     body["bk_supplier_account"] = json!("other");
@@ -71,8 +71,10 @@ async fn an_application_may_be_limited_to_some_tenants(pool: PgPool) {
 /// One detail a second, and a full request at once.
 async fn slow_app(pool: PgPool) -> TestApp {
     let limit = NonZeroU32::new(1).unwrap();
-    TestApp::with(pool, Trust::default(), |service| service.limiter = Some(Limiter::new(limit)))
-        .await
+    TestApp::with(pool, TrustedSources::default(), |service| {
+        service.limiter = Some(Limiter::new(limit))
+    })
+    .await
 }
 
 fn details(n: i64) -> Vec<(i64, i64)> {

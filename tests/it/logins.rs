@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::routing::get;
-use cmdb_associations::http::Trust;
+use cmdb_associations::http::TrustedSources;
 use cmdb_associations::service::Service;
 use cmdb_associations::service::login::Login;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ async fn stub(answer: fn(&str) -> (StatusCode, String), delay: Duration) -> Stub
 
 async fn app(pool: PgPool, address: &str) -> TestApp {
     let login = Login::new(address).unwrap();
-    TestApp::with(pool, Trust::default(), |service| service.login = Some(login)).await
+    TestApp::with(pool, TrustedSources::default(), |service| service.login = Some(login)).await
 }
 
 async fn send(app: &TestApp, token: &str, n: i64) -> Reply {
@@ -60,7 +60,7 @@ async fn while_the_login_service_is_asked_others_have_the_place(pool: PgPool) {
     let set = |service: &mut Service| {
         (service.login, service.places) = (Some(login), Semaphore::new(1));
     };
-    let app = Arc::new(TestApp::with(pool, Trust::default(), set).await);
+    let app = Arc::new(TestApp::with(pool, TrustedSources::default(), set).await);
     let asking = Arc::clone(&app);
     let slow = tokio::spawn(async move { send(&asking, "v1", 1).await });
     while stub.asked.load(Ordering::SeqCst) == 0 {
@@ -180,7 +180,7 @@ async fn a_login_service_that_is_down_or_slow_is_told_in_time_and_keeps_no_conne
     let apps = sqlx::query("delete from app").execute(&pool).await.unwrap();
     assert_eq!(apps.rows_affected(), 2);
     let slow_app =
-        TestApp::with(one, Trust::default(), |service| service.login = Some(login)).await;
+        TestApp::with(one, TrustedSources::default(), |service| service.login = Some(login)).await;
     let slow_app = Arc::new(slow_app);
     let waiting = tokio::spawn({
         let app = Arc::clone(&slow_app);

@@ -11,9 +11,9 @@ use crate::guards::{hold_writers, someone_waits};
 
 /// Whoever changes it, and however.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn every_change_of_what_is_remembered_ends_the_epoch(pool: PgPool) {
+async fn every_change_of_what_is_remembered_ends_the_bump_cache_version(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let mark = async || app.count("select mark from epoch").await;
+    let mark = async || app.count("select version from cache_version").await;
     for sql in [
         "insert into app (code) values ('another')",
         "update app set enabled = false where code = 'another'",
@@ -24,7 +24,7 @@ async fn every_change_of_what_is_remembered_ends_the_epoch(pool: PgPool) {
         "delete from permission_grant where user_name = 'somebody'",
         "insert into model (key, name) values ('rack', 'Rack')",
         "update model set key = 'shelf' where key = 'rack'",
-        "update supplier_account set key = 'nil' where id = 0",
+        "update tenant set key = 'nil' where id = 0",
         "insert into model_association (key, source_model_id, target_model_id, association_kind_id, mapping)
          select 'shelves', id, id, 1, 'n:n' from model where key = 'shelf'",
         "delete from model_association where key = 'shelves'",
@@ -43,7 +43,7 @@ async fn every_change_of_what_is_remembered_ends_the_epoch(pool: PgPool) {
         "insert into instance_association (model_association_id, source_id, target_id)
          select id, 1, 1 from model_association where key = 'bk_switch_default_host'",
         "delete from instance where instance_id = 300",
-        "insert into supplier_account (key) values ('new')",
+        "insert into tenant (key) values ('new')",
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();
     }

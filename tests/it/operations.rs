@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
-use cmdb_associations::http::Trust;
+use cmdb_associations::http::TrustedSources;
 use cmdb_associations::server::{Tls, TlsFiles};
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::telemetry::metrics::Metrics;
@@ -87,7 +87,7 @@ async fn what_is_refused_for_its_amount_is_counted(pool: PgPool) {
     assert!((value(&counted.render(), "cmdb_requests_shed_total") - 1.0).abs() < 0.5);
     holder.rollback().await.unwrap();
     waiting.await.unwrap();
-    let limited = TestApp::with(pool.clone(), Trust::default(), |service| {
+    let limited = TestApp::with(pool.clone(), TrustedSources::default(), |service| {
         service.limiter = Some(Limiter::new(NonZeroU32::MIN));
     });
     sqlx::query("delete from app").execute(&pool).await.unwrap();

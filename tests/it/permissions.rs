@@ -2,7 +2,7 @@
 
 use axum::http::Request;
 use cmdb_associations::domain::permission::{Authorization, Scope};
-use cmdb_associations::http::Trust;
+use cmdb_associations::http::TrustedSources;
 use cmdb_associations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -137,7 +137,7 @@ async fn permission_comes_after_everything_else_about_the_request(pool: PgPool) 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn without_authorization_everybody_may_edit_everything(pool: PgPool) {
     let off = |service: &mut service::Service| service.authorization = Authorization::Off;
-    let app = TestApp::with(pool, Trust::default(), off).await;
+    let app = TestApp::with(pool, TrustedSources::default(), off).await;
     let body = batch("bk_switch_connect_host", &[(1, 1)]);
     assert_eq!(as_user(&app, "nobody", &body, "en").await.ids().len(), 1);
 }
@@ -236,8 +236,8 @@ async fn models_that_share_an_action_are_listed_under_one(pool: PgPool) {
 async fn another_tenants_instances_are_not_listed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for sql in [
-        "insert into supplier_account (key) values ('tenant')",
-        "update instance set supplier_account_id = (select id from supplier_account where key = 'tenant')
+        "insert into tenant (key) values ('tenant')",
+        "update instance set tenant_id = (select id from tenant where key = 'tenant')
          where instance_id = 2",
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();

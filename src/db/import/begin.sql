@@ -4,7 +4,7 @@ lock table instance_association in share row exclusive mode;
 
 analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
 
-insert into supplier_account (key)
+insert into tenant (key)
 select account from staged_model
 union select account from staged_model_association
 union select account from staged_instance

@@ -1,11 +1,11 @@
 -- Rows of one id are one instance, of which the last row says the name; but it is one account's: the stored one's,
 -- else the first row's.
 create temporary table candidate_instance on commit drop as
-select staged.*, account.id as account_id, model.id as model_id, stored.supplier_account_id as stored_account_id,
+select staged.*, account.id as account_id, model.id as model_id, stored.tenant_id as stored_account_id,
     first_value(account.id) over (partition by model.id, staged.instance_id order by staged.file, staged.line)
         as first_account_id
 from staged_instance staged
-join supplier_account account on account.key = staged.account
+join tenant account on account.key = staged.account
 left join model on model.key = staged.model
 left join instance stored on stored.model_id = model.id and stored.instance_id = staged.instance_id;
 
@@ -23,7 +23,7 @@ from candidate_instance
 where model_id is not null and account_id = coalesce(stored_account_id, first_account_id);
 
 with merged as (
-    insert into instance (model_id, instance_id, supplier_account_id, name)
+    insert into instance (model_id, instance_id, tenant_id, name)
     select model_id, instance_id, account_id, name
     from ranked_instance
     where rank = 1

@@ -15,7 +15,7 @@ named as (
     select key, account,
         (select association.id
             from model_association association
-            join supplier_account owner on owner.id = association.supplier_account_id
+            join tenant owner on owner.id = association.tenant_id
             where association.key = distinct_name.key and owner.key in (distinct_name.account, '0')
             order by owner.key = distinct_name.account desc
             limit 1) as model_association_id
@@ -42,7 +42,7 @@ select row.*, owner.id as account_id, association.id as model_association_id, as
     end as reason
 from row
 join named using (key, account)
-join supplier_account owner on owner.key = row.account
+join tenant owner on owner.key = row.account
 left join model_association association on association.id = named.model_association_id
 left join model source on source.id = association.source_model_id
 left join model target on target.id = association.target_model_id
@@ -70,17 +70,17 @@ insert into left_out select file, line, reason from candidate_link where reason 
 -- In the order of ids and one at a time: the keys of the table keep the stored over the new, and the lower
 -- id over the higher.
 create temporary table added_link (
-    id bigint not null, model_association_id integer not null, supplier_account_id integer not null
+    id bigint not null, model_association_id integer not null, tenant_id integer not null
 ) on commit drop;
 
 with added as (
-    insert into instance_association (id, model_association_id, supplier_account_id, source_id, target_id)
+    insert into instance_association (id, model_association_id, tenant_id, source_id, target_id)
     select id, model_association_id, account_id, source_id, target_id
     from candidate_link
     where reason is null and not stored
     order by id
     on conflict do nothing
-    returning id, model_association_id, supplier_account_id
+    returning id, model_association_id, tenant_id
 )
 insert into added_link select * from added;
 
@@ -110,11 +110,11 @@ where refused.reason is null and not refused.stored
 
 -- One record for each million of ids, so that a record stays of a bounded size. A link that comes back is in the record
 -- of the import that brought it first.
-insert into audit_log (origin, supplier_account_id, model_association_id, association_ids)
-select 'import', supplier_account_id, model_association_id, range_agg(int8range(id, id, '[]'))
+insert into audit_log (origin, tenant_id, model_association_id, association_ids)
+select 'import', tenant_id, model_association_id, range_agg(int8range(id, id, '[]'))
 from added_link
 where id not in (select id from candidate_link where given_by = 'import')
-group by supplier_account_id, model_association_id, id / 1000000;
+group by tenant_id, model_association_id, id / 1000000;
 
 select file, count(*) as added, 0::bigint as updated
 from added_link join candidate_link using (id)

@@ -121,7 +121,7 @@ impl Row {
 
 /// A row of the export that could not stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct RejectedRow {
     /// The number of its file.
     pub file: usize,
     /// The line on which it begins.
@@ -132,7 +132,7 @@ pub struct LeftOut {
 
 /// What a merge did with the rows of one file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Merged {
+pub struct MergeCounts {
     /// The number of the file.
     pub file: usize,
     /// New rows.
@@ -169,7 +169,7 @@ pub async fn stage(conn: &mut PgConnection, stage: Stage, rows: String) -> sqlx:
 /// Reports rows that were found unfit before they were staged, and the association ids that they have.
 pub async fn insert_left_out(
     conn: &mut PgConnection,
-    rows: &[LeftOut],
+    rows: &[RejectedRow],
     given_ids: &[i64],
 ) -> sqlx::Result<()> {
     let files: Vec<i32> = rows.iter().map(|row| i32::try_from(row.file).unwrap_or(-1)).collect();
@@ -194,11 +194,11 @@ pub async fn begin_merging(conn: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 /// Merges what was staged; what it did, by file.
-pub async fn merge(conn: &mut PgConnection, stage: Stage) -> sqlx::Result<Vec<Merged>> {
+pub async fn merge(conn: &mut PgConnection, stage: Stage) -> sqlx::Result<Vec<MergeCounts>> {
     let rows = sqlx::raw_sql(stage.merge()).fetch_all(conn).await?;
     let merged = |row| {
         let (file, added, updated): (i32, i64, i64) = FromRow::from_row(row)?;
-        Ok(Merged { file: unsigned(file), added: unsigned(added), updated: unsigned(updated) })
+        Ok(MergeCounts { file: unsigned(file), added: unsigned(added), updated: unsigned(updated) })
     };
     rows.iter().map(merged).collect()
 }
@@ -206,13 +206,13 @@ pub async fn merge(conn: &mut PgConnection, stage: Stage) -> sqlx::Result<Vec<Me
 /// Hands every row that was left out to `take`, in the order of files and lines.
 pub async fn for_each_left_out(
     conn: &mut PgConnection,
-    mut take: impl FnMut(LeftOut),
+    mut take: impl FnMut(RejectedRow),
 ) -> sqlx::Result<()> {
     let mut rows =
         sqlx::query_as("select file, line, reason from left_out order by file, line").fetch(conn);
     while let Some((file, line, reason)) = rows.try_next().await? {
         let (file, line): (i32, i64) = (file, line);
-        take(LeftOut { file: unsigned(file), line: unsigned(line), reason });
+        take(RejectedRow { file: unsigned(file), line: unsigned(line), reason });
     }
     Ok(())
 }

@@ -15,12 +15,12 @@ select staged.file, staged.line, staged.number, staged.key, staged.name, staged.
         then format('the stored model association %s means something else and has links', staged.key)
     end as reason
 from staged_model_association staged
-join supplier_account account on account.key = staged.account
+join tenant account on account.key = staged.account
 left join model source on source.key = staged.source_model
 left join model target on target.key = staged.target_model
 left join association_kind kind on kind.key = staged.kind
 left join model_association stored
-    on stored.key = staged.key and stored.supplier_account_id = account.id;
+    on stored.key = staged.key and stored.tenant_id = account.id;
 
 -- Of what can stand, two rows of one key are one if they have one number; else the lower number stands.
 create temporary table ranked_model_association on commit drop as
@@ -41,16 +41,16 @@ where id in (select stored_id from ranked_model_association where rank = 1 and d
 
 with merged as (
     insert into model_association
-        (key, supplier_account_id, name, source_model_id, target_model_id, association_kind_id, mapping)
+        (key, tenant_id, name, source_model_id, target_model_id, association_kind_id, mapping)
     select key, account_id, coalesce(name, ''), source_model_id, target_model_id, kind_id, mapping
     from ranked_model_association
     where rank = 1
-    on conflict (key, supplier_account_id) do update
+    on conflict (key, tenant_id) do update
         set name = coalesce(nullif(excluded.name, ''), model_association.name),
             association_kind_id = excluded.association_kind_id
         where (model_association.name, model_association.association_kind_id) is distinct from
             (coalesce(nullif(excluded.name, ''), model_association.name), excluded.association_kind_id)
-    returning key, supplier_account_id as account_id, xmax = 0 as added
+    returning key, tenant_id as account_id, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated
 from merged join ranked_model_association using (key, account_id)

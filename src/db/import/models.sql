@@ -16,15 +16,15 @@ named as (
     where rank = 1
 ),
 merged as (
-    insert into model (key, name, supplier_account_id, export_number)
+    insert into model (key, name, tenant_id, export_number)
     select named.key, full_name, account.id, number
-    from named join supplier_account account on account.key = named.account
+    from named join tenant account on account.key = named.account
     on conflict (key) do update
         set name = excluded.name,
-            supplier_account_id = excluded.supplier_account_id,
+            tenant_id = excluded.tenant_id,
             export_number = coalesce(excluded.export_number, model.export_number)
-        where (model.name, model.supplier_account_id, model.export_number) is distinct from
-            (excluded.name, excluded.supplier_account_id, coalesce(excluded.export_number, model.export_number))
+        where (model.name, model.tenant_id, model.export_number) is distinct from
+            (excluded.name, excluded.tenant_id, coalesce(excluded.export_number, model.export_number))
     returning key, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated

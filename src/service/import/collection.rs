@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::db::import::{Row, Stage};
 use crate::domain::association::{
-    MODEL_ASSOCIATION_KEY_LIMIT, MODEL_KEY_LIMIT, Mapping, SupplierAccount, can_name,
+    MODEL_ASSOCIATION_KEY_LIMIT, MODEL_KEY_LIMIT, Mapping, Tenant, is_valid_key,
 };
 
 /// A document as `mongoexport` wrote it.
@@ -59,7 +59,7 @@ impl Collection {
         if let Some((_, model, id, name)) =
             BUILT_IN.iter().find(|(collection, ..)| *collection == name)
         {
-            let account = SupplierAccount::SHARED.to_owned();
+            let account = Tenant::SHARED.to_owned();
             return Some(Self::Instances { model: (*model).to_owned(), account, id, name });
         }
         let sharded = |prefix| {
@@ -109,7 +109,7 @@ impl Collection {
     /// The row that a document makes; none if it means nothing to us.
     pub(super) fn row(&self, document: &Document) -> Result<Option<Row>, Bad> {
         let fields = Fields(document);
-        let shared = SupplierAccount::SHARED;
+        let shared = Tenant::SHARED;
         let row = Row::default();
         Ok(Some(match self {
             Self::IdGenerator => {
@@ -198,7 +198,7 @@ impl<'a> Fields<'a> {
     /// A text that can name something.
     fn key(&self, field: &str, limit: usize) -> Result<&'a str, Bad> {
         let key = self.text(field)?;
-        if can_name(key, limit) {
+        if is_valid_key(key, limit) {
             return Ok(key);
         }
         let start: String = key.chars().take(40).collect();
@@ -231,7 +231,7 @@ impl<'a> Fields<'a> {
             }
             None => default.to_owned(),
         };
-        match SupplierAccount::parse(&account) {
+        match Tenant::parse(&account) {
             Some(account) => Ok(account.as_str().to_owned()),
             None => Err(Bad::Unfit("bk_supplier_account is too long or contains NUL".to_owned())),
         }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use self::collection::{Bad, Collection};
 use self::documents::Stop;
 use crate::db;
-use crate::db::import::{LeftOut, Merged, Stage};
+use crate::db::import::{MergeCounts, RejectedRow, Stage};
 
 /// Why an import did not come about. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ struct ExportFile {
 
 /// What became of the rows of one collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Stats {
     /// The collection's file.
     pub file: String,
     /// Rows read.
@@ -78,7 +78,7 @@ pub struct Tally {
     pub left_out: u64,
 }
 
-impl Tally {
+impl Stats {
     /// Rows that say what is stored, or what another row says.
     pub fn same(&self) -> u64 {
         self.read.saturating_sub(self.added + self.updated + self.left_out)
@@ -133,7 +133,7 @@ pub fn read_collection(
     let Some(collection) = Collection::named(name) else { return Ok(0) };
     let read = read(file, &collection, 0, |chunk| {
         staged(collection.stage(), &chunk.copy);
-        for LeftOut { line, reason, .. } in &chunk.left_out {
+        for RejectedRow { line, reason, .. } in &chunk.left_out {
             left_out(Omission { file: name, line: *line, reason });
         }
         Ok(())
@@ -161,7 +161,7 @@ pub async fn import(
     only_if_empty: bool,
     advanced: impl Fn(Progress),
     mut left_out: impl FnMut(Omission<'_>),
-) -> Result<Vec<Tally>, Error> {
+) -> Result<Vec<Stats>, Error> {
     let mut tx = conn.begin().await?;
     if only_if_empty && !db::import::is_empty(&mut tx).await? {
         return Err(Error::NotEmpty);
@@ -170,19 +170,19 @@ pub async fn import(
     let mut tallies = Vec::new();
     for (number, file) in export.files.iter().enumerate() {
         let read = stage(&mut tx, number, file, &advanced).await?;
-        tallies.push(Tally { file: file.name.clone(), read, ..Tally::default() });
+        tallies.push(Stats { file: file.name.clone(), read, ..Stats::default() });
     }
     advanced(Progress::Merging);
     db::import::begin_merging(&mut tx).await?;
     for stage in Stage::ALL {
-        for Merged { file, added, updated } in db::import::merge(&mut tx, stage).await? {
+        for MergeCounts { file, added, updated } in db::import::merge(&mut tx, stage).await? {
             if let Some(tally) = tallies.get_mut(file) {
                 tally.added += added;
                 tally.updated += updated;
             }
         }
     }
-    db::import::for_each_left_out(&mut tx, |row: LeftOut| {
+    db::import::for_each_left_out(&mut tx, |row: RejectedRow| {
         if let Some(tally) = tallies.get_mut(row.file) {
             tally.left_out += 1;
             left_out(Omission { file: &tally.file, line: row.line, reason: &row.reason });
@@ -199,7 +199,7 @@ struct Chunk {
     /// Rows to stage.
     copy: String,
     /// Rows that were found unfit already.
-    left_out: Vec<LeftOut>,
+    left_out: Vec<RejectedRow>,
     /// Association ids that those have.
     given_ids: Vec<i64>,
     /// How far the reading has come, in bytes.
@@ -258,7 +258,7 @@ fn read(
             Ok(Some(row)) => row.write_to(&mut chunk.copy, number, line),
             Ok(None) => {}
             Err(Bad::Unfit(reason)) => {
-                chunk.left_out.push(LeftOut { file: number, line, reason });
+                chunk.left_out.push(RejectedRow { file: number, line, reason });
                 chunk.given_ids.extend(collection.given_id(&document));
             }
             Err(Bad::Unreadable(reason)) => return Err(Stop::Unreadable(line, reason)),

@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::body::Fields;
 use super::{credentials, language};
 use crate::domain::caller::Credentials;
-use crate::domain::fault::Fault;
+use crate::domain::error::RequestError;
 use crate::domain::language::Language;
 
 /// Which door a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Api {
     /// The seed's.
     Gateway,
     /// The original CMDB's own.
@@ -24,31 +24,31 @@ pub enum Door {
 
 /// The address that a request came from.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub IpAddr);
+pub struct ClientAddr(pub IpAddr);
 
 /// Whom the doors believe.
 #[derive(Debug, Clone, Default)]
-pub struct Trust {
+pub struct TrustedSources {
     /// Whether there is a gateway whose tokens can be verified.
     pub gateway: bool,
     /// Peers whose word for who is calling is taken at the CMDB door.
     pub peers: Vec<IpNet>,
 }
 
-impl Trust {
+impl TrustedSources {
     /// Whether the CMDB door is open: somebody can get in by it.
-    pub(super) fn opens_cmdb_door(&self) -> bool {
+    pub(super) fn serves_cmdb_api(&self) -> bool {
         self.gateway || !self.peers.is_empty()
     }
 
-    fn is_trusted(&self, peer: Option<Peer>) -> bool {
+    fn is_trusted(&self, peer: Option<ClientAddr>) -> bool {
         // An IPv4 peer of a socket for both comes as an IPv6 address.
-        let address = peer.map(|Peer(address)| address.to_canonical());
+        let address = peer.map(|ClientAddr(address)| address.to_canonical());
         address.is_some_and(|address| self.peers.iter().any(|net| net.contains(&address)))
     }
 }
 
-impl Door {
+impl Api {
     /// The language that the caller reads.
     pub(super) fn language(self, headers: &HeaderMap) -> Language {
         match self {
@@ -74,12 +74,12 @@ impl Door {
     /// Where the request says who sends it.
     pub(super) fn credentials(
         self,
-        trust: &Trust,
-        peer: Option<Peer>,
+        trust: &TrustedSources,
+        peer: Option<ClientAddr>,
         headers: &HeaderMap,
         uri: &Uri,
         body: &Fields<'_>,
-    ) -> Result<Credentials, Fault> {
+    ) -> Result<Credentials, RequestError> {
         let token = headers.get("x-bkapi-jwt").filter(|_| trust.gateway);
         if let Some(token) = token {
             return Ok(Credentials::Gateway(
@@ -91,7 +91,7 @@ impl Door {
             Self::Cmdb if trust.is_trusted(peer) => {
                 let app = first(headers, &["x-bkcmdb-app-code", "bk-app-code"]);
                 let user = first(headers, &["x-bkcmdb-user", "bk-username", "bk_user"]);
-                Ok(Credentials::Peer(app, user))
+                Ok(Credentials::ClientAddr(app, user))
             }
             Self::Cmdb => Ok(Credentials::Unsigned),
         }

@@ -1,6 +1,6 @@
 //! Every refusal a caller can get: its code, and its text in both languages.
 //!
-//! A [`Fault`] refuses a request, a [`DetailFault`] one detail of it. Codes and texts are the original's,
+//! A [`RequestError`] refuses a request, a [`DetailError`] one detail of it. Codes and texts are the original's,
 //! except where `README.md` says how we differ.
 
 use super::batch::DETAIL_LIMIT;
@@ -11,7 +11,7 @@ use super::request::KEY_LIMIT;
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, strum::EnumCount, thiserror::Error)]
-pub enum Fault {
+pub enum RequestError {
     /// The body is not a JSON object.
     #[error("the body is not a JSON object")]
     NotJson,
@@ -134,7 +134,7 @@ pub enum Field {
     /// The model association.
     ModelAssociation,
     /// The tenant.
-    SupplierAccount,
+    Tenant,
 }
 
 impl Field {
@@ -144,7 +144,7 @@ impl Field {
             Self::SourceModel => "bk_obj_id",
             Self::TargetModel => "bk_asst_obj_id",
             Self::ModelAssociation => "bk_obj_asst_id",
-            Self::SupplierAccount => "bk_supplier_account",
+            Self::Tenant => "bk_supplier_account",
         }
     }
 }
@@ -167,7 +167,7 @@ pub struct Where {
 
 /// Why one detail was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DetailFault {
+pub enum DetailError {
     /// The pair already stands.
     AlreadyExists,
     /// The source instance does not exist.
@@ -180,7 +180,7 @@ pub enum DetailFault {
     OneToManyTaken,
 }
 
-impl Fault {
+impl RequestError {
     /// The number that clients compare.
     pub fn code(&self) -> u32 {
         match self {
@@ -312,7 +312,7 @@ impl Fault {
     }
 }
 
-impl DetailFault {
+impl DetailError {
     /// All of them.
     pub const ALL: [Self; 5] = [
         Self::AlreadyExists,
