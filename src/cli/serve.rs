@@ -18,12 +18,13 @@ use tracing::info;
 use super::{Outcome, refuse_pending};
 use crate::config::{self, AuthorizationSetting, Listen, ServeSettings};
 use crate::domain::permission::Authorization;
-use crate::http::{AppState, TrustedSources};
+use crate::http::AppState;
+use crate::http::auth::Authenticator;
+use crate::http::auth::gateway_jwt::JwtVerifier;
+use crate::http::auth::login_token::LoginService;
 use crate::server::{Limits, RENEWAL, Socket, Tls, TlsFiles};
-use crate::service::gateway::Gateway;
+use crate::service::cache::Caches;
 use crate::service::limit::Limiter;
-use crate::service::login::Login;
-use crate::service::memory::Memory;
 use crate::service::{Pool, Service};
 use crate::telemetry::error_chain;
 use crate::telemetry::metrics::Metrics;
@@ -33,7 +34,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     let stop = stop_signal()?;
     tokio::pin!(stop);
     let metrics = Metrics::install()?;
-    let (login, gateway, tls) = (login(&settings)?, gateway(&settings)?, tls(&settings.listen)?);
+    let (login, jwt, tls) = (login(&settings)?, gateway(&settings)?, tls(&settings.listen)?);
     let database = config::database()?;
     let (listener, ops) = tokio::select! {
         started = start(&settings, &database) => started?,
@@ -48,19 +49,18 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
             AuthorizationSetting::Off => Authorization::Off,
         },
         limiter: settings.rate_limit.map(Limiter::new),
-        login,
-        gateway,
-        places: Semaphore::new(settings.requests_at_once() as usize),
-        memory: Memory::default(),
+        permits: Semaphore::new(settings.requests_at_once() as usize),
+        caches: Caches::default(),
     };
     let in_flight = TaskTracker::new();
+    let authenticator = Authenticator { jwt, login, trusted_peers: settings.trusted_peers };
     let state = AppState {
-        trust: TrustedSources { gateway: service.gateway.is_some(), peers: settings.trusted_peers },
         service: Arc::new(service),
+        authenticator: Arc::new(authenticator),
         readiness: config::serving_pool(database, 1),
-        room: Arc::default(),
+        body_budget: Arc::default(),
         body_limit: settings.body_limit as usize,
-        deadline: config::REQUEST_TIMEOUT,
+        request_timeout: config::REQUEST_TIMEOUT,
         draining: watched.clone(),
         in_flight: in_flight.clone(),
         metrics: Arc::new(metrics),
@@ -77,7 +77,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     }
     // Each connection takes a file descriptor. Where no more are allowed, fewer are accepted.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    background.push(tokio::spawn(service::idempotency::sweep(pool.clone())));
+    background.push(tokio::spawn(service::idempotency::purge(pool.clone())));
     let tls = tls.map(|tls| {
         let acceptor = tls.acceptor();
         background.push(tokio::spawn(tls.renew(RENEWAL)));
@@ -95,19 +95,19 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-fn login(settings: &ServeSettings) -> anyhow::Result<Option<Login>> {
-    let login = settings.login_url.as_deref().map(Login::new).transpose();
+fn login(settings: &ServeSettings) -> anyhow::Result<Option<LoginService>> {
+    let login = settings.login_url.as_deref().map(LoginService::new).transpose();
     login.context("CMDB_LOGIN_URL is of no use")
 }
 
-fn gateway(settings: &ServeSettings) -> anyhow::Result<Option<Gateway>> {
+fn gateway(settings: &ServeSettings) -> anyhow::Result<Option<JwtVerifier>> {
     let name = "CMDB_GATEWAY_PUBLIC_KEY_FILE";
     let file = settings.gateway_public_key_file.clone();
     let (name, key) = match file.map(|file| config::read_file(name, file)).transpose()? {
         Some(key) => (name, Some(key)),
         None => ("CMDB_GATEWAY_PUBLIC_KEY", settings.gateway_public_key.clone()),
     };
-    let gateway = key.map(|key| Gateway::new(&key, settings.gateway_issuer.as_deref()));
+    let gateway = key.map(|key| JwtVerifier::new(&key, settings.gateway_issuer.as_deref()));
     gateway.transpose().with_context(|| {
         format!("{name} is no RSA public key: it should begin with -----BEGIN PUBLIC KEY-----")
     })

@@ -3,9 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::db::import::{Row, Stage};
-use crate::domain::association::{
-    MODEL_ASSOCIATION_KEY_LIMIT, MODEL_KEY_LIMIT, Mapping, Tenant, is_valid_key,
-};
+use crate::domain::association::Mapping;
+use crate::domain::keys::{MODEL_ASSOCIATION_KEY_LIMIT, MODEL_KEY_LIMIT, Tenant, is_valid_key};
 
 /// A document as `mongoexport` wrote it.
 pub(super) type Document = Map<String, Value>;
