@@ -4,7 +4,7 @@
 --   $8 source missing, $9 target missing, $10 source of target, $11 target of source: what was foreseen for
 --      each detail, or nothing at all
 --   $12 request id   $13 app   $14 user
---   $15 the key to keep the answer under, or null; then $16 meaning, $17 language, $18 the code of each detail's refusal
+--   $15 the key to keep the answer under, or null; then $16 request_hash, $17 language, $18 the code of each detail's refusal
 --   $19, $20 how many different sources and targets that is
 --   $21 the mark of the epoch in which all that was found
 with
@@ -111,7 +111,7 @@ audited as (
 ),
 kept as (
     insert into idempotency_record
-        (app, user_name, key, meaning, request_id, language, association_ids, refusals)
+        (app, user_name, key, request_hash, request_id, language, association_ids, refusals)
     select $13, $14, $15::text, $16, $12, $17, coalesce(range_agg(int8range(id, id, '[]')), '{}'), $18
     from numbered
     having $15::text is not null and not exists (select from unforeseen)

@@ -7,7 +7,7 @@ use crate::domain::caller::Caller;
 /// What is kept under a key: enough to give the same answer again.
 pub struct Record {
     /// Tells what the request asked for.
-    pub meaning: Vec<u8>,
+    pub request_hash: Vec<u8>,
     /// The id that the answer names.
     pub request_id: String,
     /// The language that the answer is written in.
@@ -27,7 +27,7 @@ pub async fn find(
 ) -> sqlx::Result<Option<Record>> {
     sqlx::query_as!(
         Record,
-        r#"select meaning, request_id, language, refusals as "refusals!: Vec<Option<i32>>",
+        r#"select request_hash, request_id, language, refusals as "refusals!: Vec<Option<i32>>",
                array(
                    select id from unnest(association_ids) ids, generate_series(lower(ids), upper(ids) - 1) id
                    order by id

@@ -47,7 +47,7 @@ pub struct Keep<'a> {
     /// Under this key of the caller's.
     pub key: &'a str,
     /// Tells what the request asks for.
-    pub meaning: [u8; 32],
+    pub request_hash: [u8; 32],
     /// The language that the answer is written in.
     pub language: &'static str,
 }
@@ -101,7 +101,7 @@ pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<
         caller.app,
         caller.user,
         keep.map(|keep| keep.key),
-        keep.map(|keep| keep.meaning.as_slice()),
+        keep.map(|keep| keep.request_hash.as_slice()),
         keep.map(|keep| keep.language),
         &refusals as &[Option<i32>],
         different(&sources),

@@ -30,6 +30,6 @@ pub(super) async fn why_not_ready(app: &AppState) -> Option<&'static str> {
     if *app.draining.borrow() {
         return Some("draining");
     }
-    let found = service::schema::defect(&app.readiness, Instant::now() + PATIENCE).await;
+    let found = service::schema::readiness_error(&app.readiness, Instant::now() + PATIENCE).await;
     found.unwrap_or(Some("Postgres is unavailable"))
 }

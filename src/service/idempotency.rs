@@ -34,7 +34,7 @@ pub(super) async fn replay(
     key: &str,
 ) -> Result<Option<Outcome>, Error> {
     match db::idempotency::find(conn, caller, key).await? {
-        Some(record) if record.meaning == meaning(links) => outcome(links, record).map(Some),
+        Some(record) if record.request_hash == meaning(links) => outcome(links, record).map(Some),
         Some(_) => Err(RequestError::KeyReused.into()),
         None => Ok(None),
     }

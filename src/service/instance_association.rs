@@ -270,7 +270,7 @@ impl Asked<'_> {
         let mut were_looked_up = false;
         let keep = links.key.as_deref().map(|key| Keep {
             key,
-            meaning: idempotency::meaning(links),
+            request_hash: idempotency::meaning(links),
             language: self.language.tag(),
         });
         loop {

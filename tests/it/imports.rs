@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::app::TestApp;
 use crate::binary::{Output, Program};
-use crate::guards::someone_waits;
+use crate::constraints::wait_until_blocked;
 
 fn lines(documents: &[Value]) -> String {
     documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect()
@@ -541,7 +541,7 @@ async fn an_import_and_a_deletion_wait_for_each_other_in_one_direction(pool: PgP
         let pool = pool.clone();
         move || import(&pool, &path)
     });
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     sqlx::query("delete from instance where instance_id = 4").execute(&mut *deleter).await.unwrap();
     deleter.commit().await.unwrap();
     assert_eq!(importing.await.unwrap().status, 0);
