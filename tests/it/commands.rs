@@ -407,7 +407,7 @@ async fn check_exits_with_1_for_what_is_broken_and_if_strict_for_what_was_writte
     }
     let broken = program.run(&["check"]);
     assert_eq!(broken.status, 1);
-    let line = "broken  every link's target instance exists: 1 exception\n        link 1 is to instance 7 of host\n";
+    let line = "broken  every link's target instance exists: 1 exception\n        link 1: target instance 7 of model host does not exist\n";
     assert!(broken.stdout.contains(line), "{}", broken.stdout);
 }
 
