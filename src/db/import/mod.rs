@@ -63,8 +63,8 @@ impl Stage {
 pub struct Row(String);
 
 impl Row {
-    /// Adds a text without its NUL characters, which PostgreSQL cannot store. Only names can have
-    /// them: keys were checked.
+    /// Adds a text without its NUL characters, which a text column cannot store. Only names can
+    /// have them: keys were checked.
     #[must_use]
     pub fn text(mut self, text: &str) -> Self {
         self.0.push('\t');
@@ -227,7 +227,7 @@ pub async fn for_each_rejected_row(
     }
 }
 
-/// Converts a number that is never negative. PostgreSQL has no unsigned integers.
+/// Converts a number of the database that is never negative.
 fn unsigned<S, U: TryFrom<S> + Default>(number: S) -> U {
     U::try_from(number).unwrap_or_default()
 }

@@ -11,14 +11,7 @@ use serde_json::error::Category;
 use super::collection::Document;
 
 /// Why a file was not read to its end.
-pub(super) enum ReadError {
-    Unreadable(Unreadable),
-    /// The receiver of the documents needs no more of them.
-    Cancelled,
-}
-
-/// A file cannot be read, or does not hold the documents of its collection.
-pub(super) struct Unreadable {
+pub(super) struct ReadError {
     /// The line on which reading failed.
     pub(super) line: u64,
     pub(super) reason: String,
@@ -26,46 +19,40 @@ pub(super) struct Unreadable {
 
 /// Passes each document of a file to `take`, with the line on which it begins and the number of
 /// bytes read so far. The file holds JSON documents, as `mongoexport` writes them, or a JSON array
-/// of them (`--jsonArray`).
+/// of them (`--jsonArray`). An error of `take` stops the reading and is returned.
 pub(super) fn read(
     file: impl Read,
-    mut take: impl FnMut(Document, u64, u64) -> Result<(), ReadError>,
+    take: impl FnMut(Document, u64, u64) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
     let mut reader = BufReader::new(file);
     let position = Position::default();
-    let is_array = begins_array(&mut reader, &position).map_err(|error| unreadable(1, &error))?;
+    let is_array = begins_array(&mut reader, &position)
+        .map_err(|error| ReadError { line: 1, reason: error.to_string() })?;
     let skipped_lines = position.newlines.get();
     let mut json = serde_json::Deserializer::from_reader(Counting { reader, position: &position });
 
-    let mut take_error = None;
-    let mut seed = DocumentSeed { position: &position, take: &mut take, error: &mut take_error };
+    let mut seed = DocumentSeed { position: &position, take, error: None };
     let result = if is_array {
-        Deserializer::deserialize_seq(&mut json, seed).and_then(|()| json.end())
+        Deserializer::deserialize_seq(&mut json, &mut seed).and_then(|()| json.end())
     } else {
         // `end` fails at the first byte of another document, and does not consume it.
         let mut read = Ok(());
         while read.is_ok() && json.end().is_err() {
-            read = seed.by_ref().deserialize(&mut json);
+            read = seed.deserialize(&mut json);
         }
         read
     };
-    match (take_error, result) {
-        (Some(error), _) => Err(error),
-        (None, Ok(())) => Ok(()),
-        (None, Err(error)) => {
-            let text = error.to_string();
+    result.map_err(|error| {
+        let json_error = || {
             let reason = match error.classify() {
-                Category::Eof => "the file ends inside a document",
+                Category::Eof => "the file ends inside a document".to_owned(),
                 // Without the line of serde_json, which does not count the skipped lines.
-                _ => text.split(" at line ").next().unwrap_or_default(),
+                _ => error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),
             };
-            Err(unreadable(skipped_lines + error.line() as u64, &reason))
-        }
-    }
-}
-
-fn unreadable(line: u64, reason: &impl ToString) -> ReadError {
-    ReadError::Unreadable(Unreadable { line, reason: reason.to_string() })
+            ReadError { line: skipped_lines + error.line() as u64, reason }
+        };
+        seed.error.unwrap_or_else(json_error)
+    })
 }
 
 /// Skips white space, and the byte order mark that some shells add, and looks for a bracket.
@@ -120,19 +107,14 @@ impl<R: Read> Read for Counting<'_, R> {
 /// Passes one document, or each document of an array, to `take`.
 struct DocumentSeed<'a, F> {
     position: &'a Position,
-    take: &'a mut F,
-    /// The error of `take`, which `Deserializer` cannot return.
-    error: &'a mut Option<ReadError>,
+    take: F,
+    /// The error of `take`, which a `Deserializer` cannot return.
+    error: Option<ReadError>,
 }
 
-impl<F> DocumentSeed<'_, F> {
-    fn by_ref(&mut self) -> DocumentSeed<'_, F> {
-        DocumentSeed { position: self.position, take: self.take, error: self.error }
-    }
-}
-
-impl<'de, F: FnMut(Document, u64, u64) -> Result<(), ReadError>> DeserializeSeed<'de>
-    for DocumentSeed<'_, F>
+impl<'de, F> DeserializeSeed<'de> for &mut DocumentSeed<'_, F>
+where
+    F: FnMut(Document, u64, u64) -> Result<(), ReadError>,
 {
     type Value = ();
 
@@ -141,8 +123,9 @@ impl<'de, F: FnMut(Document, u64, u64) -> Result<(), ReadError>> DeserializeSeed
     }
 }
 
-impl<'de, F: FnMut(Document, u64, u64) -> Result<(), ReadError>> Visitor<'de>
-    for DocumentSeed<'_, F>
+impl<'de, F> Visitor<'de> for &mut DocumentSeed<'_, F>
+where
+    F: FnMut(Document, u64, u64) -> Result<(), ReadError>,
 {
     type Value = ();
 
@@ -154,13 +137,13 @@ impl<'de, F: FnMut(Document, u64, u64) -> Result<(), ReadError>> Visitor<'de>
         let line = self.position.line();
         let document = Document::deserialize(MapAccessDeserializer::new(map))?;
         (self.take)(document, line, self.position.bytes.get()).map_err(|error| {
-            *self.error = Some(error);
+            self.error = Some(error);
             A::Error::custom("stopped")
         })
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(self.by_ref())?.is_some() {}
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(&mut *self)?.is_some() {}
         Ok(())
     }
 }
@@ -176,11 +159,7 @@ mod tests {
             lines.push(line);
             Ok(())
         });
-        let error = match result {
-            Err(ReadError::Unreadable(error)) => Some((error.line, error.reason)),
-            _ => None,
-        };
-        (lines, error)
+        (lines, result.err().map(|error| (error.line, error.reason)))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod collection;
 mod documents;
 
+use std::fmt::Display;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 
 use self::collection::{Collection, RowError};
-use self::documents::{ReadError, Unreadable};
+use self::documents::ReadError;
 use crate::db;
 use crate::db::import::{MergeCounts, RejectedRow, Stage};
 
@@ -143,7 +144,7 @@ pub fn read_collection(
     read.map_err(|error| file_error(name, error))
 }
 
-fn file_error(file: &str, Unreadable { line, reason }: Unreadable) -> Error {
+fn file_error(file: &str, ReadError { line, reason }: ReadError) -> Error {
     Error::Unreadable { file: file.to_owned(), line, reason }
 }
 
@@ -225,10 +226,11 @@ async fn stage(
     let (sender, mut chunks) = mpsc::channel(2);
     let (path, collection) = (file.path.clone(), file.collection.clone());
     let reader = tokio::task::spawn_blocking(move || {
-        let unreadable = |error: io::Error| Unreadable { line: 0, reason: error.to_string() };
-        read(File::open(path).map_err(unreadable)?, &collection, number, |chunk| {
-            sender.blocking_send(chunk).or(Err(ReadError::Cancelled))
-        })
+        let read_error = |error: &dyn Display| ReadError { line: 0, reason: error.to_string() };
+        let file = File::open(path).map_err(|error| read_error(&error))?;
+        // Sending fails only after a database error, which is returned below instead of this one.
+        let send = |chunk| sender.blocking_send(chunk).map_err(|error| read_error(&error));
+        read(file, &collection, number, send)
     });
 
     let mut position = 0;
@@ -249,14 +251,14 @@ fn read(
     collection: &Collection,
     number: usize,
     mut take: impl FnMut(Chunk) -> Result<(), ReadError>,
-) -> Result<u64, Unreadable> {
+) -> Result<u64, ReadError> {
     let mut documents = 0;
     let mut chunk = Chunk::default();
     let mut pass_on = |chunk: &mut Chunk| {
         let position = chunk.position;
         take(std::mem::replace(chunk, Chunk { position, ..Chunk::default() }))
     };
-    let read = documents::read(file, |document, line, position| {
+    documents::read(file, |document, line, position| {
         documents += 1;
         chunk.position = position;
         match collection.row(&document) {
@@ -266,15 +268,10 @@ fn read(
                 chunk.rejected.push(RejectedRow { file: number, line, reason });
                 chunk.assigned_ids.extend(collection.assigned_id(&document));
             }
-            Err(RowError::Unreadable(reason)) => {
-                return Err(ReadError::Unreadable(Unreadable { line, reason }));
-            }
+            Err(RowError::Unreadable(reason)) => return Err(ReadError { line, reason }),
         }
         if chunk.is_large() { pass_on(&mut chunk) } else { Ok(()) }
-    });
-    match read.and_then(|()| pass_on(&mut chunk)) {
-        Err(ReadError::Unreadable(error)) => Err(error),
-        // The receiver is gone and has its own error.
-        Ok(()) | Err(ReadError::Cancelled) => Ok(documents),
-    }
+    })?;
+    pass_on(&mut chunk)?;
+    Ok(documents)
 }
