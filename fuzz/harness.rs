@@ -15,7 +15,7 @@ use cmdb_associations::db::import::Stage;
 use cmdb_associations::domain::permission::Authorization;
 use cmdb_associations::http::{AppState, ClientAddr, TrustedSources, operations, router};
 use cmdb_associations::service::gateway::Gateway;
-use cmdb_associations::service::import::{Error, Omission, read_collection};
+use cmdb_associations::service::import::{Error, Rejection, read_collection};
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::service::memory::Memory;
 use cmdb_associations::service::{Pool, Service};
@@ -222,30 +222,30 @@ const COLLECTIONS: [&str; 8] = [
 ];
 
 /// A file of an export, after a byte that says of which collection: each document becomes a row that COPY
-/// takes, or is left out, or the file is refused on one of its lines.
+/// takes, or is rejected, or the file is refused on one of its lines.
 pub fn import(data: &[u8]) {
     let Some((chosen, content)) = data.split_first() else { return };
     let collection = COLLECTIONS[usize::from(*chosen) % COLLECTIONS.len()];
     let lines = content.split(|byte| *byte == b'\n').count() as u64;
-    let (mut rows, mut omissions) = (0, 0);
-    let staged = |stage, copy: &str| {
+    let (mut rows, mut rejections) = (0, 0);
+    let on_rows = |stage, copy: &str| {
         assert!(copy.is_empty() || copy.ends_with('\n'));
         for row in copy.split_terminator('\n') {
             check_row(stage, row, lines);
             rows += 1;
         }
     };
-    let left_out = |row: Omission<'_>| {
+    let on_rejection = |row: Rejection<'_>| {
         assert!((1..=lines).contains(&row.line), "line {}", row.line);
         assert!(!row.reason.contains('\0'), "{:?}", row.reason);
-        omissions += 1;
+        rejections += 1;
     };
-    match read_collection(collection, content, staged, left_out) {
+    match read_collection(collection, content, on_rows, on_rejection) {
         Ok(count) => {
             assert_eq!(Some(count), documents(content));
             // Most documents of this collection mean nothing.
             if collection != "cc_idgenerator" {
-                assert_eq!(rows + omissions, count);
+                assert_eq!(rows + rejections, count);
             }
         }
         Err(Error::Unreadable { line, reason, .. }) => {
@@ -259,7 +259,7 @@ pub fn import(data: &[u8]) {
 fn check_row(stage: Stage, row: &str, lines: u64) {
     let columns: Vec<&str> = row.split('\t').collect();
     let own = match stage {
-        Stage::HighestIds => 1,
+        Stage::AssignedIds => 1,
         Stage::Kinds => 3,
         Stage::Models | Stage::Instances => 4,
         Stage::Links => 7,

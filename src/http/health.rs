@@ -31,6 +31,6 @@ pub(super) async fn readiness_error(state: &AppState) -> Option<&'static str> {
     if *state.draining.borrow() {
         return Some("draining");
     }
-    let error = service::schema::defect(&state.readiness, Instant::now() + TIMEOUT).await;
+    let error = service::schema::readiness_error(&state.readiness, Instant::now() + TIMEOUT).await;
     error.unwrap_or(Some("Postgres is unavailable"))
 }

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, PgPool};
 
 use crate::app::{PATH, batch};
 use crate::binary::{Program, finish, without_settings};
-use crate::guards::{hold_writers, someone_waits};
+use crate::constraints::{block_link_writers, wait_until_blocked};
 
 #[test]
 fn the_command_line_is_well_formed() {
@@ -407,7 +407,7 @@ async fn check_exits_with_1_for_what_is_broken_and_if_strict_for_what_was_writte
     }
     let broken = program.run(&["check"]);
     assert_eq!(broken.status, 1);
-    let line = "broken  every link's target instance exists: 1 exception\n        link 1 is to instance 7 of host\n";
+    let line = "broken  every link's target instance exists: 1 exception\n        link 1: target instance 7 of model host does not exist\n";
     assert!(broken.stdout.contains(line), "{}", broken.stdout);
 }
 
@@ -433,7 +433,7 @@ async fn a_server_that_is_told_to_stop_while_it_starts_does(pool: PgPool) {
     sqlx::query("lock table _sqlx_migrations").execute(&mut *holder).await.unwrap();
     let mut starting =
         Program::on(&pool).command(&["serve", "--listen", "127.0.0.1:0"]).spawn().unwrap();
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     let pid = starting.id().to_string();
     assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
     assert_eq!(starting.wait().unwrap().code(), Some(0));
@@ -446,7 +446,7 @@ async fn a_request_whose_caller_hangs_up_is_in_the_log(pool: PgPool) {
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
     program.run(&["grant", "add", "--user", "admin", "--all"]);
     let server = program.serve(&[]);
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let client = reqwest::Client::builder().timeout(Duration::from_millis(500)).build().unwrap();
     let body = call(secret.trim_end()).to_string();
     assert!(client.post(server.url(PATH)).body(body).send().await.is_err());

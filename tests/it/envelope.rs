@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::app::{PATH, TestApp, batch, few};
 use crate::binary::Program;
-use crate::guards::hold_writers;
+use crate::constraints::block_link_writers;
 
 #[sqlx::test]
 async fn an_unknown_path_is_answered_in_the_envelope(pool: PgPool) {
@@ -141,7 +141,7 @@ async fn a_database_that_is_too_slow_is_told_and_nothing_is_written(pool: PgPool
     let app = TestApp::new(impatient.clone()).await;
     // Its statements are prepared, so that it is the writing that waits.
     assert_eq!(app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids().len(), 1);
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let reply = app.post(batch("bk_switch_connect_host", &[(2, 2)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
     holder.rollback().await.unwrap();
@@ -221,7 +221,7 @@ async fn a_server_is_not_ready_while_its_database_only_reads(pool: PgPool) {
         'alter database %I set default_transaction_read_only to on', current_database()); end $$";
     sqlx::query(sql).execute(&pool).await.unwrap();
     let why = TestApp::on(pool).get("/readyz").await;
-    assert_eq!(why, (StatusCode::SERVICE_UNAVAILABLE, "the database only reads\n".into()));
+    assert_eq!(why, (StatusCode::SERVICE_UNAVAILABLE, "the database is read-only\n".into()));
 }
 
 /// A program that is older than the schema goes on: each migration leaves it working.

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::app::{Reply, TestApp, batch, few};
 use crate::cluster::Cluster;
-use crate::guards::Role;
+use crate::constraints::Role;
 use crate::proxy::{Fate, Proxy};
 
 const UNAVAILABLE: &str = "Postgres is unavailable, please try again later";

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::app::{Reply, TestApp, batch};
-use crate::guards::someone_waits;
+use crate::constraints::wait_until_blocked;
 
 const KEY: &str = "idempotency-key";
 
@@ -169,7 +169,7 @@ async fn of_two_at_once_the_second_waits_and_repeats_the_first(pool: PgPool) {
         let body = batch("bk_switch_connect_host", &[(2, 5), (2, 6)]);
         tokio::spawn(async move { send(&app, "k", body).await })
     });
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     other.rollback().await.unwrap();
     let [one, two] = both;
     let (one, two) = (one.await.unwrap(), two.await.unwrap());

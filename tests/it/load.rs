@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::{PATH, TestApp, batch};
-use crate::guards::{hold_writers, many_wait};
+use crate::constraints::{block_link_writers, wait_until_blocked};
 use crate::socket::{Client, LIMITS, open};
 
 const OVERLOADED: &str = "The server is overloaded, please try again later";
@@ -25,12 +25,12 @@ const HANGS: Duration = Duration::from_secs(20);
 async fn requests_beyond_the_places_are_refused_and_served_again_when_there_are_some(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let app = Arc::new(TestApp::with_places(pool.clone(), 2));
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let taken_on = [1, 2].map(|n| {
         let app = Arc::clone(&app);
         tokio::spawn(async move { app.post(batch("bk_switch_default_host", &[(n, n)])).await })
     });
-    many_wait(&pool, 2).await;
+    wait_until_blocked(&pool, 2).await;
     let refused = app.post(batch("bk_switch_default_host", &[(3, 3)])).await;
     refused.assert_refused(503, 1_306_201, OVERLOADED);
     assert_eq!(refused.headers["retry-after"], "1");

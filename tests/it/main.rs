@@ -14,8 +14,9 @@ mod proxy; // the way to the database
 mod socket; // a server's own socket, and a client that writes bytes
 
 mod batches; // what becomes of the details
-mod checks; // what `check` finds
+mod checks; // the command `check`
 mod commands; // the command line
+mod constraints; // what the database rejects from any client
 mod credentials; // who may call
 mod description; // what the API says of itself
 mod doors; // what a gateway forwards, and whom the doors believe
@@ -23,9 +24,8 @@ mod drain; // stopping under load
 mod envelope; // how everything is answered
 mod faults; // what happens to databases
 mod fuzzing; // what the fuzz targets found
-mod guards; // what the database itself refuses
 mod idempotency; // the same request again
-mod imports; // feeding an export
+mod imports; // the command `import`
 mod limits; // how much, and which APIs and tenants
 mod load; // how much is taken on
 mod logins; // users by the login service

@@ -7,7 +7,7 @@ use cmdb_associations::service;
 use sqlx::PgPool;
 
 use crate::app::{TestApp, batch};
-use crate::guards::{hold_writers, someone_waits};
+use crate::constraints::{block_link_writers, wait_until_blocked};
 
 /// Whoever changes it, and however.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
@@ -55,10 +55,10 @@ async fn a_grant_that_is_taken_back_while_a_batch_waits_counts_for_it(pool: PgPo
     let app = Arc::new(TestApp::new(pool.clone()).await);
     let body = |n| batch("bk_switch_default_host", &[(n, n)]);
     assert_eq!(app.post(body(1)).await.ids().len(), 1);
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let sending = Arc::clone(&app);
     let waiting = tokio::spawn(async move { sending.post(body(2)).await });
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     let mut conn = pool.acquire().await.unwrap();
     service::permission::remove(&mut conn, "admin", &[Scope::All]).await.unwrap();
     holder.rollback().await.unwrap();

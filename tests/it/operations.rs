@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::app::{PATH, TestApp, batch};
 use crate::binary::Program;
-use crate::guards::hold_writers;
+use crate::constraints::block_link_writers;
 use crate::socket::{LIMITS, open};
 use crate::tidy::files;
 
@@ -77,12 +77,12 @@ async fn what_is_refused_for_its_amount_is_counted(pool: PgPool) {
     let (_guard, counted) = counting();
     TestApp::new(pool.clone()).await;
     let app = Arc::new(TestApp::with_places(pool.clone(), 1));
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let waiting = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.post(batch("bk_switch_default_host", &[(1, 1)])).await }
     });
-    crate::guards::many_wait(&pool, 1).await;
+    crate::constraints::wait_until_blocked(&pool, 1).await;
     assert_eq!(app.post(batch("bk_switch_default_host", &[(2, 2)])).await.status, 503);
     assert!((value(&counted.render(), "cmdb_requests_shed_total") - 1.0).abs() < 0.5);
     holder.rollback().await.unwrap();
@@ -351,10 +351,10 @@ async fn a_slow_statement_is_named_in_the_log(pool: PgPool) {
     body["bk_app_code"] = "demo".into();
     body["bk_app_secret"] = secret.trim_end().into();
     body["bk_username"] = "admin".into();
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let request = reqwest::Client::new().post(server.url(PATH)).body(body.to_string());
     let sent = tokio::spawn(request.send());
-    crate::guards::many_wait(&pool, 1).await;
+    crate::constraints::wait_until_blocked(&pool, 1).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     holder.rollback().await.unwrap();
     let reply = sent.await.unwrap().unwrap().text().await.unwrap();

@@ -9,7 +9,7 @@ use sqlx::PgPool;
 
 use crate::app::{PATH, Reply, TestApp, batch};
 use crate::binary::Program;
-use crate::guards::someone_waits;
+use crate::constraints::wait_until_blocked;
 
 async fn as_user(app: &TestApp, user: &str, body: &Value, language: &str) -> Reply {
     let credentials =
@@ -200,7 +200,7 @@ async fn an_instance_that_comes_up_meanwhile_needs_permission_too(pool: PgPool) 
         let reply = as_user(&app, "user", &body, "en").await;
         (missing(&reply), app.count("select count(*) from instance_association").await)
     });
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     importing.commit().await.unwrap();
     let host = ("edit_biz_host".to_owned(), vec!["5001".to_owned()]);
     assert_eq!(sending.await.unwrap(), (vec![host], 0));

@@ -1,11 +1,4 @@
--- Who may do what: applications may be limited, and users are granted what they may edit.
-
-alter table app
-    add column apis text[],
-    add column tenants text[];
-
-comment on column app.apis is 'The names of the APIs that it may call; null: all.';
-comment on column app.tenants is 'The accounts that it may call for; null: all.';
+-- Permissions of users to edit instances.
 
 create table permission_grant (
     id integer generated always as identity,
@@ -20,6 +13,7 @@ create table permission_grant (
     constraint permission_grant_model_fk foreign key (model_id) references model (id)
 );
 
-comment on table permission_grant is 'That a user may edit instances.';
-comment on column permission_grant.model_id is 'Of which model; null: of all.';
-comment on column permission_grant.instance_id is 'Which one; null: all of the model.';
+comment on table permission_grant is 'Allows a user to edit instances.';
+comment on column permission_grant.model_id is 'The model of the instances. Null: all models.';
+comment on column permission_grant.instance_id is
+    'The instance that the user may edit. Null: all instances of the model.';

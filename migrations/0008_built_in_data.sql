@@ -1,4 +1,4 @@
--- What the original ships with.
+-- The models, association kinds and model association that BlueKing CMDB ships with.
 
 insert into model (key, name) values
     ('host', '主机'),
