@@ -19,7 +19,7 @@ use super::{Outcome, refuse_pending};
 use crate::config::{self, AuthorizationSetting, Listen, ServeSettings};
 use crate::domain::permission::Authorization;
 use crate::http::{AppState, TrustedSources};
-use crate::server::{Limits, RENEWAL, Socket, Tls, TlsFiles};
+use crate::server::{Limits, RELOAD_INTERVAL, Socket, Tls, TlsFiles};
 use crate::service::gateway::Gateway;
 use crate::service::limit::Limiter;
 use crate::service::login::Login;
@@ -80,7 +80,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     background.push(tokio::spawn(service::idempotency::sweep(pool.clone())));
     let tls = tls.map(|tls| {
         let acceptor = tls.acceptor();
-        background.push(tokio::spawn(tls.renew(RENEWAL)));
+        background.push(tokio::spawn(tls.reload_every(RELOAD_INTERVAL)));
         acceptor
     });
     let limits = Limits {
@@ -125,7 +125,7 @@ async fn tidy(pool: Pool, metrics: Arc<Metrics>) {
     loop {
         every.tick().await;
         metrics.sort();
-        pool.tidy().await;
+        pool.reap_idle().await;
     }
 }
 

@@ -79,15 +79,15 @@ async fn lend<T>(
     deadline: Instant,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut loan = pool.get().await.inspect_err(|error| {
+    let mut loan = pool.acquire().await.inspect_err(|error| {
         if matches!(error, sqlx::Error::PoolTimedOut) {
             counter!("cmdb_database_timeouts_total").increment(1);
         }
     })?;
     let result = timeout_at(deadline + GRACE, work(&mut loan)).await;
     match &result {
-        Ok(Ok(_) | Err(Error::Refused(_) | Error::OutOfTime)) => loan.give_back(),
-        Ok(Err(Error::Database(error))) if db::leaves_connection(error) => loan.give_back(),
+        Ok(Ok(_) | Err(Error::Refused(_) | Error::OutOfTime)) => loan.release(),
+        Ok(Err(Error::Database(error))) if db::leaves_connection(error) => loan.release(),
         _ => drop(loan),
     }
     result.unwrap_or(Err(Error::OutOfTime))

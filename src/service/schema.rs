@@ -29,11 +29,11 @@ pub async fn defect(pool: &Pool, deadline: Instant) -> Result<Option<&'static st
         let only_reads = db::schema::only_reads(conn).await?;
         Ok(only_reads.then_some("the database only reads"))
     };
-    let mut loan = pool.get().await?;
+    let mut loan = pool.acquire().await?;
     let found = timeout_at(deadline, look(&mut loan)).await.unwrap_or(Err(Error::OutOfTime))?;
     // With a defect it is not kept: the next connection may lead to where there is none.
     if found.is_none() {
-        loan.give_back();
+        loan.release();
     }
     Ok(found)
 }

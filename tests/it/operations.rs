@@ -99,7 +99,7 @@ async fn what_is_refused_for_its_amount_is_counted(pool: PgPool) {
     // The only connections are taken: whoever comes waits in vain.
     let mut held = Vec::new();
     for _ in 0..app.serving.status().limit {
-        held.push(app.serving.get().await.unwrap());
+        held.push(app.serving.acquire().await.unwrap());
     }
     assert_eq!(app.post(batch("bk_switch_default_host", &[(3, 3)])).await.status, 503);
     assert!((value(&counted.render(), "cmdb_database_timeouts_total") - 1.0).abs() < 0.5);
