@@ -42,7 +42,7 @@ pub enum Error {
     #[error("{0} contains no private key: it should begin with -----BEGIN PRIVATE KEY-----")]
     NoKey(PathBuf),
     /// The certificate and the key do not match, or are of a kind that is not supported.
-    #[error("the certificate and the private key cannot be used")]
+    #[error("the certificate and the private key do not match, or their kind is not supported")]
     Unusable(#[from] rustls::Error),
 }
 

@@ -1,4 +1,4 @@
-//! What Prometheus reads. Labels have few values, all of them ours: none comes from a request.
+//! Metrics for Prometheus. Label values are a fixed set: none is taken from a request.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::PrometheusRecorder;
@@ -7,18 +7,18 @@ use metrics_process::Collector;
 
 use crate::domain::error::DetailError;
 
-/// Upper ends of the histograms' buckets, in seconds: from a hit to the longest deadline.
+/// Upper bounds of the histograms' buckets, in seconds. The last exceeds the request timeout.
 const BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0];
 
-/// What was counted so far.
+/// The metrics recorded so far.
 pub struct Metrics {
     handle: PrometheusHandle,
     process: Collector,
 }
 
 impl Metrics {
-    /// Counts from now on, for the whole process.
+    /// Installs the recorder of the process.
     pub fn install() -> Result<Self, BuildError> {
         let (recorder, metrics) = Self::new()?;
         metrics::set_global_recorder(recorder)?;
@@ -26,7 +26,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// What counts, and what was counted by it.
+    /// A recorder that is not installed, and its metrics.
     pub fn new() -> Result<(PrometheusRecorder, Self), BuildError> {
         let durations = Matcher::Suffix("_seconds".to_owned());
         let recorder =
@@ -35,46 +35,55 @@ impl Metrics {
         Ok((recorder, Self { handle, process: Collector::default() }))
     }
 
-    /// Says what each of them is, and begins at zero what is counted, so that its first increase is seen.
+    /// Describes each metric, and starts counters at zero so that their first increase is visible.
     pub fn describe(&self) {
         describe_counter!(
             "cmdb_requests_total",
-            "Requests by route, HTTP status and the code of the answer"
+            "Requests by route, HTTP status and response code"
         );
         describe_histogram!(
             "cmdb_request_duration_seconds",
             Unit::Seconds,
-            "From a request's head to its answer"
+            "Time from the head of a request to its response"
         );
-        describe_counter!("cmdb_details_total", "Details by what became of them");
+        describe_counter!("cmdb_details_total", "Details of batches by result");
         describe_histogram!(
             "cmdb_statement_duration_seconds",
             Unit::Seconds,
-            "Statements of requests"
+            "Duration of SQL statements of requests"
         );
-        describe_gauge!("cmdb_database_connections", "Connections to the database, in use or idle");
-        describe_gauge!("cmdb_database_connections_max", "The most connections to the database");
+        describe_gauge!(
+            "cmdb_database_connections",
+            "Open connections to the database by state: in_use or idle"
+        );
+        describe_gauge!(
+            "cmdb_database_connections_max",
+            "Maximum number of connections to the database"
+        );
         describe_gauge!(
             "cmdb_database_waiting",
-            "Requests that wait for a connection to the database"
+            "Requests waiting for a connection to the database"
         );
-        describe_counter!("cmdb_database_timeouts_total", "Requests that waited for one in vain");
+        describe_counter!(
+            "cmdb_database_timeouts_total",
+            "Requests that timed out waiting for a connection to the database"
+        );
         describe_counter!(
             "cmdb_requests_shed_total",
-            "Requests refused because there were too many"
+            "Requests refused because the server was overloaded"
         );
         describe_counter!(
             "cmdb_requests_limited_total",
-            "Requests refused by an application's rate limit"
+            "Requests refused by the rate limit of their application"
         );
-        describe_gauge!("cmdb_client_connections", "Connections of clients");
+        describe_gauge!("cmdb_client_connections", "Open client connections");
         describe_gauge!(
             "cmdb_tls_certificate_expiry_seconds",
             Unit::Seconds,
-            "When the certificate expires, since 1970"
+            "Expiry of the TLS certificate as a Unix timestamp"
         );
-        describe_gauge!("cmdb_ready", "1 while /readyz is 200, else 0");
-        describe_gauge!("cmdb_build_info", "1, and the version");
+        describe_gauge!("cmdb_ready", "1 if /readyz responds with 200, else 0");
+        describe_gauge!("cmdb_build_info", "Always 1; the label is the version");
         self.process.describe();
         for verdict in DetailError::ALL.map(DetailError::name).into_iter().chain(["created"]) {
             counter!("cmdb_details_total", "verdict" => verdict).increment(0);
@@ -90,14 +99,14 @@ impl Metrics {
         gauge!("cmdb_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
     }
 
-    /// All of them, in Prometheus' text format.
+    /// All metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
         self.process.collect();
         self.handle.render()
     }
 
-    /// Sorts what was recorded into its buckets, which takes memory until then.
-    pub fn sort(&self) {
+    /// Aggregates recorded durations, which use memory until then.
+    pub fn run_upkeep(&self) {
         self.handle.run_upkeep();
     }
 }
