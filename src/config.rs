@@ -21,10 +21,8 @@ use tracing_subscriber::EnvFilter;
 use crate::db::STATEMENT_TIMEOUT;
 use crate::db::pool::Pool;
 
-/// How long a request may take, its body included.
-///
-/// Timeouts are in strict order: of a statement, of a request, of the drain, and of the supervisor,
-/// which kills the server after 30 s. Clients of the original CMDB give up after 25 s.
+/// How long a request may take, its body included. Timeouts are in strict order: statement, request,
+/// drain, and the supervisor's, which is 30 s. Clients of the original CMDB give up after 25 s.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a shutdown waits for the requests in flight.
@@ -49,14 +47,10 @@ pub const ENVIRONMENT_ONLY: [(&str, &str); 4] = [
         "URL of the database, such as `postgresql://user:password@host/name`. Default: the value \
          of `DATABASE_URL`. This is the only required setting",
     ),
-    (
-        "CMDB_DATABASE_URL_FILE",
-        "File that contains the URL of the database, instead of `CMDB_DATABASE_URL`",
-    ),
+    ("CMDB_DATABASE_URL_FILE", "File that contains the URL, instead of `CMDB_DATABASE_URL`"),
     (
         "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "Collector that traces are exported to over OTLP/HTTP, such as `http://collector:4318`. \
-         Default: traces are not exported",
+        "Collector of traces over OTLP/HTTP, such as `http://collector:4318`. Default: no traces",
     ),
     (
         "OTEL_…",

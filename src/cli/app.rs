@@ -72,9 +72,8 @@ impl AppCommand {
         match self {
             Self::Add { code, trust_username, secret_stdin } => {
                 let given = secret_stdin.then(read_secret).transpose()?;
-                let generate = given.is_none();
                 let secret = service::app::add(&mut conn, &code, trust_username, given).await?;
-                if generate {
+                if !secret_stdin {
                     writeln!(out, "{secret}")?;
                 }
             }
@@ -89,18 +88,17 @@ impl AppCommand {
                     let trust = if app.trusts_username { "trusts-username" } else { "-" };
                     let apis = app.apis.as_deref().unwrap_or("*");
                     let tenants = app.tenants.as_deref().unwrap_or("*");
-                    let (code, secrets, since) = (app.code, app.secrets, app.created_at);
+                    let (code, secrets, added) = (app.code, app.secrets, app.created_at);
                     writeln!(
                         out,
-                        "{code}\t{state}\t{trust}\t{secrets}\t{apis}\t{tenants}\t{since}"
+                        "{code}\t{state}\t{trust}\t{secrets}\t{apis}\t{tenants}\t{added}"
                     )?;
                 }
             }
             Self::Rotate { code, secret_stdin } => {
                 let given = secret_stdin.then(read_secret).transpose()?;
-                let generate = given.is_none();
                 let secret = service::app::rotate(&mut conn, &code, given).await?;
-                if generate {
+                if !secret_stdin {
                     writeln!(out, "{secret}")?;
                 }
             }

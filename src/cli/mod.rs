@@ -21,9 +21,8 @@ use crate::telemetry::traces::Traces;
 use crate::{service, telemetry};
 
 const AFTER_HELP: &str = "\
-Results go to stdout, messages to stderr.
-Exit codes: 0 success; 1 negative result, such as a violation found by `check`; 2 wrong usage or \
-failure.";
+Results go to stdout, messages to stderr. \
+Exit codes: 0 success, 1 negative result, 2 wrong usage or failure.";
 
 /// A drop-in server for BlueKing CMDB's `batch_create_instance_association`, on PostgreSQL.
 #[derive(Debug, Parser)]

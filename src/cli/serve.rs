@@ -41,6 +41,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         started = start(&settings, &database) => started?,
         () = &mut shutdown => return Ok(Outcome::Success),
     };
+
     let pool = config::serving_pool(database.clone(), settings.database_connections);
     let (draining, watched) = watch::channel(false);
     let service = Service {
@@ -67,6 +68,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         in_flight: in_flight.clone(),
         metrics: Arc::new(metrics),
     };
+
     let mut background = JoinSet::new();
     background.spawn(maintain(pool.clone(), Arc::clone(&state.metrics)));
     background.spawn(service::idempotency::sweep(pool.clone()));
@@ -84,11 +86,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     });
     // Each connection needs a file descriptor. If the limit cannot be raised, fewer are accepted.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let limits = Limits {
-        connections: settings.connections as usize,
-        head_timeout: config::HEAD_TIMEOUT,
-        read_timeout: config::READ_TIMEOUT,
-    };
+    let limits = Limits::new(settings.connections as usize);
     let socket = Socket { listener, tls };
     server::serve(socket, router, limits, in_flight, draining, shutdown).await;
     background.abort_all();

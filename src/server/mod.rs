@@ -46,6 +46,9 @@ const OVER_CAPACITY_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How many connections the operations address serves at once.
+const OPERATIONS_CONNECTIONS: usize = 64;
+
 /// The largest head of a request, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
 
@@ -61,9 +64,12 @@ pub struct Limits {
     pub read_timeout: Duration,
 }
 
-/// The limits of the address for operators.
-const OPERATIONS_LIMITS: Limits =
-    Limits { connections: 64, head_timeout: HEAD_TIMEOUT, read_timeout: READ_TIMEOUT };
+impl Limits {
+    /// The usual timeouts, and this many connections.
+    pub const fn new(connections: usize) -> Self {
+        Self { connections, head_timeout: HEAD_TIMEOUT, read_timeout: READ_TIMEOUT }
+    }
+}
 
 /// A listening socket.
 pub struct Socket {
@@ -112,13 +118,14 @@ pub async fn serve(
     info!("shut down");
 }
 
-/// Serves operators, without end.
+/// Serves the paths for operators at an address of their own, without end.
 pub async fn serve_operations(
     listener: TcpListener,
     router: Router,
     draining: watch::Receiver<bool>,
 ) {
-    Server::new(router, None, OPERATIONS_LIMITS, draining, Gauge::noop()).accept(&listener).await;
+    let limits = Limits::new(OPERATIONS_CONNECTIONS);
+    Server::new(router, None, limits, draining, Gauge::noop()).accept(&listener).await;
 }
 
 struct Server {

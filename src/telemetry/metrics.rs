@@ -11,6 +11,29 @@ use crate::domain::error::DetailError;
 const BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0];
 
+const COUNTERS: [(&str, &str); 5] = [
+    ("cmdb_requests_total", "Requests by route, HTTP status and response code"),
+    ("cmdb_details_total", "Details of batches by result"),
+    ("cmdb_database_timeouts_total", "Requests that timed out waiting for a database connection"),
+    ("cmdb_requests_shed_total", "Requests refused because the server was overloaded"),
+    ("cmdb_requests_limited_total", "Requests refused by the rate limit of their application"),
+];
+
+const GAUGES: [(&str, &str); 7] = [
+    ("cmdb_database_connections", "Database connections by state: in_use or idle"),
+    ("cmdb_database_connections_max", "Maximum number of database connections"),
+    ("cmdb_database_waiting", "Requests waiting for a database connection"),
+    ("cmdb_client_connections", "Client connections"),
+    ("cmdb_tls_certificate_expiry_seconds", "Unix time at which the TLS certificate expires"),
+    ("cmdb_ready", "1 if /readyz responds with 200, else 0"),
+    ("cmdb_build_info", "Always 1, with the version as a label"),
+];
+
+const DURATIONS: [(&str, &str); 2] = [
+    ("cmdb_request_duration_seconds", "Time from the head of a request to its response"),
+    ("cmdb_statement_duration_seconds", "Duration of the SQL statements of requests"),
+];
+
 /// The metrics recorded so far.
 pub struct Metrics {
     handle: PrometheusHandle,
@@ -37,53 +60,15 @@ impl Metrics {
 
     /// Describes each metric, and starts counters at zero so that their first increase is visible.
     pub fn describe(&self) {
-        describe_counter!(
-            "cmdb_requests_total",
-            "Requests by route, HTTP status and response code"
-        );
-        describe_histogram!(
-            "cmdb_request_duration_seconds",
-            Unit::Seconds,
-            "Time from the head of a request to its response"
-        );
-        describe_counter!("cmdb_details_total", "Details of batches by result");
-        describe_histogram!(
-            "cmdb_statement_duration_seconds",
-            Unit::Seconds,
-            "Duration of SQL statements of requests"
-        );
-        describe_gauge!(
-            "cmdb_database_connections",
-            "Open connections to the database by state: in_use or idle"
-        );
-        describe_gauge!(
-            "cmdb_database_connections_max",
-            "Maximum number of connections to the database"
-        );
-        describe_gauge!(
-            "cmdb_database_waiting",
-            "Requests waiting for a connection to the database"
-        );
-        describe_counter!(
-            "cmdb_database_timeouts_total",
-            "Requests that timed out waiting for a connection to the database"
-        );
-        describe_counter!(
-            "cmdb_requests_shed_total",
-            "Requests refused because the server was overloaded"
-        );
-        describe_counter!(
-            "cmdb_requests_limited_total",
-            "Requests refused by the rate limit of their application"
-        );
-        describe_gauge!("cmdb_client_connections", "Open client connections");
-        describe_gauge!(
-            "cmdb_tls_certificate_expiry_seconds",
-            Unit::Seconds,
-            "Expiry of the TLS certificate as a Unix timestamp"
-        );
-        describe_gauge!("cmdb_ready", "1 if /readyz responds with 200, else 0");
-        describe_gauge!("cmdb_build_info", "Always 1; the label is the version");
+        for (name, description) in COUNTERS {
+            describe_counter!(name, description);
+        }
+        for (name, description) in GAUGES {
+            describe_gauge!(name, description);
+        }
+        for (name, description) in DURATIONS {
+            describe_histogram!(name, Unit::Seconds, description);
+        }
         self.process.describe();
         for verdict in DetailError::ALL.map(DetailError::name).into_iter().chain(["created"]) {
             counter!("cmdb_details_total", "verdict" => verdict).increment(0);

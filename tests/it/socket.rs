@@ -1,7 +1,6 @@
 //! A server on a socket of its own, in this process, and a client that can send any bytes.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Router;
 use cmdb_associations::server::{Limits, Socket, serve};
@@ -14,11 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::PATH;
 
 /// Limits that no test reaches unless it changes them.
-pub(crate) const LIMITS: Limits = Limits {
-    connections: 100,
-    head_timeout: Duration::from_secs(10),
-    read_timeout: Duration::from_secs(20),
-};
+pub(crate) const LIMITS: Limits = Limits::new(100);
 
 /// Serves a router on a free port until the test ends. Returns its address.
 pub(crate) async fn open(router: Router, limits: Limits) -> SocketAddr {
