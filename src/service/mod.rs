@@ -102,7 +102,7 @@ async fn with_connection<T>(
     deadline: Instant,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut connection = pool.get().await.inspect_err(|error| {
+    let mut connection = pool.acquire().await.inspect_err(|error| {
         if matches!(error, sqlx::Error::PoolTimedOut) {
             counter!("cmdb_database_timeouts_total").increment(1);
         }
@@ -114,7 +114,7 @@ async fn with_connection<T>(
         Err(_) => false,
     };
     if is_usable {
-        connection.give_back();
+        connection.release();
     }
     result.unwrap_or(Err(Error::OutOfTime))
 }

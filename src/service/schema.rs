@@ -34,12 +34,12 @@ pub async fn readiness_error(
         let is_read_only = db::schema::is_read_only(conn).await?;
         Ok(is_read_only.then_some("the database is read-only"))
     };
-    let mut conn = pool.get().await?;
+    let mut conn = pool.acquire().await?;
     let error =
         timeout_at(deadline, find_error(&mut conn)).await.unwrap_or(Err(Error::OutOfTime))?;
     // A connection to an unready database is closed: a new one may lead to another server.
     if error.is_none() {
-        conn.give_back();
+        conn.release();
     }
     Ok(error)
 }

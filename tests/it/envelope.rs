@@ -123,10 +123,10 @@ async fn a_database_that_is_away_is_told_long_before_the_deadline() {
 #[sqlx::test]
 async fn a_server_without_a_free_connection_says_so(_: PgPoolOptions, options: PgConnectOptions) {
     let app = TestApp::new(few(options, 1)).await;
-    let held = app.serving.get().await.unwrap();
+    let held = app.serving.acquire().await.unwrap();
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
-    held.give_back();
+    held.release();
     // And it recovers by itself.
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     assert_eq!(reply.status, StatusCode::OK);
