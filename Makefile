@@ -38,8 +38,8 @@ test-large: ## Run the slow tests: crashes, other clients, random requests; DATA
 	$(MAKE) test-clients
 	$(MAKE) check-api EXAMPLES=50
 
-test-replay: ## Replay the requests of the folder DATA; LEFT_OUT rows of its export are rejected
-	@test -d "$(DATA)/export" || { echo "test-replay: no folder '$(DATA)/export'" >&2; exit 2; }
+test-replay: ## Replay the requests of the directory DATA; LEFT_OUT rows of its export are rejected
+	@test -d "$(DATA)/export" || { echo "test-replay: no directory '$(DATA)/export'" >&2; exit 2; }
 	CMDB_REPLAY_DATA='$(abspath $(DATA))' CMDB_REPLAY_LEFT_OUT=$(LEFT_OUT) \
 		.dev/with-postgres --throwaway cargo test --locked --test it replay:: -- --nocapture
 
@@ -78,7 +78,7 @@ check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query 
 	cargo deny --locked check licenses bans sources
 	.dev/advisories
 
-check-api: ## Send random requests, valid and invalid by the API description, with schemathesis
+check-api: ## Send random valid and invalid requests with schemathesis, EXAMPLES per operation
 	$(THROWAWAY) .dev/schemathesis $(abspath $(LOCAL)) $(EXAMPLES)
 
 check-deploy: ## Check the files in deploy/ with the tools that read them

@@ -94,9 +94,17 @@ def pytest_configure():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def pytest_collectreport(report):
+    outcomes["failed"] += report.failed
+
+
 def pytest_runtest_logreport(report):
-    if report.when == "call" or report.outcome != "passed":
-        outcomes["passed" if report.outcome == "passed" else "failed"] += 1
+    outcomes["passed"] += report.passed and report.when == "call"
+    outcomes["failed"] += not report.passed
+
+
+def pytest_keyboard_interrupt():
+    outcomes["failed"] += 1
 
 
 def pytest_unconfigure():
