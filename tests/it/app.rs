@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 const REQUESTS: usize = 80;
 
 /// At most so many connections, for the server as well.
-pub(crate) fn few(options: PgConnectOptions, connections: u32) -> PgPool {
+pub(crate) fn pool_of(options: PgConnectOptions, connections: u32) -> PgPool {
     PgPoolOptions::new().max_connections(connections).connect_lazy_with(options)
 }
 
