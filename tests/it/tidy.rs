@@ -30,9 +30,9 @@ pub(crate) fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
 }
 
 fn rust_files() -> impl Iterator<Item = PathBuf> {
-    let files = ["src", "tests", "fuzz", "benches"].into_iter();
-    let files = files.flat_map(|folder| files(folder, ".rs"));
-    files.filter(|path| !path.starts_with("fuzz/target"))
+    let folders = ["src", "tests", "fuzz", "benches"].into_iter();
+    let found = folders.flat_map(|folder| files(folder, ".rs"));
+    found.filter(|path| !path.starts_with("fuzz/target"))
 }
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -121,13 +121,13 @@ fn columns(path: &Path, line: &str) -> usize {
 #[test]
 fn no_line_is_longer_than_100_columns() {
     let markdown = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(PathBuf::from);
-    let files = rust_files()
+    let paths = rust_files()
         .chain(["src", "tests", "migrations"].into_iter().flat_map(|folder| files(folder, ".sql")))
         .chain([".dev", ".ci"].into_iter().flat_map(|folder| files(folder, "")))
         .chain(markdown)
         .chain(files("docs", ".md"));
     let mut long = String::new();
-    for path in files {
+    for path in paths {
         let is_markdown = path.extension().is_some_and(|extension| extension == "md");
         let mut is_fenced = false;
         for (number, line) in read(&path).lines().enumerate() {
