@@ -1,4 +1,5 @@
-//! What a batch of 200 costs before and after the database: reading it, deciding it, writing its answer.
+//! The cost of a batch of 200 without the database: decoding the request, planning the links,
+//! encoding the answer.
 
 #![expect(clippy::unwrap_used, reason = "a program for developers")]
 
@@ -30,7 +31,7 @@ fn decode(c: &mut Criterion) {
     });
 }
 
-fn decide(c: &mut Criterion) {
+fn plan_batch(c: &mut Criterion) {
     let details: Vec<_> =
         (0..200).map(|n| Detail { source: Some(n % 7), target: Some(n) }).collect();
     let taken = Fact { source_of_target: Some(8), ..Fact::default() };
@@ -69,5 +70,5 @@ fn encode(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decode, decide, encode);
+criterion_group!(benches, decode, plan_batch, encode);
 criterion_main!(benches);

@@ -13,8 +13,12 @@ pub(crate) struct Output {
     pub(crate) stderr: String,
 }
 
+/// The program of this build.
+pub(crate) const EXECUTABLE: &str = env!("CARGO_BIN_EXE_cmdb-associations");
+
 /// The program on the database of a test.
 pub(crate) struct Program {
+    executable: String,
     url: String,
 }
 
@@ -24,12 +28,17 @@ impl Program {
     }
 
     pub(crate) fn at(url: &str) -> Self {
-        Self { url: url.to_owned() }
+        Self::of(EXECUTABLE, url)
+    }
+
+    /// As [`Self::at`], with the executable of any build.
+    pub(crate) fn of(executable: &str, url: &str) -> Self {
+        Self { executable: executable.to_owned(), url: url.to_owned() }
     }
 
     /// The program with arguments, and with no settings but the database.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = without_settings();
+        let mut command = command_without_settings(&self.executable);
         command.args(args).env("CMDB_DATABASE_URL", &self.url);
         command
     }
@@ -77,7 +86,11 @@ impl Program {
 
 /// The program without anything of this process's settings.
 pub(crate) fn without_settings() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cmdb-associations"));
+    command_without_settings(EXECUTABLE)
+}
+
+fn command_without_settings(executable: &str) -> Command {
+    let mut command = Command::new(executable);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("CMDB_")
