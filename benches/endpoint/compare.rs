@@ -44,6 +44,10 @@ pub(crate) async fn measure(old: &str, rounds: usize) {
         Dataset::of(&cluster, old, "other_build", LINKS).await,
     ];
     let samples = measure_rows(&ROWS, &datasets, rounds).await;
+    for dataset in &datasets {
+        let check = dataset.program.run(&["check"]);
+        assert_eq!(check.status, 0, "{}", check.stdout);
+    }
     println!("\n| batches | this build | {old} | ratio | lowest to highest |");
     println!("|---|---:|---:|---:|---:|");
     for (row, samples) in ROWS.iter().zip(samples) {
