@@ -72,7 +72,7 @@ async fn an_application_limited_to_some_tenants_is_refused_for_others(pool: PgPo
 async fn rate_limited_app(pool: PgPool) -> TestApp {
     let limit = NonZeroU32::new(1).unwrap();
     TestApp::with(pool, TrustedSources::default(), |service| {
-        service.limiter = Some(Limiter::new(limit))
+        service.limiter = Some(Limiter::new(limit));
     })
     .await
 }

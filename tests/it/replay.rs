@@ -2,7 +2,7 @@
 //! answer with the expected one, which was computed detail by detail.
 //!
 //! `make test` replays the demo inventory. `make test-replay DATA=… LEFT_OUT=…` replays another
-//! folder of the same form: `export/`, of which LEFT_OUT rows are rejected, and `requests.jsonl`.
+//! folder of the same form: `export/`, of which `LEFT_OUT` rows are rejected, and `requests.jsonl`.
 
 use std::fs;
 use std::path::PathBuf;
