@@ -67,7 +67,7 @@ async fn the_gateways_jwt_is_the_only_source_of_application_and_user_when_it_is_
     let mut body = one_detail(1);
     body["bk_app_code"] = json!("esb_test");
     body["bk_app_secret"] = json!("wrong");
-    body["bk_username"] = json!("somebody");
+    body["bk_username"] = json!("another");
     let headers = [("x-bkapi-jwt", token.as_str()), ("x-bkapi-authorization", "nonsense")];
     assert_eq!(send(&app, PATH, &headers, &body).await.ids().len(), 1);
     let caller: (String, String) =
@@ -120,7 +120,7 @@ async fn an_invalid_or_expired_jwt_is_refused(pool: PgPool) {
         (signed(&without("iss")), UNDECODABLE.to_owned()),
         (signed(&with("exp", json!(now() - 1))), failed("has expired")),
         (signed(&with("nbf", json!(now() + 100))), failed("is not valid yet")),
-        (signed(&with("iss", json!("somebody"))), failed("has invalid issuer")),
+        (signed(&with("iss", json!("another"))), failed("has invalid issuer")),
     ];
     for (token, message) in cases {
         send(&app, PATH, &[("x-bkapi-jwt", &token)], &one_detail(1))

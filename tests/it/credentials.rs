@@ -47,12 +47,13 @@ async fn the_application_is_checked_before_the_user(pool: PgPool) {
     service::app::add(&mut conn, "retired", true, Some("xxx".to_owned())).await.unwrap();
     service::app::set_enabled(&mut conn, "retired", false).await.unwrap();
     drop(conn);
-    let fine = json!({"bk_app_code": "esb_test", "bk_app_secret": "xxx"});
+    let valid = json!({"bk_app_code": "esb_test", "bk_app_secret": "xxx"});
     let with = |more: Value| {
-        let mut all = fine.clone();
+        let mut all = valid.clone();
         all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         all
     };
+    // Credentials, and the text of the refusal. An empty text means that the request succeeds.
     let cases = [
         (json!({}), NO_APP.to_owned()),
         (json!({"bk_username": "admin"}), NO_APP.to_owned()),
@@ -68,7 +69,7 @@ async fn the_application_is_checked_before_the_user(pool: PgPool) {
         (with(json!({"bk_app_secret": "XXX"})), wrong_secret("esb_test")),
         (with(json!({"bk_app_secret": "xxx "})), wrong_secret("esb_test")),
         (with(json!({"bk_app_secret": "wrong", "bk_username": "admin"})), wrong_secret("esb_test")),
-        (fine.clone(), NO_USER.to_owned()),
+        (valid.clone(), NO_USER.to_owned()),
         (with(json!({"bk_username": ""})), NO_USER.to_owned()),
         (with(json!({"bk_username": 7})), NO_USER.to_owned()),
         (with(json!({"bk_username": "a\0"})), NO_USER.to_owned()),
@@ -77,7 +78,7 @@ async fn the_application_is_checked_before_the_user(pool: PgPool) {
         (with(json!({"bk_token": "t", "bk_username": "admin"})), BAD_TOKEN.to_owned()),
         (with(json!({"bk_access_token": "t", "bk_username": "admin"})), TOKEN_SCHEME.to_owned()),
         (with(json!({"access_token": "t", "bk_token": "t"})), TOKEN_SCHEME.to_owned()),
-        // The newer key counts where both are sent; no text means that the request succeeds.
+        // The newer key counts where both are sent.
         (with(json!({"app_secret": "wrong", "username": "admin"})), String::new()),
         (json!({"app_code": "esb_test", "app_secret": "xxx", "username": "admin"}), String::new()),
         (with(json!({"bk_username": "admin"})), String::new()),
@@ -110,11 +111,11 @@ async fn credentials_in_the_body_are_ignored_when_the_header_is_present(pool: Pg
     for header in ["", "x", "[]", "null", "7", "{\"a\":1", "{} {}", DUPLICATE_KEY] {
         send(header).await.assert_refused(200, 1_306_406, not_json);
     }
-    let fine = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"用户"}"#;
+    let valid = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"用户"}"#;
     let mut conn = app.pool.acquire().await.unwrap();
     service::permission::add(&mut conn, "用户", &[Scope::All]).await.unwrap();
     drop(conn);
-    assert_eq!(send(fine).await.ids().len(), 1);
+    assert_eq!(send(valid).await.ids().len(), 1);
     let user: String =
         sqlx::query_scalar("select user_name from audit_log").fetch_one(&app.pool).await.unwrap();
     assert_eq!(user, "用户");

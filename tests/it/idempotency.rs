@@ -100,14 +100,12 @@ async fn keys_are_scoped_to_application_and_user(pool: PgPool) {
     let secret = Some("xxx".to_owned());
     service::app::add(&mut conn, "other", true, secret).await.unwrap();
     let everything = [cmdb_associations::domain::permission::Scope::All];
-    service::permission::add(&mut conn, "somebody", &everything).await.unwrap();
+    service::permission::add(&mut conn, "another", &everything).await.unwrap();
     drop(conn);
     let mut ids = Vec::new();
-    for (code, user, pair) in [
-        ("esb_test", "admin", (1, 1)),
-        ("other", "admin", (1, 2)),
-        ("esb_test", "somebody", (1, 3)),
-    ] {
+    for (code, user, pair) in
+        [("esb_test", "admin", (1, 1)), ("other", "admin", (1, 2)), ("esb_test", "another", (1, 3))]
+    {
         let mut body = batch("bk_switch_default_host", &[pair]);
         body["bk_app_code"] = code.into();
         body["bk_username"] = user.into();
@@ -184,8 +182,9 @@ async fn concurrent_requests_with_the_same_key_write_once_and_get_the_same_answe
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_repeated_request_is_answered_with_503_when_the_first_does_not_end_in_time(pool: PgPool) {
     let options = pool.connect_options().as_ref().clone().options([("statement_timeout", "300")]);
-    let impatient = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-    let app = TestApp::new(impatient.clone()).await;
+    let short_timeout =
+        PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let app = TestApp::new(short_timeout.clone()).await;
     let mut first = pool.begin().await.unwrap();
     let hold = "insert into idempotency_record values
         ('esb_test', 'admin', 'k', sha256(''), now(), 'r', 'en', '{}', '{}')";
@@ -196,7 +195,7 @@ async fn a_repeated_request_is_answered_with_503_when_the_first_does_not_end_in_
     first.rollback().await.unwrap();
     assert_eq!(app.count("select count(*) from instance_association").await, 0);
     assert_eq!(send(&app, "k", body).await.ids().len(), 1);
-    impatient.close().await;
+    short_timeout.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]

@@ -98,7 +98,7 @@ async fn silent_connections_are_closed_after_the_head_timeout(pool: PgPool) {
     assert_answered_after(address, || ()).await;
 }
 
-/// A silent connection beyond the limit does not delay it.
+/// A silent connection beyond the limit does not delay the next one.
 #[sqlx::test]
 async fn a_new_connection_is_served_as_soon_as_another_one_is_closed(pool: PgPool) {
     let app = TestApp::new(pool).await;
@@ -273,21 +273,21 @@ async fn a_body_with_very_many_or_very_deep_values_is_refused_with_the_reason(po
     };
     let many = |element: &str, n: usize| format!("[{}]", vec![element; n].join(","));
     let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-    let type_of = |place: &str| format!("Deserializing JSON data failed: {place}");
+    let wrong_type = |problem: &str| format!("Deserializing JSON data failed: {problem}");
     for (details, code, message) in [
         (many("null", 200_000), 1_199_035, "details exceed the limit 200".to_owned()),
         (many("{}", 300_000), 1_199_035, "details exceed the limit 200".to_owned()),
         (
             format!("[{},1]", vec!["{}"; 100_000].join(",")),
             1_199_000,
-            type_of("details[100000]: expected an object, got an integer"),
+            wrong_type("details[100000]: expected an object, got an integer"),
         ),
-        (deep(100), 1_199_000, type_of("details[0]: expected an object, got an array")),
-        (deep(400_000), 1_199_000, type_of("details[0]: expected an object, got an array")),
+        (deep(100), 1_199_000, wrong_type("details[0]: expected an object, got an array")),
+        (deep(400_000), 1_199_000, wrong_type("details[0]: expected an object, got an array")),
         (
             format!(r#"[{{"bk_inst_id":{}}}]"#, deep(200_000)),
             1_199_000,
-            type_of("details[0].bk_inst_id: expected an integer, got an array"),
+            wrong_type("details[0].bk_inst_id: expected an integer, got an array"),
         ),
     ] {
         app.post_raw(with(&details)).await.assert_refused(200, code, &message);
