@@ -97,8 +97,8 @@ fn in_frames(bytes: &[u8]) -> Body {
 }
 
 /// The input is a request as text: a line with the method, the target and optionally the client's
-/// address, header lines, an empty line, the body. The answer is one that a client may get while the
-/// database is unavailable.
+/// address, header lines, an empty line, the body. The answer is one that a client may get while
+/// the database is unavailable.
 pub fn request(data: &[u8]) {
     // hyper refuses requests with an invalid method or target.
     let Some(request) = parse(data) else { return };
@@ -223,8 +223,8 @@ const COLLECTIONS: [&str; 8] = [
     "cc_ProjectBase",
 ];
 
-/// The input is a byte that selects the collection, and a file of an export. Each document becomes a
-/// row for `COPY` or is rejected, or the file is refused at one of its lines.
+/// The input is a byte that selects the collection, and a file of an export. Each document becomes
+/// a row for `COPY` or is rejected, or the file is refused at one of its lines.
 pub fn import(data: &[u8]) {
     let Some((selector, content)) = data.split_first() else { return };
     let collection = COLLECTIONS[usize::from(*selector) % COLLECTIONS.len()];

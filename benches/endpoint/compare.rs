@@ -1,7 +1,7 @@
 //! Two builds of the server side by side. `make bench-compare` runs it.
 //!
-//! Each build has a database of its own on the same PostgreSQL server, created by its own migrations
-//! and loaded with the same data.
+//! Each build has a database of its own on the same PostgreSQL server, created by its own
+//! migrations and loaded with the same data.
 
 use crate::batches::{Mapping, Mix};
 use crate::binary::EXECUTABLE;

@@ -1,4 +1,4 @@
-//! The databases, each with a server: an inventory, its stored links, and the bare table of the floor.
+//! The databases, each with a server: an inventory, its links, and the bare table of the floor.
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
@@ -142,8 +142,8 @@ const INVENTORY: &str = "
     create extension pg_stat_statements";
 
 /// Link number n associates source n % INSTANCES with a target that no other link of this source
-/// has: see [`stored_pair`]. The indexes are built after the rows are there, with as much free space
-/// in their pages as indexes have whose rows were inserted one by one.
+/// has: see [`stored_pair`]. The indexes are built after the rows are there, with as much free
+/// space in their pages as indexes have whose rows were inserted one by one.
 const LINKS: &str = "
     set session_replication_role = replica;
     create temporary table definition (statement text);

@@ -22,8 +22,8 @@ pub(crate) struct Row {
     pub(crate) clients: usize,
     /// The index of the endpoint's dataset.
     pub(crate) dataset: usize,
-    /// The other contender, and the index of its dataset. Another endpoint gets requests of the same
-    /// kind, every other contender the same number of fresh n:n pairs.
+    /// The other contender, and the index of its dataset. Another endpoint gets requests of the
+    /// same kind, every other contender the same number of fresh n:n pairs.
     pub(crate) against: (Contender, usize),
     /// The goal. With one client: the highest ratio of the endpoint's median to the other's. With
     /// several clients: the lowest ratio of the endpoint's throughput to the other's.

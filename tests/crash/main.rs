@@ -2,8 +2,8 @@
 //!
 //! `make crash-test` runs it. Clients send batches without a pause. Each request has a user name of
 //! its own, which identifies its audit record. In each round the server is killed (SIGKILL), or
-//! PostgreSQL is (SIGKILL to all its processes, or an immediate stop), or both. Then the answers, the
-//! links and the audit records are compared, and `check --strict` must succeed.
+//! PostgreSQL is (SIGKILL to all its processes, or an immediate stop), or both. Then the answers,
+//! the links and the audit records are compared, and `check --strict` must succeed.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Concurrent writers: the stored data stays sound, and every set of answers is one that some serial
-//! order of the requests gives.
+//! Concurrent writers: the stored data stays sound, and every set of answers is one that some
+//! serial order of the requests gives.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ async fn concurrent_batches_are_answered_as_in_some_serial_order(pool: PgPool) {
     for round in 0..150 {
         let (key, mapping) = ASSOCIATIONS[round % 3];
         let batches = 2 + round % 2;
-        // Few instances, so that the batches conflict. Every tenth round: full batches that overlap.
+        // Few instances, so that the batches conflict. Every tenth round has full batches.
         let details: Vec<_> = if round % 10 == 0 {
             let ascending = (1..=200).map(|n| (n, n)).collect();
             let crossing = (1..=200).rev().map(|n| (n, 300 - n)).collect();
@@ -264,14 +264,14 @@ async fn send(app: Arc<TestApp>, progress: Arc<Progress>, seed: u64) -> Vec<i64>
     ids
 }
 
-/// Eight clients send at least 40,000 details. Meanwhile instances and links are deleted and inserted
-/// by plain SQL.
+/// Eight clients send at least 40,000 details. Meanwhile instances and links are deleted and
+/// inserted by plain SQL.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPool) {
     let app = Arc::new(TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 8)).await);
     // A trigger records deleted links, to distinguish them from lost ones.
     for sql in [
-        // Writers that take no lock, or locks in any order, may deadlock. A short timeout saves time.
+        // Writers that lock in any order may deadlock. A short timeout saves time.
         "do $$ begin execute format('alter database %I set deadlock_timeout to ''20ms''',
              current_database()); end $$",
         "create table deleted (id bigint)",

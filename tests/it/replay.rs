@@ -1,5 +1,5 @@
-//! Imports the export of a whole inventory, sends its requests in order over HTTP, and compares every
-//! answer with the expected one, which was computed detail by detail.
+//! Imports the export of a whole inventory, sends its requests in order over HTTP, and compares
+//! every answer with the expected one, which was computed detail by detail.
 //!
 //! `make test` replays the demo inventory. `make test-replay DATA=… LEFT_OUT=…` replays another
 //! folder of the same form: `export/`, of which `LEFT_OUT` rows are rejected, and `requests.jsonl`.

@@ -100,8 +100,8 @@ fn every_rust_file_begins_with_a_doc_comment_and_sources_have_at_most_400_lines(
 }
 
 /// How many columns of a line count. In Rust code, the text between the first and the last
-/// quotation mark of the line does not count, so that the texts of the contract can be searched for.
-/// In Markdown, URLs do not count.
+/// quotation mark of the line does not count, so that the texts of the contract can be searched
+/// for. In Markdown, URLs do not count.
 fn columns(path: &Path, line: &str) -> usize {
     let length = line.chars().count();
     match path.extension().and_then(|extension| extension.to_str()) {
