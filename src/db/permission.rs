@@ -179,8 +179,8 @@ pub async fn list_instance_access(
     Ok(access.collect())
 }
 
-/// Adds grants to a user, ignoring those that exist. Returns `false`, with nothing added, if a model
-/// is unknown.
+/// Adds grants to a user, ignoring those that exist. Returns `false`, with nothing added, if a
+/// model is unknown.
 pub async fn insert(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sqlx::Result<bool> {
     let (models, instances) = columns(scopes);
     let all_known = sqlx::query_scalar!(

@@ -98,6 +98,7 @@ pub(super) fn operation<E: Endpoint>(entry: &EndpointEntry, api: Api) -> (Value,
         add::<TenantField>(&mut schemas),
         add::<CredentialFields>(&mut schemas),
     ];
+    add::<E::Data>(&mut schemas);
     let (prefix, tag, answer) = match api {
         Api::Gateway => {
             GatewayAnswer::<'static, E::Data>::schemas(&mut schemas);

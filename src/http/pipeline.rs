@@ -255,13 +255,13 @@ async fn respond<T: Serialize + Send + 'static>(
 ) -> Response {
     let (span, trace) = (exchange.span.clone(), exchange.trace.clone());
     let in_flight = state.in_flight.clone();
+    let handling = tokio::spawn(handling.instrument(span.clone()).instrument(trace));
     let answering = async move {
         // The panic hook logs the message of a panic.
-        let result = tokio::spawn(handling.in_current_span()).await;
-        let result = result.unwrap_or_else(|_| Err(RequestError::Internal.into()));
+        let result = handling.await.unwrap_or_else(|_| Err(RequestError::Internal.into()));
         answer(&state, exchange, result)
     };
-    let answered = in_flight.spawn(answering.instrument(span).instrument(trace)).await;
+    let answered = in_flight.spawn(answering.instrument(span)).await;
     answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
@@ -324,8 +324,8 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// Sends an answer whose `data` is the first page of a list, and the other pages. If that fails, the
-/// body ends without its last chunk, so that no client takes it for complete.
+/// Sends an answer whose `data` is the first page of a list, and the other pages. If that fails,
+/// the body ends without its last chunk, so that no client takes it for complete.
 async fn stream<T: Serialize>(
     mut sender: Sender<Bytes, io::Error>,
     mut answer: Vec<u8>,

@@ -1,5 +1,5 @@
-//! The table of endpoints, and what an endpoint is. Routes of both APIs, the `Allow` header, the API
-//! description, the labels of metrics and the names for `app limit --api` follow from the table.
+//! The table of endpoints, and what an endpoint is. The routes of both APIs, the `Allow` header,
+//! the API description, the labels of metrics and the names for `app limit --api` follow from it.
 
 pub mod batch_create_instance_association;
 
@@ -29,8 +29,8 @@ pub static ENDPOINTS: [EndpointEntry; 1] = [entry::<BatchCreateInstanceAssociati
     "/api/v3/createmany/instassociation",
 )];
 
-/// An endpoint: what it takes, what it does and what it answers. The pipeline calls its functions in
-/// this order.
+/// An endpoint: what it takes, what it does and what it answers. The pipeline calls its functions
+/// in this order.
 pub(super) trait Endpoint: Send + 'static {
     /// The endpoint's fields of the body, as they are sent.
     type Body: DeserializeOwned + ToSchema + Send;
@@ -47,8 +47,8 @@ pub(super) trait Endpoint: Send + 'static {
     /// What else callers must know, in Markdown.
     const DESCRIPTION: &'static str;
 
-    /// Whether an empty body and `null` are refused at the CMDB API, too. Otherwise they count as `{}`
-    /// there.
+    /// Whether an empty body and `null` are refused at the CMDB API, too. Otherwise they count as
+    /// `{}` there.
     const REQUIRES_BODY: bool = false;
 
     /// Checks what can be checked without any I/O: presence, counts, ranges.
