@@ -1,4 +1,4 @@
-# The server in a small image. Builds without a database: the queries are checked against .sqlx.
+# A small image of the server. The build needs no database, because .sqlx describes the queries.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
@@ -9,7 +9,7 @@ COPY src src
 RUN cargo build --release --locked
 
 FROM debian:bookworm-slim
-# For a login service behind TLS.
+# Root certificates for a login service or a trace collector behind TLS.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/*

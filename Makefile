@@ -1,14 +1,16 @@
-# Everything a developer or a curious user calls. `make run` and `make test` need nothing set up before.
+# The commands of this project's developers. `make run` and `make test` need no preparation.
 
 .DEFAULT_GOAL := help
 LOCAL := .local
 TOOLS := $(LOCAL)/tools
 LEFT_OUT ?= 1
-ROUNDS ?= 25
+EXAMPLES ?= 500
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 TARGET ?= request
 SECONDS ?= 60
+# Runs a command with a PostgreSQL server of its own, whatever CMDB_DATABASE_URL says.
+THROWAWAY := env -u CMDB_DATABASE_URL .dev/with-postgres --throwaway
 export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export CARGO_TERM_COLOR ?= auto
 
@@ -18,57 +20,73 @@ else
 IS_OURS := yes
 endif
 
-.PHONY: help run test test-replay crash-test fuzz bench bench-settings bench-pure check check-api check-deploy prepare
+.PHONY: help run test test-large test-replay test-clients crash-test bench bench-compare \
+	bench-settings bench-pure fuzz check check-api check-deploy prepare
 
-help: ## What can be made
-	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+help: ## List these commands
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-run: ## Serve the endpoint with a demo inventory, and print a curl that works
+run: ## Serve the demo inventory and print a curl command that works
 	@env --default-signal=INT .dev/with-postgres $(LOCAL)/postgres .dev/run $(LOCAL) $(IS_OURS)
 
-test: ## Run every test, on a PostgreSQL of their own
+test: ## Run the tests on a new PostgreSQL server
 	.dev/with-postgres --throwaway cargo test --locked
 
-crash-test: ## Kill the server and its PostgreSQL under load, ROUNDS times, and count what was lost
-	cargo test --locked --test crash -- $(ROUNDS)
+test-large: ## Run the slow tests: crashes, other clients, random requests; DATA as in test-replay
+	$(if $(DATA),$(MAKE) test-replay)
+	$(MAKE) crash-test ROUNDS=5
+	$(MAKE) test-clients
+	$(MAKE) check-api EXAMPLES=50
 
-test-replay: ## Replay the requests of the folder DATA, whose export has LEFT_OUT rows that cannot be imported
-	@test -d "$(DATA)/export" || { echo "test-replay: there is no folder DATA/export: DATA='$(DATA)'" >&2; exit 2; }
+test-replay: ## Replay the requests of the directory DATA; LEFT_OUT rows of its export are rejected
+	@test -d "$(DATA)/export" || { echo "test-replay: no directory '$(DATA)/export'" >&2; exit 2; }
 	CMDB_REPLAY_DATA='$(abspath $(DATA))' CMDB_REPLAY_LEFT_OUT=$(LEFT_OUT) \
 		.dev/with-postgres --throwaway cargo test --locked --test it replay:: -- --nocapture
 
-bench: ## Time the endpoint beside what PostgreSQL itself can do (4 GB of memory, 8 GB of disk, under 10 minutes)
+test-clients: ## Call the server with the Python SDK and with the programs of the API guide
+	$(THROWAWAY) .dev/clients $(abspath $(LOCAL))
+
+crash-test: ROUNDS ?= 25
+crash-test: ## Kill the server and PostgreSQL under load, ROUNDS times, and look for lost writes
+	cargo test --locked --test crash -- $(ROUNDS)
+
+bench: ## Measure the endpoint and PostgreSQL alone (4 GB memory, 8 GB disk, 10 minutes)
 	cargo bench --locked --bench endpoint
 
-bench-settings: ## Time what settings are worth
+bench-compare: ROUNDS ?= 10
+bench-compare: ## Compare this build with the server binary OLD, side by side
+	cargo bench --locked --bench endpoint -- compare '$(OLD)' $(ROUNDS)
+
+bench-settings: ## Measure the effect of PostgreSQL's and the server's settings
 	cargo bench --locked --bench endpoint -- settings
 
-bench-pure: ## Time what is done before and after the database
+bench-pure: ## Measure the work before and after the database
 	cargo bench --locked --bench pure
 
-fuzz: $(TOOLS)/bin/cargo-fuzz ## Look for input that breaks TARGET (request, body, import) for SECONDS, beyond its corpus
+fuzz: $(TOOLS)/bin/cargo-fuzz ## Fuzz TARGET (request, body or import) for SECONDS
 	@mkdir -p $(LOCAL)/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET)
-	cargo fuzz run -s none --target-dir $(LOCAL)/fuzz/target $(TARGET) $(LOCAL)/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET) \
+	cargo fuzz run -s none --target-dir $(LOCAL)/fuzz/target $(TARGET) \
+		$(LOCAL)/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET) \
 		-- -max_total_time=$(SECONDS) -timeout=10
 
-check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query data, licences
+check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query data and licences
 	cargo fmt --check
 	cargo clippy --locked --all-targets --test crash -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
-	env -u CMDB_DATABASE_URL .dev/with-postgres --throwaway .dev/queries $(LOCAL)/queries
+	$(THROWAWAY) .dev/queries $(LOCAL)/queries
 	diff -r .sqlx $(LOCAL)/queries || { echo "check: .sqlx is stale: run make prepare" >&2; exit 1; }
 	cargo deny --locked check licenses bans sources
 	.dev/advisories
 
-check-api: ## Send what the API's description allows and what it forbids, by schemathesis
-	.dev/with-postgres --throwaway .dev/schemathesis $(abspath $(LOCAL))
+check-api: ## Send random valid and invalid requests with schemathesis, EXAMPLES per operation
+	$(THROWAWAY) .dev/schemathesis $(abspath $(LOCAL)) $(EXAMPLES)
 
-check-deploy: ## Check the files of deploy/ with the tools that will read them
+check-deploy: ## Check the files in deploy/ with the tools that read them
 	.dev/deploy $(LOCAL)
 
-prepare: ## Renew what is made of the code: the query data in .sqlx, the settings in the README
-	env -u CMDB_DATABASE_URL .dev/with-postgres --throwaway .dev/queries .sqlx
-	UPDATE_README=1 cargo test --locked --test it the_readme_has_the_settings
+prepare: ## Generate the query data in .sqlx and the settings table in docs/configuration.md
+	$(THROWAWAY) .dev/queries .sqlx
+	UPDATE_DOCS=1 cargo test --locked --test it the_configuration_page_has_the_settings_of_help
 
 $(TOOLS)/bin/cargo-deny:
 	cargo install --locked --version $(CARGO_DENY_VERSION) --root $(TOOLS) cargo-deny

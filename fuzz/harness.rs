@@ -14,11 +14,12 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use cmdb_associations::db::import::Stage;
 use cmdb_associations::domain::permission::Authorization;
-use cmdb_associations::http::{AppState, ClientAddr, TrustedSources, operations, router};
-use cmdb_associations::service::gateway::Gateway;
-use cmdb_associations::service::import::{Error, Omission, read_collection};
+use cmdb_associations::http::auth::Authenticator;
+use cmdb_associations::http::auth::gateway_jwt::JwtVerifier;
+use cmdb_associations::http::{AppState, ClientAddr, operations, router};
+use cmdb_associations::service::cache::Caches;
+use cmdb_associations::service::import::{Error, Rejection, read_collection};
 use cmdb_associations::service::limit::Limiter;
-use cmdb_associations::service::memory::Memory;
 use cmdb_associations::service::{Pool, Service};
 use cmdb_associations::telemetry::metrics::Metrics;
 use futures_util::stream;
@@ -53,18 +54,21 @@ fn server() -> (Runtime, Router) {
         pool: pool.clone(),
         authorization: Authorization::Grants,
         limiter: NonZeroU32::new(10_000).map(Limiter::new),
+        permits: Semaphore::new(1),
+        caches: Caches::default(),
+    };
+    let authenticator = Authenticator {
+        jwt: Some(JwtVerifier::new(PUBLIC_KEY, None).unwrap()),
         login: None,
-        gateway: Some(Gateway::new(PUBLIC_KEY, None).unwrap()),
-        places: Semaphore::new(1),
-        memory: Memory::default(),
+        trusted_peers: vec!["10.1.0.0/16".parse().unwrap()],
     };
     let state = AppState {
         service: Arc::new(service),
-        trust: TrustedSources { gateway: true, peers: vec!["10.1.0.0/16".parse().unwrap()] },
+        authenticator: Arc::new(authenticator),
         readiness: pool,
-        room: Arc::default(),
+        body_budget: Arc::default(),
         body_limit: BODY_LIMIT,
-        deadline: Duration::from_secs(15),
+        request_timeout: Duration::from_secs(15),
         draining: watch::channel(false).1,
         in_flight: TaskTracker::new(),
         metrics: Arc::new(Metrics::new().unwrap().1),
@@ -229,25 +233,25 @@ pub fn import(data: &[u8]) {
     let Some((selector, content)) = data.split_first() else { return };
     let collection = COLLECTIONS[usize::from(*selector) % COLLECTIONS.len()];
     let lines = content.split(|byte| *byte == b'\n').count() as u64;
-    let (mut rows, mut omissions) = (0, 0);
-    let staged = |stage, copy: &str| {
+    let (mut rows, mut rejections) = (0, 0);
+    let on_rows = |stage, copy: &str| {
         assert!(copy.is_empty() || copy.ends_with('\n'));
         for row in copy.split_terminator('\n') {
             check_row(stage, row, lines);
             rows += 1;
         }
     };
-    let left_out = |row: Omission<'_>| {
+    let on_rejection = |row: Rejection<'_>| {
         assert!((1..=lines).contains(&row.line), "line {}", row.line);
         assert!(!row.reason.contains('\0'), "{:?}", row.reason);
-        omissions += 1;
+        rejections += 1;
     };
-    match read_collection(collection, content, staged, left_out) {
+    match read_collection(collection, content, on_rows, on_rejection) {
         Ok(count) => {
             assert_eq!(Some(count), documents(content));
             // Most documents of this collection are not used.
             if collection != "cc_idgenerator" {
-                assert_eq!(rows + omissions, count);
+                assert_eq!(rows + rejections, count);
             }
         }
         Err(Error::Unreadable { line, reason, .. }) => {
@@ -261,7 +265,7 @@ pub fn import(data: &[u8]) {
 fn check_row(stage: Stage, row: &str, lines: u64) {
     let columns: Vec<&str> = row.split('\t').collect();
     let own = match stage {
-        Stage::HighestIds => 1,
+        Stage::AssignedIds => 1,
         Stage::Kinds => 3,
         Stage::Models | Stage::Instances => 4,
         Stage::Links => 7,

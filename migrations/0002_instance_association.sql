@@ -1,7 +1,6 @@
--- The links, and what keeps them true whoever writes.
+-- Instance associations (links), and the constraints that hold for every writer.
 
--- The functions below look in this schema only, whoever calls them: a temporary table of the caller's, or one in a
--- schema named after it, would otherwise stand in for ours.
+-- Trigger functions resolve names in this schema only: see 0001_inventory.sql.
 select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 
 create table instance_association (
@@ -14,64 +13,106 @@ create table instance_association (
 );
 
 comment on table instance_association is
-    'One link. Its account and model association are numbers and it refers to its instances by the numbers that '
-    'callers know: 32 bytes a row. That both ends, the model association and the account exist is kept by '
-    'instance_association_guard, since foreign keys would lock and dirty every row they look at.';
-comment on column instance_association.tenant_id is 'The account of whoever created it.';
+    'A link from one instance to another. A row has 32 bytes of columns and no text. A trigger, '
+    'instance_association_guard, checks that the tenant, the model association and both instances '
+    'exist. Foreign keys would lock every row that they check, which writes to that row.';
+comment on column instance_association.tenant_id is
+    'The tenant of the request or of the exported row that created the link.';
+comment on column instance_association.source_id is 'The instance_id of the source instance.';
+comment on column instance_association.target_id is 'The instance_id of the target instance.';
 
--- Both keys begin with what is looked up by, and together they are all three mappings:
---   source_key: 1:1 allows a source once; the others, once with each target
---   target_key: n:n allows a target once with each source; the others, once
+-- Each index begins with the columns of a lookup. Together they enforce all three mappings:
+--   source_key   1:1: a source occurs once; 1:n and n:n: once with each target
+--   target_key   1:1 and 1:n: a target occurs once; n:n: once with each source
 create unique index instance_association_source_key on instance_association
-    (model_association_id, source_id, (case when model_association_id & 3 = 1 then 0 else target_id end));
+    (model_association_id, source_id,
+     (case when model_association_id & 3 = 1 then 0 else target_id end));
 create unique index instance_association_target_key on instance_association
-    (model_association_id, target_id, (case when model_association_id & 3 = 3 then source_id else 0 end));
+    (model_association_id, target_id,
+     (case when model_association_id & 3 = 3 then source_id else 0 end));
 
-comment on index instance_association_source_key is 'A pair stands once; under 1:1 a source is a source once.';
-comment on index instance_association_target_key is 'A pair stands once; under 1:1 and 1:n a target is a target once.';
+comment on index instance_association_source_key is
+    'No two links have the same source and target. In 1:1, no two have the same source.';
+comment on index instance_association_target_key is
+    'No two links have the same source and target. In 1:1 and 1:n, no two have the same target.';
 
--- Existence is kept by locks that cost a writer of links nothing. Whoever writes a link holds ROW EXCLUSIVE on
--- instance_association to the end of its transaction, as every writer does. Whoever removes something that
--- links refer to takes SHARE ROW EXCLUSIVE there first: it waits for the writers under way, new ones
--- wait for it, and both then look with a snapshot taken after the wait. Under READ COMMITTED, that is: a
--- transaction with one old snapshot would look at the past, so in the other isolation levels both refuse.
---
--- As with foreign keys, it takes no rights on the tables that are looked at: the functions have their owner's.
+-- Referential integrity is kept by table locks, which cost a writer of links nothing extra:
+--   * A transaction that writes links holds ROW EXCLUSIVE on instance_association until it ends.
+--   * A transaction that deletes referenced rows first takes SHARE ROW EXCLUSIVE on that table. It
+--     waits for current writers, and later writers wait for it.
+--   * Each side then checks with a snapshot taken after its lock was granted.
+-- A transaction-wide snapshot could be older than the lock, so both sides require READ COMMITTED.
+-- The triggers are SECURITY DEFINER: the caller needs no privileges on the tables that they read.
 
-create function require_read_committed() returns void language plpgsql set search_path from current as $$
+create function require_read_committed() returns void
+    language plpgsql set search_path from current
+as $$
 begin
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-        raise exception 'this can be written under READ COMMITTED only: a fixed snapshot cannot see whether links and instances still agree'
-            using errcode = 'feature_not_supported';
+        raise exception 'links and instances can be changed under READ COMMITTED only'
+            using errcode = 'feature_not_supported',
+                detail = 'A transaction-wide snapshot cannot see concurrent deletions.';
     end if;
 end
 $$;
 
-comment on function require_read_committed() is 'Raises unless every statement of the transaction sees what was committed before it.';
+comment on function require_read_committed() is
+    'Raises an error unless each statement of the transaction takes a new snapshot.';
 
-create function instance_association_guard() returns trigger language plpgsql
-    security definer set search_path from current
+-- The server's statement that inserts links checks their instances itself, under the ROW EXCLUSIVE
+-- lock. It sets cmdb.guard_may_skip to 'yes', and the trigger does not repeat the check. This
+-- function clears the setting, so it applies to one statement. It ignores the setting unless the
+-- session has the privileges of the table's owner, who could drop the trigger as well.
+create function guard_may_skip() returns boolean
+    language plpgsql set search_path from current
+as $$
+begin
+    if current_setting('cmdb.guard_may_skip', true) is distinct from 'yes'
+        or current_setting('transaction_isolation') <> 'read committed'
+        or not pg_has_role(
+            session_user,
+            (select relowner from pg_class where oid = 'instance_association'::regclass),
+            'usage')
+    then
+        return false;
+    end if;
+    perform set_config('cmdb.guard_may_skip', '', true);
+    return true;
+end
+$$;
+
+comment on function guard_may_skip() is
+    'Whether the inserting statement has already checked what its links refer to. Clears the '
+    'setting cmdb.guard_may_skip.';
+
+create function instance_association_guard() returns trigger
+    language plpgsql security definer set search_path from current
 as $$
 declare
-    broken record;
+    invalid_link record;
 begin
     perform require_read_committed();
-    -- Scalar subqueries, so that each is an index lookup whatever the planner believes about sizes.
-    select into broken * from (
-        select written.*,
-            (select true from instance i
-                where i.model_id = association.source_model_id and i.instance_id = written.source_id) as source_exists,
-            (select true from instance i
-                where i.model_id = association.target_model_id and i.instance_id = written.target_id) as target_exists,
-            (select true from tenant a where a.id = written.tenant_id) as account_exists
-        from written
-        left join model_association association on association.id = written.model_association_id
-    ) link
-    where source_exists is null or target_exists is null or account_exists is null
+    -- Scalar subqueries are index lookups whatever the table statistics say.
+    select into invalid_link * from (
+        select new_link.*,
+            (select true from instance
+                where model_id = association.source_model_id
+                    and instance_id = new_link.source_id) as source_exists,
+            (select true from instance
+                where model_id = association.target_model_id
+                    and instance_id = new_link.target_id) as target_exists,
+            (select true from tenant where id = new_link.tenant_id) as tenant_exists
+        from new_link
+        left join model_association association on association.id = new_link.model_association_id
+    ) checked_link
+    where source_exists is null or target_exists is null or tenant_exists is null
     limit 1;
     if found then
-        raise exception 'a link refers to something that does not exist: model association %, source %, target %, account %',
-            broken.model_association_id, broken.source_id, broken.target_id, broken.tenant_id
+        raise exception
+            'a link refers to a row that does not exist: '
+            'model association %, source %, target %, tenant %',
+            invalid_link.model_association_id, invalid_link.source_id, invalid_link.target_id,
+            invalid_link.tenant_id
             using errcode = 'foreign_key_violation', table = 'instance_association',
                 constraint = 'instance_association_guard';
     end if;
@@ -79,15 +120,18 @@ begin
 end
 $$;
 
-comment on function instance_association_guard() is 'Whatever a link refers to exists when it is written.';
+comment on function instance_association_guard() is
+    'Checks that the model association, instances and tenant of each written link exist.';
 
 create trigger instance_association_guard_insert after insert on instance_association
-    referencing new table as written for each statement execute function instance_association_guard();
+    referencing new table as new_link for each statement
+    when (not guard_may_skip()) execute function instance_association_guard();
 create trigger instance_association_guard_update after update on instance_association
-    referencing new table as written for each statement execute function instance_association_guard();
+    referencing new table as new_link for each statement
+    execute function instance_association_guard();
 
-create function wait_for_link_writers() returns trigger language plpgsql
-    security definer set search_path from current
+create function lock_instance_association() returns trigger
+    language plpgsql security definer set search_path from current
 as $$
 begin
     perform require_read_committed();
@@ -96,86 +140,110 @@ begin
 end
 $$;
 
-comment on function wait_for_link_writers() is 'Taken before anything that links refer to goes.';
+comment on function lock_instance_association() is
+    'Waits for transactions that write links and blocks new ones, before referenced rows change.';
 
-create function instance_restrict_linked_delete() returns trigger language plpgsql
-    security definer set search_path from current
+create trigger instance_lock_before_delete before delete or truncate on instance
+    for each statement execute function lock_instance_association();
+create trigger instance_lock_before_update before update of model_id, instance_id on instance
+    for each statement execute function lock_instance_association();
+create trigger model_association_lock_before_delete before delete or truncate on model_association
+    for each statement execute function lock_instance_association();
+
+create function instance_restrict_linked_delete() returns trigger
+    language plpgsql security definer set search_path from current
 as $$
 begin
+    -- After an update, rows whose key is unchanged are still in instance.
     if exists (
-        select from gone
-        join model_association association on association.source_model_id = gone.model_id
+        select from old_instance removed
+        join model_association association on association.source_model_id = removed.model_id
         join instance_association link
-            on link.model_association_id = association.id and link.source_id = gone.instance_id
-        where not exists (select from instance i where (i.model_id, i.instance_id) = (gone.model_id, gone.instance_id))
+            on link.model_association_id = association.id and link.source_id = removed.instance_id
+        where not exists (
+            select from instance
+            where model_id = removed.model_id and instance.instance_id = removed.instance_id)
     ) or exists (
-        select from gone
-        join model_association association on association.target_model_id = gone.model_id
+        select from old_instance removed
+        join model_association association on association.target_model_id = removed.model_id
         join instance_association link
-            on link.model_association_id = association.id and link.target_id = gone.instance_id
-        where not exists (select from instance i where (i.model_id, i.instance_id) = (gone.model_id, gone.instance_id))
+            on link.model_association_id = association.id and link.target_id = removed.instance_id
+        where not exists (
+            select from instance
+            where model_id = removed.model_id and instance.instance_id = removed.instance_id)
     ) then
-        raise exception 'an instance that has associations cannot be deleted under them'
-            using errcode = 'foreign_key_violation', table = 'instance', constraint = 'instance_restrict_linked_delete';
+        raise exception 'an instance that has links cannot be deleted or given another key'
+            using errcode = 'foreign_key_violation', table = tg_table_name, constraint = tg_name;
     end if;
     return null;
 end
 $$;
 
-create trigger instance_wait before delete or truncate on instance
-    for each statement execute function wait_for_link_writers();
-create trigger instance_wait_update before update of model_id, instance_id on instance
-    for each statement execute function wait_for_link_writers();
-create trigger instance_restrict_linked_delete after delete on instance
-    referencing old table as gone for each statement execute function instance_restrict_linked_delete();
-create trigger instance_restrict_linked_delete_update after update on instance
-    referencing old table as gone for each statement execute function instance_restrict_linked_delete();
+comment on function instance_restrict_linked_delete() is
+    'Rejects the removal of an instance key that links refer to.';
 
-create function model_association_restrict_linked_delete() returns trigger language plpgsql
-    security definer set search_path from current
+-- A trigger with a transition table cannot have a column list, so this one runs after every update.
+create trigger instance_restrict_linked_update after update on instance
+    referencing old table as old_instance for each statement
+    execute function instance_restrict_linked_delete();
+create trigger instance_restrict_linked_delete after delete on instance
+    referencing old table as old_instance for each statement
+    execute function instance_restrict_linked_delete();
+
+create function model_association_restrict_linked_delete() returns trigger
+    language plpgsql security definer set search_path from current
 as $$
 begin
     if exists (
-        select from gone join instance_association link on link.model_association_id = gone.id
+        select from old_model_association removed
+        join instance_association link on link.model_association_id = removed.id
     ) then
-        raise exception 'a model association that has links cannot be deleted under them'
-            using errcode = 'foreign_key_violation', table = 'model_association',
-                constraint = 'model_association_restrict_linked_delete';
+        raise exception 'a model association that has links cannot be deleted'
+            using errcode = 'foreign_key_violation', table = tg_table_name, constraint = tg_name;
     end if;
     return null;
 end
 $$;
 
-create trigger model_association_wait before delete or truncate on model_association
-    for each statement execute function wait_for_link_writers();
-create trigger model_association_restrict_linked_delete after delete on model_association
-    referencing old table as gone for each statement execute function model_association_restrict_linked_delete();
+comment on function model_association_restrict_linked_delete() is
+    'Rejects the deletion of a model association that has links.';
 
-create function refuse_while_linked() returns trigger language plpgsql
-    security definer set search_path from current
+create trigger model_association_restrict_linked_delete after delete on model_association
+    referencing old table as old_model_association for each statement
+    execute function model_association_restrict_linked_delete();
+
+create function restrict_linked_truncate() returns trigger
+    language plpgsql security definer set search_path from current
 as $$
 begin
     if exists (select from instance_association) then
-        raise exception '% cannot be emptied while there are links', tg_table_name
-            using errcode = 'foreign_key_violation';
+        raise exception '% cannot be truncated while links exist', tg_table_name
+            using errcode = 'foreign_key_violation', table = tg_table_name, constraint = tg_name;
     end if;
     return null;
 end
 $$;
 
-create trigger instance_restrict_linked_delete_truncate after truncate on instance
-    for each statement execute function refuse_while_linked();
-create trigger model_association_restrict_linked_delete_truncate after truncate on model_association
-    for each statement execute function refuse_while_linked();
+comment on function restrict_linked_truncate() is
+    'Rejects the truncation of a table that links refer to.';
 
-create function tenant_keep() returns trigger language plpgsql set search_path from current as $$
+create trigger instance_restrict_linked_truncate after truncate on instance
+    for each statement execute function restrict_linked_truncate();
+create trigger model_association_restrict_linked_truncate after truncate on model_association
+    for each statement execute function restrict_linked_truncate();
+
+create function tenant_restrict_change() returns trigger
+    language plpgsql set search_path from current
+as $$
 begin
-    raise exception 'a supplier account is kept for ever: links carry its number'
-        using errcode = 'foreign_key_violation', table = 'tenant', constraint = 'tenant_keep';
+    raise exception 'a tenant cannot be deleted and its id cannot change: links refer to it'
+        using errcode = 'foreign_key_violation', table = tg_table_name, constraint = tg_name;
 end
 $$;
 
-create trigger tenant_keep before delete or truncate on tenant
-    for each statement execute function tenant_keep();
-create trigger tenant_keep_update before update of id on tenant
-    for each statement execute function tenant_keep();
+comment on function tenant_restrict_change() is 'Rejects every statement that it is a trigger of.';
+
+create trigger tenant_restrict_delete before delete or truncate on tenant
+    for each statement execute function tenant_restrict_change();
+create trigger tenant_restrict_update before update of id on tenant
+    for each statement execute function tenant_restrict_change();

@@ -1,34 +1,35 @@
-//! Creates associations between instances of a CMDB, in bulk, on Postgres.
+//! A drop-in server for BlueKing CMDB's `batch_create_instance_association`, on PostgreSQL.
 //!
-//! A request flows in one direction:
+//! Calls go from left to right, and imports with them; `tests/it/tidy.rs` checks the imports.
 //!
 //! ```text
 //! main ── cli ──┬── server ── http ──┐
-//!               └── import, check … ─┴──► service ──► db ──► Postgres
+//!               └── import, check … ─┴──► service ──► db ──► PostgreSQL
 //!                                            └─► domain ◄─┘
 //! ```
 //!
-//! - [`http`] knows the wire: paths, the body, the envelope. [`cli`] knows the command line.
-//! - [`service`] knows the order of steps of each use case.
-//! - [`domain`] has the rules, as pure functions. Every refusal is in [`domain::error`], what a batch does
-//!   in [`domain::batch`].
-//! - [`db`] has the SQL. What must hold whoever writes is in the migrations, with the reasons.
+//! - [`config`]: every setting.
+//! - [`cli`]: one file per command, which parses, calls a service and prints.
+//! - [`server`]: sockets, TLS, connection limits, shutdown.
+//! - [`http`]: the table of endpoints, one file per endpoint, and the steps around a handler:
+//!   authentication, parsing, the envelope of the response, error codes and texts.
+//! - [`service`]: use cases, such as authenticate, authorize, create, search, import, check.
+//! - [`domain`]: rules and types without I/O.
+//! - [`db`]: SQL, one file per table or statement.
+//! - [`telemetry`]: logs, metrics and traces.
 //!
-//! Each imports only what is to its right; `tests/it/tidy.rs` keeps that.
+//! Constraints and triggers enforce uniqueness, mappings and the existence of instances for every
+//! client of the database; the migrations explain them. The program adds these invariants:
 //!
-//! What always holds: a batch and its audit record are one commit; a batch is a constant number of
-//! statements; the database itself keeps uniqueness, mappings and existence; an answer follows from facts
-//! that were still true at its commit.
-
-pub mod domain;
-
-pub mod db;
-
-pub mod service;
-
-pub mod http;
+//! - A batch and its audit record are written in one transaction.
+//! - The number of statements of a batch does not depend on its size.
+//! - A response relies only on facts that still hold when its transaction is committed.
 
 pub mod cli;
 pub mod config;
+pub mod db;
+pub mod domain;
+pub mod http;
 pub mod server;
+pub mod service;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! `cmdb-associations`: see the library's documentation for the map.
+//! The program. Its parts are described in the documentation of the library.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,10 +7,10 @@ use cmdb_associations::cli::{Cli, Outcome};
 use cmdb_associations::telemetry::error_chain;
 
 fn main() -> ExitCode {
-    match Cli::given().run() {
+    match Cli::from_command_line().run() {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::Negative) => ExitCode::from(1),
-        // Whoever reads our output has read enough.
+        // The reader of stdout, such as `head`, has closed it on purpose.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ =

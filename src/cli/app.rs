@@ -1,4 +1,4 @@
-//! `app …`.
+//! `app`: manages applications.
 
 use std::io::{self, Read, Write};
 
@@ -10,55 +10,55 @@ use crate::service;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AppCommand {
-    /// Add an application and print its secret, once
+    /// Add an application and print its secret, which is not shown again
     Add {
         /// The application's code
         code: String,
-        /// TrustedSources the user name that it sends (`bk_username`)
+        /// Trust the user name that it sends (`bk_username`)
         #[arg(long)]
         trust_username: bool,
-        /// Read its secret from stdin instead of making one and printing it
+        /// Read the secret from stdin instead of generating and printing one
         #[arg(long)]
         secret_stdin: bool,
     },
-    /// Limit an application to some APIs or tenants; what is not mentioned stays as it is
+    /// Limit an application to some APIs or tenants; a limit that is not given stays unchanged
     Limit {
         /// The application's code
         code: String,
-        /// An API that it may call, as `batch_create_instance_association`; may be given more than once
+        /// API that it may call, such as `batch_create_instance_association`; can be repeated
         #[arg(long, value_name = "NAME")]
         api: Vec<String>,
-        /// It may call all APIs
+        /// Let it call all APIs
         #[arg(long, conflicts_with = "api")]
         all_apis: bool,
-        /// A tenant that it may call for; may be given more than once
+        /// Tenant that it may act for; can be repeated
         #[arg(long, value_name = "KEY")]
         tenant: Vec<String>,
-        /// It may call for all tenants
+        /// Let it act for all tenants
         #[arg(long, conflicts_with = "tenant")]
         all_tenants: bool,
     },
-    /// List the applications
+    /// List applications
     List,
-    /// Add a secret and print it; the one before stays valid, older ones do not
+    /// Add a secret and print it; the previous secret stays valid, older ones become invalid
     Rotate {
         /// The application's code
         code: String,
-        /// Read the secret from stdin instead of making one and printing it
+        /// Read the secret from stdin instead of generating and printing one
         #[arg(long)]
         secret_stdin: bool,
     },
-    /// Drop the older of two secrets
+    /// Invalidate all secrets of an application but the newest
     Retire {
         /// The application's code
         code: String,
     },
-    /// Refuse an application's calls
+    /// Refuse the requests of an application
     Disable {
         /// The application's code
         code: String,
     },
-    /// Accept a disabled application's calls again
+    /// Accept the requests of a disabled application again
     Enable {
         /// The application's code
         code: String,
@@ -69,13 +69,11 @@ impl AppCommand {
     pub(super) async fn run(self) -> anyhow::Result<Outcome> {
         let mut conn = super::connect().await?;
         let mut out = io::stdout();
-        let mut words = io::stderr();
         match self {
             Self::Add { code, trust_username, secret_stdin } => {
-                let brought = secret_stdin.then(read_secret).transpose()?;
-                let is_new = brought.is_none();
-                let secret = service::app::add(&mut conn, &code, trust_username, brought).await?;
-                if is_new {
+                let given = secret_stdin.then(read_secret).transpose()?;
+                let secret = service::app::add(&mut conn, &code, trust_username, given).await?;
+                if !secret_stdin {
                     writeln!(out, "{secret}")?;
                 }
             }
@@ -90,24 +88,23 @@ impl AppCommand {
                     let trust = if app.trusts_username { "trusts-username" } else { "-" };
                     let apis = app.apis.as_deref().unwrap_or("*");
                     let tenants = app.tenants.as_deref().unwrap_or("*");
-                    let (code, secrets, since) = (app.code, app.secrets, app.created_at);
+                    let (code, secrets, added) = (app.code, app.secrets, app.created_at);
                     writeln!(
                         out,
-                        "{code}\t{state}\t{trust}\t{secrets}\t{apis}\t{tenants}\t{since}"
+                        "{code}\t{state}\t{trust}\t{secrets}\t{apis}\t{tenants}\t{added}"
                     )?;
                 }
             }
             Self::Rotate { code, secret_stdin } => {
-                let brought = secret_stdin.then(read_secret).transpose()?;
-                let is_new = brought.is_none();
-                let secret = service::app::rotate(&mut conn, &code, brought).await?;
-                if is_new {
+                let given = secret_stdin.then(read_secret).transpose()?;
+                let secret = service::app::rotate(&mut conn, &code, given).await?;
+                if !secret_stdin {
                     writeln!(out, "{secret}")?;
                 }
             }
             Self::Retire { code } => {
                 if !service::app::retire(&mut conn, &code).await? {
-                    writeln!(words, "{code} has no older secret")?;
+                    writeln!(io::stderr(), "{code} has no older secret")?;
                     return Ok(Outcome::Negative);
                 }
             }
@@ -118,7 +115,7 @@ impl AppCommand {
     }
 }
 
-/// The secret on stdin, without the end of its line.
+/// Reads a secret from stdin, without its line ending.
 fn read_secret() -> anyhow::Result<String> {
     let mut secret = String::new();
     io::stdin()

@@ -1,4 +1,4 @@
-//! `check`.
+//! The command `check`.
 
 use std::io::{self, Write};
 
@@ -11,27 +11,28 @@ pub(super) async fn check(strict: bool) -> anyhow::Result<Outcome> {
     let report = service::check::check(&mut conn).await?;
 
     let mut out = io::stdout().lock();
-    for (name, findings) in &report.invariants {
-        print_findings(&mut out, "broken", name, findings)?;
+    for (name, violations) in &report.invariants {
+        print_violations(&mut out, "broken", name, violations)?;
     }
     let (name, unaudited) = &report.unaudited;
-    print_findings(&mut out, "noted", name, unaudited)?;
-    let fine = report.is_sound() && !(strict && unaudited.count > 0);
-    Ok(if fine { Outcome::Success } else { Outcome::Negative })
+    print_violations(&mut out, "noted", name, unaudited)?;
+    let success = report.is_sound() && !(strict && unaudited.count > 0);
+    Ok(if success { Outcome::Success } else { Outcome::Negative })
 }
 
-fn print_findings(
+/// Prints `ok` or `label` with the name of an invariant, and a line for each example.
+fn print_violations(
     out: &mut impl Write,
-    word: &str,
+    label: &str,
     name: &str,
-    found: &Violations,
+    violations: &Violations,
 ) -> io::Result<()> {
-    if found.count == 0 {
+    if violations.count == 0 {
         return writeln!(out, "ok      {name}");
     }
-    let exceptions = if found.count == 1 { "exception" } else { "exceptions" };
-    writeln!(out, "{word:7} {name}: {} {exceptions}", found.count)?;
-    for example in &found.examples {
+    let exceptions = if violations.count == 1 { "exception" } else { "exceptions" };
+    writeln!(out, "{label:7} {name}: {} {exceptions}", violations.count)?;
+    for example in &violations.examples {
         writeln!(out, "        {example}")?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `grant …`.
+//! `grant`: manages which instances users may edit.
 
 use std::io::{self, Write};
 
@@ -11,35 +11,35 @@ use crate::service;
 #[derive(Debug, Subcommand)]
 pub(super) enum GrantCommand {
     /// Let a user edit instances
-    Add(Granted),
-    /// List what users may edit
+    Add(GrantArgs),
+    /// List grants
     List {
-        /// Only what this user may
+        /// Only the grants of this user
         #[arg(long)]
         user: Option<String>,
     },
-    /// Take back what was granted in the same words
-    Remove(Granted),
+    /// Remove a grant that was added with the same arguments
+    Remove(GrantArgs),
 }
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["all", "model"])))]
-pub(super) struct Granted {
-    /// The user's name
+pub(super) struct GrantArgs {
+    /// Name of the user
     #[arg(long)]
     user: String,
-    /// The instances of all models
+    /// All instances of all models
     #[arg(long, conflicts_with = "instance")]
     all: bool,
-    /// The instances of this model
+    /// All instances of this model, or those given by --instance
     #[arg(long)]
     model: Option<String>,
-    /// Of these only this one; may be given more than once
+    /// Id of an instance of the model; can be repeated
     #[arg(long, value_name = "ID", requires = "model")]
     instance: Vec<i64>,
 }
 
-impl Granted {
+impl GrantArgs {
     fn scopes(&self) -> Vec<Scope> {
         let Some(model) = &self.model else { return vec![Scope::All] };
         if self.instance.is_empty() {
@@ -53,8 +53,8 @@ impl GrantCommand {
     pub(super) async fn run(self) -> anyhow::Result<Outcome> {
         let mut conn = super::connect().await?;
         match self {
-            Self::Add(granted) => {
-                service::permission::add(&mut conn, &granted.user, &granted.scopes()).await?;
+            Self::Add(args) => {
+                service::permission::add(&mut conn, &args.user, &args.scopes()).await?;
             }
             Self::List { user } => {
                 let mut out = io::stdout();
@@ -67,10 +67,9 @@ impl GrantCommand {
                     writeln!(out, "{}\t{model}\t{instance}", grant.user)?;
                 }
             }
-            Self::Remove(granted) => {
-                let scopes = granted.scopes();
-                if !service::permission::remove(&mut conn, &granted.user, &scopes).await? {
-                    writeln!(io::stderr(), "{} has no such grant", granted.user)?;
+            Self::Remove(args) => {
+                if !service::permission::remove(&mut conn, &args.user, &args.scopes()).await? {
+                    writeln!(io::stderr(), "{} has no such grant", args.user)?;
                     return Ok(Outcome::Negative);
                 }
             }

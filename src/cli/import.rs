@@ -1,4 +1,4 @@
-//! `import`.
+//! The command `import`.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -10,7 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
 use crate::service;
-use crate::service::import::{Error as ImportError, Omission, Progress, Stats};
+use crate::service::import::{Error as ImportError, Progress, Rejection, Stats};
+
+/// How many rejected rows are printed. The report has all of them.
+const PRINTED_REJECTIONS: u64 = 100;
 
 pub(super) async fn import(
     dir: &Path,
@@ -18,9 +21,9 @@ pub(super) async fn import(
     if_empty: bool,
 ) -> anyhow::Result<Outcome> {
     let export = service::import::find_export(dir)?;
-    let mut words = io::stderr();
+    let mut stderr = io::stderr();
     for name in &export.ignored {
-        writeln!(words, "ignored: {name} is not a collection that is imported")?;
+        writeln!(stderr, "ignored: {name} is not a known collection")?;
     }
     let create = |path: &Path| {
         File::create(path).with_context(|| format!("cannot write {}", path.display()))
@@ -32,77 +35,77 @@ pub(super) async fn import(
         "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {elapsed} {msg}",
     )?);
     progress.enable_steady_tick(Duration::from_millis(200));
-    let mut left_out = 0_u64;
-    let mut written = Ok(());
+    let mut rejected = 0_u64;
+    let mut report_written = Ok(());
     let result = service::import::import(
         &mut conn,
         &export,
         if_empty,
         |event| match event {
             Progress::Read(bytes) => progress.inc(bytes),
-            Progress::Merging => progress.set_message("read, merging"),
+            Progress::Merging => progress.set_message("merging"),
         },
-        |omission| {
-            left_out += 1;
-            if left_out <= OMISSIONS_IN_WORDS {
-                let Omission { file, line, reason } = omission;
+        |rejection| {
+            rejected += 1;
+            if rejected <= PRINTED_REJECTIONS {
+                let Rejection { file, line, reason } = rejection;
                 progress.suspend(|| {
-                    let _ = writeln!(io::stderr(), "left out: {file}:{line}: {reason}");
+                    let _ = writeln!(io::stderr(), "rejected: {file}:{line}: {reason}");
                 });
             }
-            if let (Some(report), Ok(())) = (&mut report, &written) {
-                written = write_omission(report, &omission);
+            if let (Some(report), Ok(())) = (&mut report, &report_written) {
+                report_written = write_rejection(report, &rejection);
             }
         },
     )
     .await;
     progress.finish_and_clear();
-    let tallies = match result {
-        Ok(tallies) => tallies,
+    let stats = match result {
+        Ok(stats) => stats,
         Err(ImportError::NotEmpty) => {
-            writeln!(words, "nothing was imported: {}", ImportError::NotEmpty)?;
+            writeln!(stderr, "nothing was imported: {}", ImportError::NotEmpty)?;
             return Ok(Outcome::Negative);
         }
         Err(error) => return Err(anyhow!(error).context("nothing was imported")),
     };
-    if left_out > OMISSIONS_IN_WORDS {
-        let more = left_out - OMISSIONS_IN_WORDS;
-        writeln!(words, "… and {more} more rows left out; --report FILE has all of them")?;
+    if rejected > PRINTED_REJECTIONS {
+        let more = rejected - PRINTED_REJECTIONS;
+        writeln!(stderr, "… and {more} more rejected rows; --report FILE writes all of them")?;
     }
-    written
+    report_written
         .and_then(|()| report.map_or(Ok(()), |mut report| report.flush()))
-        .context("the report")?;
-    print_tallies(&tallies)?;
+        .context("cannot write the report")?;
+    print_stats(&stats)?;
     Ok(Outcome::Success)
 }
 
-/// How many of the rows that were left out are told in words; the report has all.
-const OMISSIONS_IN_WORDS: u64 = 100;
-
-fn write_omission(report: &mut impl Write, omission: &Omission<'_>) -> io::Result<()> {
-    serde_json::to_writer(&mut *report, omission)?;
+fn write_rejection(report: &mut impl Write, rejection: &Rejection<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *report, rejection)?;
     writeln!(report)
 }
 
-fn print_tallies(tallies: &[Stats]) -> io::Result<()> {
+fn print_stats(files: &[Stats]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let width = tallies.iter().map(|tally| tally.file.chars().count()).max().unwrap_or(0).max(5);
+    let width = files.iter().map(|stats| stats.file.chars().count()).max().unwrap_or(0).max(5);
     writeln!(
         out,
         "{:width$} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "file", "read", "added", "updated", "same", "left out"
+        "file", "read", "added", "updated", "unchanged", "rejected"
     )?;
     let mut total = Stats { file: "total".to_owned(), ..Stats::default() };
-    for tally in tallies {
-        total.read += tally.read;
-        total.added += tally.added;
-        total.updated += tally.updated;
-        total.left_out += tally.left_out;
+    for stats in files {
+        total.read += stats.read;
+        total.added += stats.added;
+        total.updated += stats.updated;
+        total.rejected += stats.rejected;
     }
-    for tally in tallies.iter().chain([&total]) {
-        let Stats { file, read, added, updated, left_out } = tally;
-        let same = tally.same();
-        writeln!(out, "{file:width$} {read:>9} {added:>9} {updated:>9} {same:>9} {left_out:>9}")?;
+    for stats in files.iter().chain([&total]) {
+        let Stats { file, read, added, updated, rejected } = stats;
+        let unchanged = stats.unchanged();
+        writeln!(
+            out,
+            "{file:width$} {read:>9} {added:>9} {updated:>9} {unchanged:>9} {rejected:>9}"
+        )?;
     }
     out.flush()
 }

@@ -1,8 +1,9 @@
-//! The command line: results on stdout, words on stderr.
+//! The command line. Results go to stdout, messages to stderr.
 
 mod app;
 mod check;
 mod grant;
+mod healthcheck;
 mod import;
 mod serve;
 
@@ -20,9 +21,10 @@ use crate::telemetry::traces::Traces;
 use crate::{service, telemetry};
 
 const AFTER_HELP: &str = "\
-Results go to stdout, messages to stderr. Exit codes: 0 all is well, 1 the answer is no, 2 wrong usage or failure.";
+Results go to stdout, messages to stderr. \
+Exit codes: 0 success, 1 negative result, 2 wrong usage or failure.";
 
-/// A drop-in server for BlueKing CMDB's `batch_create_instance_association`, on Postgres.
+/// A drop-in server for BlueKing CMDB's `batch_create_instance_association`, on PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 pub struct Cli {
@@ -35,87 +37,88 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the endpoint
+    /// Run the server
     Serve(ServeSettings),
     /// Apply pending migrations
     Migrate,
     /// Import an export of the original CMDB
     ///
-    /// DIR holds what mongoexport wrote, a file for each collection, named after it, as in `cc_ObjDes.json` or
-    /// `cc_ObjectBase_0_pub_bk_switch.json`. Each may be missing.
+    /// DIR contains files written by mongoexport: one for each collection, named after it, such as
+    /// `cc_ObjDes.json` or `cc_ObjectBase_0_pub_bk_switch.json`. Any of them may be missing.
     Import {
-        /// The folder with the files
+        /// Directory of the files
         dir: PathBuf,
-        /// Write the rows that were left out to this file, as JSON lines
+        /// Write the rejected rows to this file, as JSON lines
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
-        /// Import nothing, and exit with 1, if anything was ever imported, created or added
+        /// Import nothing and exit with 1 if anything was ever imported, created or added
         #[arg(long)]
         if_empty: bool,
     },
-    /// Manage the applications that may call
+    /// Manage applications, which are the clients of the API
     #[command(subcommand)]
     App(AppCommand),
-    /// Manage what users may edit
+    /// Manage which instances users may edit
     #[command(subcommand)]
     Grant(GrantCommand),
-    /// Prove that the stored data is sound
+    /// Check the stored data for violations of its invariants
     Check {
-        /// Exit with 1 also for links that neither the server nor an import wrote
+        /// Also exit with 1 for links that were written neither by the server nor by an import
         #[arg(long)]
         strict: bool,
     },
-    /// Ask the server at the configured address whether it is ready: exit with 0 or 1
+    /// Ask the server at the configured address whether it is ready, and exit with 0 or 1
     Healthcheck(Listen),
 }
 
-/// What a command came to, if it came to anything.
+/// The result of a command that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// As wished.
+    /// Success.
     Success,
-    /// The answer is no.
+    /// A negative result, such as a violation found by `check`.
     Negative,
 }
 
 impl Cli {
-    /// What the command line and the environment say.
-    pub fn given() -> Self {
-        let given = Self::settings().get_matches();
-        Self::from_arg_matches(&given).unwrap_or_else(|error| error.exit())
+    /// Parses the command line and the environment. Prints a message and exits on wrong usage.
+    pub fn from_command_line() -> Self {
+        let matches = Self::settings().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    /// Every command and setting. A variable that is empty counts as absent, and `--help` shows no values of them.
+    /// All commands and settings. An empty environment variable counts as not set, and `--help`
+    /// does not show the values of variables.
     pub fn settings() -> clap::Command {
-        fn settled(command: clap::Command) -> clap::Command {
+        fn ignore_empty_env(command: clap::Command) -> clap::Command {
             let args = command.mut_args(|arg| {
                 let is_empty = arg.get_env().is_some_and(config::is_empty);
                 let arg = arg.hide_env_values(true);
                 if is_empty { arg.env(None) } else { arg }
             });
-            args.mut_subcommands(settled)
+            args.mut_subcommands(ignore_empty_env)
         }
-        let only =
-            config::ENVIRONMENT_ONLY.map(|(name, says)| format!("  {name}\n          {says}\n"));
+        let only = config::ENVIRONMENT_ONLY
+            .map(|(name, meaning)| format!("  {name}\n          {meaning}\n"));
         let after = format!("Environment only:\n{}\n{AFTER_HELP}", only.concat());
-        settled(Self::command()).after_help(after)
+        ignore_empty_env(Self::command()).after_help(after)
     }
 
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
         let exports = matches!(self.command, Command::Serve(_)) && config::exports_traces();
         let traces = if exports {
-            Traces::exported().context("traces cannot be exported as OTEL_EXPORTER_OTLP_… say")?
+            Traces::exported().context("cannot export traces: check the OTEL_… variables")?
         } else {
-            Traces::none()
+            Traces::disabled()
         };
         telemetry::init(&self.log, &traces);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let answer = runtime.block_on(self.command.run());
-        // A name that is being looked up cannot be called off, and is not waited for.
+        let outcome = runtime.block_on(self.command.run());
+        // Does not wait for a DNS lookup, which cannot be cancelled.
         runtime.shutdown_background();
-        traces.end();
-        answer
+        traces.shutdown();
+        outcome
     }
 }
 
@@ -130,12 +133,12 @@ impl Command {
             Self::App(command) => command.run().await,
             Self::Grant(command) => command.run().await,
             Self::Check { strict } => check::check(strict).await,
-            Self::Healthcheck(listen) => serve::healthcheck(&listen).await,
+            Self::Healthcheck(listen) => healthcheck::healthcheck(&listen).await,
         }
     }
 }
 
-/// A connection to the database, whose tables are those that this program knows.
+/// Connects to the database. Fails if migrations are pending.
 async fn connect() -> anyhow::Result<PgConnection> {
     let mut conn = config::connect().await?;
     refuse_pending(&mut conn).await?;

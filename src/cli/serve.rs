@@ -1,44 +1,48 @@
-//! `serve`, and `healthcheck`, which asks it.
+//! `serve`: runs the server.
 
-use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use reqwest::Client;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{Outcome, refuse_pending};
 use crate::config::{self, AuthorizationSetting, Listen, ServeSettings};
 use crate::domain::permission::Authorization;
-use crate::http::{AppState, TrustedSources};
-use crate::server::{Limits, RENEWAL, Socket, Tls, TlsFiles};
-use crate::service::gateway::Gateway;
+use crate::http::AppState;
+use crate::http::auth::Authenticator;
+use crate::http::auth::gateway_jwt::JwtVerifier;
+use crate::http::auth::login_token::LoginService;
+use crate::server::{Limits, RELOAD_INTERVAL, Socket, Tls, TlsFiles};
+use crate::service::cache::Caches;
 use crate::service::limit::Limiter;
-use crate::service::login::Login;
-use crate::service::memory::Memory;
 use crate::service::{Pool, Service};
-use crate::telemetry::error_chain;
 use crate::telemetry::metrics::Metrics;
 use crate::{http, server, service};
 
+/// How often expired connections are closed and recorded durations are aggregated.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs the server until SIGTERM or SIGINT.
 pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
-    let stop = stop_signal()?;
-    tokio::pin!(stop);
+    let shutdown = shutdown_signal()?;
+    tokio::pin!(shutdown);
     let metrics = Metrics::install()?;
-    let (login, gateway, tls) = (login(&settings)?, gateway(&settings)?, tls(&settings.listen)?);
+    let (login, jwt, tls) = (login(&settings)?, jwt(&settings)?, tls(&settings.listen)?);
     let database = config::database()?;
     let (listener, ops) = tokio::select! {
         started = start(&settings, &database) => started?,
-        () = &mut stop => return Ok(Outcome::Success),
+        () = &mut shutdown => return Ok(Outcome::Success),
     };
+
     let pool = config::serving_pool(database.clone(), settings.database_connections);
     let (draining, watched) = watch::channel(false);
     let service = Service {
@@ -48,88 +52,84 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
             AuthorizationSetting::Off => Authorization::Off,
         },
         limiter: settings.rate_limit.map(Limiter::new),
-        login,
-        gateway,
-        places: Semaphore::new(settings.requests_at_once() as usize),
-        memory: Memory::default(),
+        permits: Semaphore::new(settings.max_requests() as usize),
+        caches: Caches::default(),
     };
+    let authenticator = Authenticator { jwt, login, trusted_peers: settings.trusted_peers };
     let in_flight = TaskTracker::new();
     let state = AppState {
-        trust: TrustedSources { gateway: service.gateway.is_some(), peers: settings.trusted_peers },
         service: Arc::new(service),
+        authenticator: Arc::new(authenticator),
         readiness: config::serving_pool(database, 1),
-        room: Arc::default(),
+        body_budget: Arc::default(),
         body_limit: settings.body_limit as usize,
-        deadline: config::REQUEST_TIMEOUT,
+        request_timeout: config::REQUEST_TIMEOUT,
         draining: watched.clone(),
         in_flight: in_flight.clone(),
         metrics: Arc::new(metrics),
     };
-    let tidying = tokio::spawn(tidy(pool.clone(), Arc::clone(&state.metrics)));
+
+    let mut background = JoinSet::new();
+    background.spawn(maintain(pool.clone(), Arc::clone(&state.metrics)));
+    background.spawn(service::idempotency::purge(pool.clone()));
     let (mut router, operations) = (http::router(state.clone()), http::operations(state));
-    let mut background = vec![tidying];
     match ops {
         Some(listener) => {
-            let serving = server::serve_operations(listener, operations, watched);
-            background.push(tokio::spawn(serving));
+            background.spawn(server::serve_operations(listener, operations, watched));
         }
         None => router = router.merge(operations),
     }
-    // Each connection takes a file descriptor. Where no more are allowed, fewer are accepted.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    background.push(tokio::spawn(service::idempotency::sweep(pool.clone())));
     let tls = tls.map(|tls| {
         let acceptor = tls.acceptor();
-        background.push(tokio::spawn(tls.renew(RENEWAL)));
+        background.spawn(tls.reload_every(RELOAD_INTERVAL));
         acceptor
     });
-    let limits = Limits {
-        connections: settings.connections as usize,
-        head_timeout: config::HEAD_TIMEOUT,
-        read_timeout: config::READ_TIMEOUT,
-    };
-    server::serve(Socket { listener, tls }, router, limits, in_flight, draining, stop).await;
-    background.iter().for_each(JoinHandle::abort);
-    // A connection that does not say goodbye does not keep the process.
+    // Each connection needs a file descriptor. If the limit cannot be raised, fewer are accepted.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let limits = Limits::new(settings.connections as usize);
+    let socket = Socket { listener, tls };
+    server::serve(socket, router, limits, in_flight, draining, shutdown).await;
+    background.abort_all();
+    // A database that does not respond must not delay the end of the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), pool.close()).await;
     Ok(Outcome::Success)
 }
 
-fn login(settings: &ServeSettings) -> anyhow::Result<Option<Login>> {
-    let login = settings.login_url.as_deref().map(Login::new).transpose();
-    login.context("CMDB_LOGIN_URL is of no use")
+fn login(settings: &ServeSettings) -> anyhow::Result<Option<LoginService>> {
+    let login = settings.login_url.as_deref().map(LoginService::new).transpose();
+    login.context("CMDB_LOGIN_URL cannot be used")
 }
 
-fn gateway(settings: &ServeSettings) -> anyhow::Result<Option<Gateway>> {
+fn jwt(settings: &ServeSettings) -> anyhow::Result<Option<JwtVerifier>> {
     let name = "CMDB_GATEWAY_PUBLIC_KEY_FILE";
     let file = settings.gateway_public_key_file.clone();
     let (name, key) = match file.map(|file| config::read_file(name, file)).transpose()? {
         Some(key) => (name, Some(key)),
         None => ("CMDB_GATEWAY_PUBLIC_KEY", settings.gateway_public_key.clone()),
     };
-    let gateway = key.map(|key| Gateway::new(&key, settings.gateway_issuer.as_deref()));
-    gateway.transpose().with_context(|| {
-        format!("{name} is no RSA public key: it should begin with -----BEGIN PUBLIC KEY-----")
+    let jwt = key.map(|key| JwtVerifier::new(&key, settings.gateway_issuer.as_deref()));
+    jwt.transpose().with_context(|| {
+        format!("{name} is not an RSA public key: it should begin with -----BEGIN PUBLIC KEY-----")
     })
 }
 
 fn tls(listen: &Listen) -> anyhow::Result<Option<Tls>> {
     let files = listen.tls_certificate.clone().zip(listen.tls_key.clone());
     let tls = files.map(|(certificate, key)| Tls::new(TlsFiles { certificate, key })).transpose();
-    tls.context("CMDB_TLS_CERTIFICATE, CMDB_TLS_KEY")
+    tls.context("CMDB_TLS_CERTIFICATE and CMDB_TLS_KEY cannot be used")
 }
 
-/// Now and then, for ever.
-async fn tidy(pool: Pool, metrics: Arc<Metrics>) {
-    let mut every = tokio::time::interval(Duration::from_secs(5));
+/// Runs regular maintenance, without end.
+async fn maintain(pool: Pool, metrics: Arc<Metrics>) {
+    let mut interval = tokio::time::interval(MAINTENANCE_INTERVAL);
     loop {
-        every.tick().await;
-        metrics.sort();
-        pool.tidy().await;
+        interval.tick().await;
+        metrics.run_upkeep();
+        pool.reap_idle().await;
     }
 }
 
-/// Brings the schema up to date, or refuses to, and takes the addresses.
+/// Applies pending migrations, or refuses them, and listens on the addresses.
 async fn start(
     settings: &ServeSettings,
     database: &PgConnectOptions,
@@ -144,7 +144,7 @@ async fn start(
     info!(address = %listener.local_addr()?, "listening");
     let Some(address) = settings.listen.ops_listen else { return Ok((listener, None)) };
     let ops = listen(address).await?;
-    info!(address = %ops.local_addr()?, "listening to operators");
+    info!(address = %ops.local_addr()?, "listening for health checks and metrics");
     Ok((listener, Some(ops)))
 }
 
@@ -152,8 +152,8 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Ends with the first SIGTERM or SIGINT from now on.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+/// Completes at the first SIGTERM or SIGINT that arrives after this call.
+fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
@@ -162,41 +162,4 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-/// Asks a server on this machine: one that listens everywhere is asked at the loopback address.
-pub(super) async fn healthcheck(listen: &Listen) -> anyhow::Result<Outcome> {
-    let (scheme, address) = match (listen.ops_listen, &listen.tls_certificate) {
-        (Some(address), _) => ("http", address),
-        (None, Some(_)) => ("https", listen.listen),
-        (None, None) => ("http", listen.listen),
-    };
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let address = SocketAddr::new(ip, address.port());
-    // It is asked at its address, which its certificate does not name; nothing secret is said.
-    let client = Client::builder().tls_danger_accept_invalid_certs(true).no_proxy();
-    let client = client.timeout(Duration::from_secs(5)).build()?;
-    let asked = async {
-        let response = client.get(format!("{scheme}://{address}/readyz")).send().await?;
-        Ok::<_, reqwest::Error>((response.status().is_success(), response.text().await?))
-    };
-    match asked.await {
-        Ok((true, _)) => Ok(Outcome::Success),
-        Ok((false, why)) => {
-            writeln!(io::stderr(), "{address} is not ready: {}", why.trim_end())?;
-            Ok(Outcome::Negative)
-        }
-        Err(error) => {
-            writeln!(
-                io::stderr(),
-                "{address} does not answer: {}",
-                error_chain(&error.without_url())
-            )?;
-            Ok(Outcome::Negative)
-        }
-    }
 }

@@ -2,47 +2,61 @@
 
 use sqlx::PgConnection;
 
-/// A secret as it is stored.
-pub struct StoredSecret {
-    /// The key of the hash.
-    pub salt: Vec<u8>,
-    /// HMAC-SHA-256 of the secret.
-    pub hash: Vec<u8>,
-}
+use super::cache_version::CacheVersion;
+use crate::domain::identity::{App, StoredSecret};
 
-/// An application, with what proves it.
-pub struct App {
-    /// Whether it may call at all.
-    pub enabled: bool,
-    /// Whether it is believed about who the user is.
-    pub trusts_username: bool,
-    /// The APIs that it may call; none if all.
-    pub apis: Option<Vec<String>>,
-    /// The accounts that it may call for; none if all.
-    pub tenants: Option<Vec<String>>,
-    /// The valid secrets, at most two.
-    pub secrets: Vec<StoredSecret>,
-}
-
-/// A line of the list of applications.
-pub struct Listed {
+/// An application as it is listed.
+pub struct ListedApp {
     /// Its code.
     pub code: String,
-    /// Whether it may call at all.
+    /// Whether its requests are accepted.
     pub enabled: bool,
-    /// Whether it is believed about who the user is.
+    /// Whether a user name that it sends is accepted without further proof.
     pub trusts_username: bool,
-    /// The APIs that it may call, by commas; none if all.
+    /// The endpoints that it may call, separated by commas; `None`: all.
     pub apis: Option<String>,
-    /// The accounts that it may call for, by commas; none if all.
+    /// The tenants that it may act for, separated by commas; `None`: all.
     pub tenants: Option<String>,
-    /// How many secrets are valid.
+    /// The number of valid secrets.
     pub secrets: i64,
-    /// When it was added, in ISO 8601, UTC.
+    /// When it was added: ISO 8601, UTC.
     pub created_at: String,
 }
 
-/// Whether there is an application of this code.
+/// Finds an application by its code, with the cache version.
+#[tracing::instrument(skip_all, name = "db.app.find")]
+pub async fn find(
+    conn: &mut PgConnection,
+    code: &str,
+) -> sqlx::Result<(CacheVersion, Option<App>)> {
+    let row = sqlx::query!(
+        r#"select cache_version.version as "version: CacheVersion",
+               app.enabled as "enabled?", app.trusts_username as "trusts_username?",
+               app.apis, app.tenants,
+               array(select salt from app_secret where app_id = app.id order by id desc limit 2)
+                   as "salts!",
+               array(select hash from app_secret where app_id = app.id order by id desc limit 2)
+                   as "hashes!"
+           from cache_version left join app on app.code = $1"#,
+        code,
+    )
+    .fetch_one(conn)
+    .await?;
+    let secret = |(salt, hash)| StoredSecret { salt, hash };
+    let secrets = row.salts.into_iter().zip(row.hashes).map(secret).collect();
+    let found = row.enabled.zip(row.trusts_username);
+    let (apis, tenants) = (row.apis, row.tenants);
+    let app = found.map(|(enabled, trusts_username)| App {
+        enabled,
+        trusts_username,
+        apis,
+        tenants,
+        secrets,
+    });
+    Ok((row.version, app))
+}
+
+/// Whether an application has this code.
 pub async fn exists(conn: &mut PgConnection, code: &str) -> sqlx::Result<bool> {
     let exists = sqlx::query_scalar!(
         r#"select exists (select from app where code = $1) as "exists!""#,
@@ -51,10 +65,10 @@ pub async fn exists(conn: &mut PgConnection, code: &str) -> sqlx::Result<bool> {
     exists.fetch_one(conn).await
 }
 
-/// Every application, by code.
-pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<Listed>> {
+/// All applications, in order of their codes.
+pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<ListedApp>> {
     sqlx::query_as!(
-        Listed,
+        ListedApp,
         r#"select code, enabled, trusts_username, array_to_string(apis, ',') as apis,
                array_to_string(tenants, ',') as tenants,
                (select least(count(*), 2) from app_secret where app_id = app.id) as "secrets!",
@@ -65,7 +79,7 @@ pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<Listed>> {
     .await
 }
 
-/// Adds an application with its first secret; false if the code is taken.
+/// Adds an application with its first secret. Returns `false` if the code exists already.
 pub async fn insert(
     conn: &mut PgConnection,
     code: &str,
@@ -88,7 +102,8 @@ pub async fn insert(
     Ok(added.rows_affected() == 1)
 }
 
-/// Adds a secret to an application and drops all but the newest two; false if there is no such application.
+/// Adds a secret to an application and keeps only the newest two. Returns `false` if there is no
+/// such application.
 pub async fn insert_secret(
     conn: &mut PgConnection,
     code: &str,
@@ -96,7 +111,7 @@ pub async fn insert_secret(
 ) -> sqlx::Result<bool> {
     let added = sqlx::query!(
         "with target as (select id from app where code = $1 for update),
-              dropped as (
+              deleted as (
                   delete from app_secret where app_id = (select id from target) and id not in (
                       select id from app_secret where app_id = (select id from target)
                       order by id desc limit 1)
@@ -111,9 +126,9 @@ pub async fn insert_secret(
     Ok(added.rows_affected() == 1)
 }
 
-/// Drops all secrets of an application but the newest; how many that were.
+/// Deletes all secrets of an application but the newest and returns their number.
 pub async fn delete_older_secrets(conn: &mut PgConnection, code: &str) -> sqlx::Result<u64> {
-    let dropped = sqlx::query!(
+    let deleted = sqlx::query!(
         "with newest as (
              select max(app_secret.id) as id, app_id
              from app_secret join app on app.id = app_id where code = $1 group by app_id
@@ -124,10 +139,10 @@ pub async fn delete_older_secrets(conn: &mut PgConnection, code: &str) -> sqlx::
     )
     .execute(conn)
     .await?;
-    Ok(dropped.rows_affected())
+    Ok(deleted.rows_affected())
 }
 
-/// Lets an application call, or not; false if there is no such application.
+/// Enables or disables an application. Returns `false` if there is no such application.
 pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> sqlx::Result<bool> {
     let changed = sqlx::query!("update app set enabled = $2 where code = $1", code, enabled)
         .execute(conn)
@@ -135,8 +150,8 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
     Ok(changed.rows_affected() == 1)
 }
 
-/// Limits an application to some APIs and accounts: empty means all, none means as it is. False if there is no
-/// such application.
+/// Limits an application to endpoints and tenants: empty means all, `None` leaves the limit as it
+/// is. Returns `false` if there is no such application.
 pub async fn limit(
     conn: &mut PgConnection,
     code: &str,

@@ -1,81 +1,95 @@
-//! Looking for what the stored data must never be, without trusting what keeps it so.
+//! Queries that find invalid data. They read the tables and do not rely on the constraints.
 
 use sqlx::PgConnection;
 
-/// Something that must hold, and a query for what breaks it: how much that is in all, and some of it in words.
+/// A rule for the stored data, and a query that finds what violates it.
 pub struct Invariant {
-    /// What must hold.
+    /// The rule.
     pub name: &'static str,
+    /// Returns up to 10 rows: the number of all violations, and the description of one.
     sql: &'static str,
 }
 
-/// What breaks an invariant.
+/// What violates an invariant.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Violations {
-    /// How much there is.
+    /// How many violations there are.
     pub count: i64,
-    /// The first of it, in words.
+    /// Descriptions of the first 10.
     pub examples: Vec<String>,
 }
 
-/// Whatever must hold for the data to be sound.
+/// The rules that sound data follows.
 pub const INVARIANTS: [Invariant; 11] = [
     Invariant {
-        name: "every link is under a model association",
-        sql: "select count(*) over (), format('link %s is under model association number %s', id, model_association_id)
+        name: "every link's model association exists",
+        sql: "select count(*) over (),
+                  format('link %s: model association %s does not exist', id, model_association_id)
               from instance_association link
-              where not exists (select from model_association a where a.id = link.model_association_id)
+              where not exists (
+                  select from model_association where id = link.model_association_id)
               order by id limit 10",
     },
     Invariant {
         name: "every link's source instance exists",
-        sql: "select count(*) over (), format('link %s is from instance %s of %s', link.id, source_id, model.key)
+        sql: "select count(*) over (),
+                  format('link %s: source instance %s of model %s does not exist',
+                      link.id, source_id, coalesce(model.key, '(unknown)'))
               from instance_association link
               join model_association association on association.id = link.model_association_id
               left join model on model.id = association.source_model_id
               where not exists (
-                  select from instance i
-                  where i.model_id = association.source_model_id and i.instance_id = link.source_id)
+                  select from instance
+                  where model_id = association.source_model_id and instance_id = link.source_id)
               order by link.id limit 10",
     },
     Invariant {
         name: "every link's target instance exists",
-        sql: "select count(*) over (), format('link %s is to instance %s of %s', link.id, target_id, model.key)
+        sql: "select count(*) over (),
+                  format('link %s: target instance %s of model %s does not exist',
+                      link.id, target_id, coalesce(model.key, '(unknown)'))
               from instance_association link
               join model_association association on association.id = link.model_association_id
               left join model on model.id = association.target_model_id
               where not exists (
-                  select from instance i
-                  where i.model_id = association.target_model_id and i.instance_id = link.target_id)
+                  select from instance
+                  where model_id = association.target_model_id and instance_id = link.target_id)
               order by link.id limit 10",
     },
     Invariant {
-        name: "every link's account exists",
-        sql: "select count(*) over (), format('link %s is of account number %s', id, tenant_id)
+        name: "every link's tenant exists",
+        sql: "select count(*) over (), format('link %s: tenant %s does not exist', id, tenant_id)
               from instance_association link
-              where not exists (select from tenant a where a.id = link.tenant_id)
+              where not exists (select from tenant where id = link.tenant_id)
               order by id limit 10",
     },
     Invariant {
-        name: "a pair stands once under its model association",
-        sql: "select count(*) over (), format('links %s are one pair', string_agg(id::text, ', ' order by id))
+        name: "no two links of a model association have the same source and target",
+        sql: "select count(*) over (),
+                  format('links %s have the same source and target',
+                      string_agg(id::text, ', ' order by id))
               from instance_association
               group by model_association_id, source_id, target_id having count(*) > 1
               order by min(id) limit 10",
     },
     Invariant {
-        name: "under 1:1 a source is the source of one link",
-        sql: "select count(*) over (), format('%s is 1:1, and links %s are from instance %s', min(association.key),
-                  string_agg(link.id::text, ', ' order by link.id), source_id)
+        name: "in a 1:1 model association, no two links have the same source",
+        sql: "select count(*) over (),
+                  format('%s is 1:1, but links %s have source %s',
+                      min(association.key), string_agg(link.id::text, ', ' order by link.id),
+                      source_id)
               from instance_association link
-              join model_association association on association.id = model_association_id and mapping = '1:1'
+              join model_association association
+                  on association.id = model_association_id and mapping = '1:1'
               group by model_association_id, source_id having count(*) > 1
               order by min(link.id) limit 10",
     },
     Invariant {
-        name: "under 1:1 and 1:n a target is the target of one link",
-        sql: "select count(*) over (), format('%s is %s, and links %s are to instance %s', min(association.key),
-                  min(mapping), string_agg(link.id::text, ', ' order by link.id), target_id)
+        name: "in a 1:1 or 1:n model association, no two links have the same target",
+        sql: "select count(*) over (),
+                  format('%s is %s, but links %s have target %s',
+                      min(association.key), min(mapping),
+                      string_agg(link.id::text, ', ' order by link.id), target_id)
               from instance_association link
               join model_association association
                   on association.id = model_association_id and mapping in ('1:1', '1:n')
@@ -84,28 +98,37 @@ pub const INVARIANTS: [Invariant; 11] = [
     },
     Invariant {
         name: "no link is in two audit records",
-        sql: "select count(*) over (), format('audit record %s has ids of another one between %s and %s', id, lower, upper - 1)
+        sql: "select count(*) over (),
+                  format('audit record %s shares ids between %s and %s with another record',
+                      id, lower, upper - 1)
               from (
                   select id, lower(ids), upper(ids),
-                      max(upper(ids)) over (order by lower(ids), id rows between unbounded preceding and 1 preceding) as before
+                      max(upper(ids)) over (
+                          order by lower(ids), id
+                          rows between unbounded preceding and 1 preceding) as highest_upper_before
                   from audit_log, unnest(association_ids) ids
-              ) record
-              where before > lower
+              ) id_range
+              where highest_upper_before > lower
               order by lower limit 10",
     },
     Invariant {
-        name: "an answer that is kept names what its request created",
-        sql: "select count(*) over (), format('the answer under key %s of %s for %s names links %s that its request did not create',
-                  key, app, user_name, association_ids)
+        name: "every idempotency record names the links that its request created",
+        sql: "select count(*) over (),
+                  format(
+                      'idempotency key %s of app %s and user %s: '
+                      'request %s did not create links %s',
+                      key, app, user_name, request_id, association_ids)
               from idempotency_record record
               where not isempty(association_ids) and not exists (
                   select from audit_log
-                  where (audit_log.request_id, audit_log.association_ids) = (record.request_id, record.association_ids))
+                  where (audit_log.request_id, audit_log.association_ids)
+                      = (record.request_id, record.association_ids))
               order by key limit 10",
     },
     Invariant {
-        name: "the next association id is a new one",
-        sql: "select 1::bigint, format('id %s was given, and the sequence stands at %s', highest.id, last_value)
+        name: "the next association id is higher than every assigned one",
+        sql: "select 1::bigint,
+                  format('id %s is assigned, but the sequence is at %s', highest.id, last_value)
               from (
                   select greatest(
                       (select max(id) from instance_association),
@@ -114,8 +137,8 @@ pub const INVARIANTS: [Invariant; 11] = [
               where highest.id > last_value or (highest.id = last_value and not is_called)",
     },
     Invariant {
-        name: "the indexes, constraints and triggers that keep this so are in force",
-        sql: "with wanted (kind, owner, name) as (values
+        name: "the indexes, constraints and triggers that enforce these rules are enabled",
+        sql: "with expected (kind, table_name, name) as (values
                   ('index', 'instance_association', 'instance_association_pkey'),
                   ('index', 'instance_association', 'instance_association_source_key'),
                   ('index', 'instance_association', 'instance_association_target_key'),
@@ -126,64 +149,70 @@ pub const INVARIANTS: [Invariant; 11] = [
                   ('trigger', 'model_association', 'model_association_assign_id'),
                   ('trigger', 'instance_association', 'instance_association_guard_insert'),
                   ('trigger', 'instance_association', 'instance_association_guard_update'),
-                  ('trigger', 'instance', 'instance_wait'),
-                  ('trigger', 'instance', 'instance_wait_update'),
+                  ('trigger', 'instance', 'instance_lock_before_delete'),
+                  ('trigger', 'instance', 'instance_lock_before_update'),
                   ('trigger', 'instance', 'instance_restrict_linked_delete'),
-                  ('trigger', 'instance', 'instance_restrict_linked_delete_update'),
-                  ('trigger', 'instance', 'instance_restrict_linked_delete_truncate'),
-                  ('trigger', 'model_association', 'model_association_wait'),
+                  ('trigger', 'instance', 'instance_restrict_linked_update'),
+                  ('trigger', 'instance', 'instance_restrict_linked_truncate'),
+                  ('trigger', 'model_association', 'model_association_lock_before_delete'),
                   ('trigger', 'model_association', 'model_association_restrict_linked_delete'),
-                  ('trigger', 'model_association', 'model_association_restrict_linked_delete_truncate'),
+                  ('trigger', 'model_association', 'model_association_restrict_linked_truncate'),
                   ('trigger', 'app', 'app_bump_cache_version'),
                   ('trigger', 'app_secret', 'app_secret_bump_cache_version'),
                   ('trigger', 'permission_grant', 'permission_grant_bump_cache_version'),
                   ('trigger', 'model', 'model_bump_cache_version'),
                   ('trigger', 'model_association', 'model_association_bump_cache_version'),
                   ('trigger', 'tenant', 'tenant_bump_cache_version'),
-                  ('trigger', 'tenant', 'tenant_keep'),
-                  ('trigger', 'tenant', 'tenant_keep_update')
+                  ('trigger', 'tenant', 'tenant_restrict_delete'),
+                  ('trigger', 'tenant', 'tenant_restrict_update')
               ),
-              in_force (kind, owner, name) as (
+              enabled (kind, table_id, name) as (
                   select 'index', indrelid, relname
-                  from pg_index join pg_class on pg_class.oid = indexrelid where indisunique and indisvalid
+                  from pg_index join pg_class on pg_class.oid = indexrelid
+                  where indisunique and indisvalid
                   union all
                   select 'constraint', conrelid, conname from pg_constraint where convalidated
                   union all
                   select 'trigger', tgrelid, tgname from pg_trigger where tgenabled in ('O', 'A')
               )
-              select count(*) over (), format('the %s %s of %s is missing or disabled', kind, name, owner)
-              from wanted
+              select count(*) over (),
+                  format('%s %s on table %s is missing or disabled', kind, name, table_name)
+              from expected
               where not exists (
-                  select from in_force
-                  where (in_force.kind, in_force.owner, in_force.name::text)
-                      = (wanted.kind, to_regclass(wanted.owner), wanted.name))
+                  select from enabled
+                  where (enabled.kind, table_id, enabled.name::text)
+                      = (expected.kind, to_regclass(table_name), expected.name))
               order by name limit 10",
     },
 ];
 
-/// Links that no audit record has: somebody wrote them past the server.
+/// Links without an audit record. Other clients than the server wrote them, which is allowed.
 pub const UNAUDITED: Invariant = Invariant {
     name: "every link was written by the server or an import",
-    // Each link is matched with the last record that begins at or before it: one sort, whatever the sizes.
-    sql: "with record as (
+    // Each link is compared with the last id range that begins at or below its id: one sort of all.
+    sql: "with id_range as (
               select lower(ids), upper(ids) from audit_log, unnest(association_ids) ids
           ),
-          placed as (
-              select id, max(begins) over (order by coalesce(begins, id), id nulls first) as begins
+          link as (
+              select id,
+                  max(lower) over (order by coalesce(lower, id), id nulls first) as range_start
               from (
-                  select null::bigint as id, lower as begins from record
+                  select null::bigint as id, lower from id_range
                   union all
                   select id, null from instance_association
               ) entry
           )
-          select count(*) over (), format('link %s is in no audit record', placed.id)
-          from placed left join record on record.lower = placed.begins
-          where placed.id is not null and (record.upper is null or record.upper <= placed.id)
-          order by placed.id limit 10",
+          select count(*) over (), format('link %s is in no audit record', id)
+          from link left join id_range on lower = range_start
+          where id is not null and (upper is null or upper <= id)
+          order by id limit 10",
 };
 
-/// What breaks an invariant now.
-pub async fn find(conn: &mut PgConnection, invariant: &Invariant) -> sqlx::Result<Violations> {
+/// Finds what violates an invariant.
+pub async fn find_violations(
+    conn: &mut PgConnection,
+    invariant: &Invariant,
+) -> sqlx::Result<Violations> {
     let rows: Vec<(i64, String)> = sqlx::query_as(invariant.sql).fetch_all(conn).await?;
     Ok(Violations {
         count: rows.first().map_or(0, |(count, _)| *count),

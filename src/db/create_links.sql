@@ -1,19 +1,22 @@
--- Creates the accepted details of a batch, their audit record and the answer that is kept, if the facts are as foreseen, else reports them.
---   $1 model association   $2 account's key   $3 source model   $4 target model
---   $5 source ids, $6 target ids, $7 accepted: one for each detail
---   $8 source missing, $9 target missing, $10 source of target, $11 target of source: what was foreseen for
---      each detail, or nothing at all
---   $12 request id   $13 app   $14 user
---   $15 the key to keep the answer under, or null; then $16 meaning, $17 language, $18 the code of each detail's refusal
---   $19, $20 how many different sources and targets that is
---   $21 the mark of the epoch in which all that was found
+-- Creates the accepted details of a batch as links, with their audit record and idempotency record,
+-- if the stored state is as expected; otherwise writes nothing and returns the stored state.
+--
+--   model association:  $1 id, $2 source model, $3 target model
+--   caller:             $4 tenant key, $5 cache version on which the request was authorized
+--   details:            $6 source ids, $7 target ids, $8 accepted (one each for every detail),
+--                       $9 number of distinct sources, $10 number of distinct targets
+--   expected state:     $11 source missing, $12 target missing, $13 source of target,
+--                       $14 target of source (one each for every detail, or empty: none prevents)
+--   audit record:       $15 request id, $16 app, $17 user
+--   idempotency record: $18 key or null, $19 request hash, $20 language,
+--                       $21 error code of each detail, null if it is accepted
 with
-account as materialized (
-    select (select id from tenant where key = $2) as id
+caller_tenant as materialized (
+    select (select id from tenant where key = $4) as id
 ),
--- Scalar subqueries, so that each is an index lookup whatever the planner believes about sizes. The odd-looking
--- conditions repeat the expressions of the two unique indexes.
-place as materialized (
+-- The links that a detail may conflict with. Scalar subqueries: each is one index probe whatever the
+-- statistics say. The case expressions repeat those of the unique indexes, so that they are used.
+existing as materialized (
     select given.*,
         (select link.source_id from instance_association link
             where link.model_association_id = $1 and link.target_id = given.target_id
@@ -25,102 +28,112 @@ place as materialized (
                 where link.model_association_id = $1 and link.source_id = given.source_id
                     and case when link.model_association_id & 3 = 1 then 0 else link.target_id end = 0)
         end as target_of_source
-    from unnest($5::bigint[], $6::bigint[], $7::boolean[]) with ordinality
+    from unnest($6::bigint[], $7::bigint[], $8::boolean[]) with ordinality
         given (source_id, target_id, accepted, position)
 ),
--- Whether instances are looked for one by one. If nothing is in the way, it is enough to count them.
-search as materialized (
-    select cardinality($8::boolean[]) > 0
+-- Whether the state of each detail is needed. If every detail is accepted, no link conflicts and all
+-- instances are found by counting them, the expected state is confirmed without looking at each.
+comparison as materialized (
+    select cardinality($11::boolean[]) > 0
         or exists (
-            select from place where not accepted or source_of_target is not null or target_of_source is not null)
-        or $19 <> (
+            select from existing
+            where not accepted or source_of_target is not null or target_of_source is not null)
+        or $9 <> (
             select count(*) from instance
-            where model_id = $3 and instance_id = any ($5) and tenant_id in (0, account.id))
-        or $20 <> (
+            where model_id = $2 and instance_id = any ($6) and tenant_id in (0, caller_tenant.id))
+        or $10 <> (
             select count(*) from instance
-            where model_id = $4 and instance_id = any ($6) and tenant_id in (0, account.id)) as is_due
-    from account
+            where model_id = $3 and instance_id = any ($7) and tenant_id in (0, caller_tenant.id))
+        as is_needed
+    from caller_tenant
 ),
--- Where a pair stands, its instances do not matter. An id that was not given is nobody's, so no pair of it stands.
+-- Instances are not looked up for a pair that is linked already: its error is known.
 detail as materialized (
-    select place.*,
-        is_due and (source_of_target = source_id) is not true and (select true from instance
-            where model_id = $3 and instance_id = source_id and tenant_id in (0, account.id)
+    select existing.*,
+        is_needed and (source_of_target = source_id) is not true and (select true from instance
+            where model_id = $2 and instance_id = source_id and tenant_id in (0, caller_tenant.id)
         ) is null as source_missing,
-        is_due and (source_of_target = source_id) is not true and (select true from instance
-            where model_id = $4 and instance_id = target_id and tenant_id in (0, account.id)
+        is_needed and (source_of_target = source_id) is not true and (select true from instance
+            where model_id = $3 and instance_id = target_id and tenant_id in (0, caller_tenant.id)
         ) is null as target_missing
-    from account, search, place
+    from caller_tenant, comparison, existing
 ),
-era as materialized (
-    select version <> $21 as is_over from cache_version
+staleness as materialized (
+    select version <> $5 as is_stale from cache_version
 ),
-unforeseen as materialized (
-    select from era where is_over
+-- One row for each reason to write nothing.
+mismatch as materialized (
+    select from staleness where is_stale
     union all
     select
     from detail
-    left join unnest($8::boolean[], $9::boolean[], $10::bigint[], $11::bigint[]) with ordinality
-        foreseen (source_missing, target_missing, source_of_target, target_of_source, position) using (position)
-    where (select is_due from search) and (
-        (detail.source_missing, detail.target_missing)
-            is distinct from (coalesce(foreseen.source_missing, false), coalesce(foreseen.target_missing, false))
-        or (detail.source_of_target, detail.target_of_source)
-            is distinct from (foreseen.source_of_target, foreseen.target_of_source))
+    left join unnest($11::boolean[], $12::boolean[], $13::bigint[], $14::bigint[]) with ordinality
+        expected (source_missing, target_missing, source_of_target, target_of_source, position)
+        using (position)
+    where (select is_needed from comparison) and (
+        (detail.source_missing, detail.target_missing) is distinct from
+            (coalesce(expected.source_missing, false), coalesce(expected.target_missing, false))
+        or (detail.source_of_target, detail.target_of_source) is distinct from
+            (expected.source_of_target, expected.target_of_source))
 ),
--- Under 1:1 batches take turns. The number is this lock's own.
-turn as materialized (
+-- Side effect: under 1:1, takes an advisory lock on the model association until the commit, because no
+-- order of inserts avoids deadlocks between two unique keys. The first number is this lock's own.
+advisory_lock as materialized (
     select pg_advisory_xact_lock(1668113506, $1) where $1 & 3 = 1
 ),
--- An account gets a number when something is created under it.
-added_account as (
+-- A tenant is stored when its first link is created.
+new_tenant as (
     insert into tenant (key)
-    select $2 from account
-    where account.id is null and exists (select from detail where accepted) and not exists (select from unforeseen)
+    select $4 from caller_tenant
+    where caller_tenant.id is null
+        and exists (select from detail where accepted) and not exists (select from mismatch)
     on conflict (key) do update set key = excluded.key
     returning id
 ),
-signed as materialized (
-    select id from account where id is not null union all select id from added_account
+link_tenant as materialized (
+    select id from caller_tenant where id is not null union all select id from new_tenant
 ),
--- Ids follow the order of the details.
-numbered as materialized (
+-- Ids ascend in the order of the details. Side effects: reads advisory_lock, which takes the lock, and
+-- lets the guard trigger skip its check once, since this statement has just found all instances.
+new_link as materialized (
     select nextval('instance_association_id_seq') as id, source_id, target_id
     from detail
-    where accepted and not exists (select from unforeseen) and (select count(*) from turn) >= 0
-        -- All of them were looked for in this snapshot: the guard need not do it again.
+    where accepted and not exists (select from mismatch)
+        and (select count(*) from advisory_lock) >= 0
         and (select set_config('cmdb.guard_may_skip', 'yes', true)) = 'yes'
     order by position
 ),
--- Links are written in the order of targets, in which batches wait for each other.
-written as (
+-- Inserted in the order of targets, so that concurrent batches wait for each other in one direction.
+inserted as (
     insert into instance_association (id, model_association_id, tenant_id, source_id, target_id)
-    select numbered.id, $1, signed.id, source_id, target_id
-    from numbered, signed
+    select new_link.id, $1, link_tenant.id, source_id, target_id
+    from new_link, link_tenant
     order by target_id, source_id
     returning id
 ),
-audited as (
+audit_record as (
     insert into audit_log
         (origin, request_id, app, user_name, tenant_id, model_association_id,
          association_ids, source_ids, target_ids)
-    select 'request', $12, $13, $14, (select id from signed), $1, range_agg(int8range(id, id, '[]')),
-        array_agg(source_id), array_agg(target_id)
-    from (select * from numbered order by id) numbered
+    select 'request', $15, $16, $17, (select id from link_tenant), $1,
+        range_agg(int8range(id, id, '[]')), array_agg(source_id), array_agg(target_id)
+    from (select * from new_link order by id) new_link
     having count(*) > 0
 ),
-kept as (
+new_idempotency_record as (
     insert into idempotency_record
-        (app, user_name, key, meaning, request_id, language, association_ids, refusals)
-    select $13, $14, $15::text, $16, $12, $17, coalesce(range_agg(int8range(id, id, '[]')), '{}'), $18
-    from numbered
-    having $15::text is not null and not exists (select from unforeseen)
+        (app, user_name, key, request_hash, request_id, language, association_ids, refusals)
+    select $16, $17, $18::text, $19, $15, $20,
+        coalesce(range_agg(int8range(id, id, '[]')), '{}'), $21
+    from new_link
+    having $18::text is not null and not exists (select from mismatch)
 )
--- The new ids, or if something was not foreseen, the facts of each detail.
-select (select array_agg(id order by id) from written) as created, (select is_over from era) as "is_over!",
+-- The new ids; or if nothing was written, the state of each detail.
+select (select array_agg(id order by id) from inserted) as created,
+    (select is_stale from staleness) as "is_stale!",
     array_agg(source_missing order by position) as "source_missing: Vec<bool>",
     array_agg(target_missing order by position) as "target_missing: Vec<bool>",
     array_agg(source_of_target order by position) as "source_of_target: Vec<Option<i64>>",
     array_agg(target_of_source order by position) as "target_of_source: Vec<Option<i64>>"
 from detail
-where exists (select from unforeseen)
+where exists (select from mismatch)

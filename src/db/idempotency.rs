@@ -1,37 +1,43 @@
-//! Answers that are kept under a key of the caller's.
+//! Idempotency records: stored answers to requests that came with an `Idempotency-Key`. They are
+//! inserted by `create_links.sql`.
 
 use sqlx::PgConnection;
 
-use crate::domain::caller::Caller;
+use super::cache_version::CacheVersion;
+use crate::domain::identity::Caller;
 
-/// What is kept under a key: enough to give the same answer again.
-pub struct Record {
-    /// Tells what the request asked for.
-    pub meaning: Vec<u8>,
-    /// The id that the answer names.
+/// A stored answer.
+pub struct IdempotencyRecord {
+    /// SHA-256 of what the request asked for.
+    pub request_hash: Vec<u8>,
+    /// The request id in the answer.
     pub request_id: String,
-    /// The language that the answer is written in.
+    /// The tag of the answer's language.
     pub language: String,
-    /// The ids that were created, in the order of their details.
+    /// The ids of the created links, in the order of their details.
     pub created: Vec<i64>,
-    /// For each detail the code of its refusal; none if it was created.
+    /// For each detail its error's code, `None` if it was created.
     pub refusals: Vec<Option<i32>>,
+    /// The cache version when it was read.
+    pub version: CacheVersion,
 }
 
-/// Finds what is kept under a key of a caller's.
+/// Finds what is stored under a caller's key.
 #[tracing::instrument(skip_all, name = "db.idempotency.find")]
 pub async fn find(
     conn: &mut PgConnection,
     caller: &Caller,
     key: &str,
-) -> sqlx::Result<Option<Record>> {
+) -> sqlx::Result<Option<IdempotencyRecord>> {
     sqlx::query_as!(
-        Record,
-        r#"select meaning, request_id, language, refusals as "refusals!: Vec<Option<i32>>",
+        IdempotencyRecord,
+        r#"select request_hash, request_id, language, refusals as "refusals!: Vec<Option<i32>>",
                array(
-                   select id from unnest(association_ids) ids, generate_series(lower(ids), upper(ids) - 1) id
+                   select id
+                   from unnest(association_ids) ids, generate_series(lower(ids), upper(ids) - 1) id
                    order by id
-               ) as "created!"
+               ) as "created!",
+               (select version from cache_version) as "version!: CacheVersion"
            from idempotency_record where app = $1 and user_name = $2 and key = $3"#,
         caller.app,
         caller.user,
@@ -41,19 +47,19 @@ pub async fn find(
     .await
 }
 
-/// Drops up to `most` records that were kept for longer than a day, however long their statement took to answer; how
-/// many that were. What another server is
-/// dropping is left to it.
-pub async fn delete_expired(conn: &mut PgConnection, most: i64) -> sqlx::Result<u64> {
-    let dropped = sqlx::query!(
+/// Deletes up to `limit` records older than 25 hours and returns their number. Skips records that
+/// another server is deleting. The hour beyond the promised 24 covers the time between a record's
+/// `now()` and its answer.
+pub async fn delete_expired(conn: &mut PgConnection, limit: i64) -> sqlx::Result<u64> {
+    let deleted = sqlx::query!(
         "delete from idempotency_record
          where (app, user_name, key) in (
              select app, user_name, key from idempotency_record
              where created_at < now() - interval '25 hours'
              limit $1 for update skip locked)",
-        most,
+        limit,
     )
     .execute(conn)
     .await?;
-    Ok(dropped.rows_affected())
+    Ok(deleted.rows_affected())
 }

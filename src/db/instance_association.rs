@@ -1,136 +1,129 @@
-//! Links between instances.
+//! Instance associations (links).
 
 use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use crate::domain::association::{ModelAssociation, Tenant};
-use crate::domain::batch::{Detail, Fact, Verdict};
-use crate::domain::caller::Caller;
+use super::cache_version::CacheVersion;
+use crate::domain::association::ModelAssociation;
+use crate::domain::batch::{Decision, Detail, StoredState};
 use crate::domain::error::DetailError;
+use crate::domain::identity::Caller;
+use crate::domain::keys::Tenant;
 
-/// What became of a plan.
+/// What became of an attempt to write a batch.
 #[derive(Debug)]
-pub enum Attempt {
-    /// What was planned now stands: the ids, in the order of the details.
+pub enum WriteOutcome {
+    /// The accepted details are links now: their ids, in the order of the details.
     Created(Vec<i64>),
-    /// The facts are others than foreseen, so nothing was written. These are they, one for each detail.
-    Refuted(Vec<Fact>),
-    /// What was found before the batch is not so any more; nothing was written.
-    Over,
+    /// The stored state differs from the expected one. Nothing was written; the state of each detail.
+    Mismatch(Vec<StoredState>),
+    /// The cache version has changed since the request was authorized. Nothing was written.
+    Stale,
 }
 
-/// What to write, and on what assumptions.
-pub struct Batch<'a> {
-    /// Under which model association.
+/// A batch to write, and the preconditions under which it is written.
+pub struct NewLinks<'a> {
+    /// The model association of all links.
     pub model_association: &'a ModelAssociation,
-    /// Under which account.
-    pub account: &'a Tenant,
+    /// The tenant that the links will belong to.
+    pub tenant: &'a Tenant,
+    /// The cache version on which the request was authorized.
+    pub version: CacheVersion,
     /// All details of the request.
     pub details: &'a [Detail],
-    /// The facts that the verdicts follow from: one for each detail, or none if nothing is in the way.
-    pub foreseen: &'a [Fact],
-    /// What was decided on each detail.
-    pub verdicts: &'a [Verdict],
-    /// Whom the audit record names.
-    pub caller: &'a Caller,
-    /// And which request.
+    /// The decision on each detail.
+    pub decisions: &'a [Decision],
+    /// The state that the decisions follow from, one element for each detail or none.
+    pub expected: &'a [StoredState],
+    /// The request id in the audit record.
     pub request_id: &'a str,
-    /// The epoch in which all that was found.
-    pub mark: i64,
-    /// How to keep the answer, if it is to be kept.
-    pub keep: Option<&'a Keep<'a>>,
+    /// The caller in the audit record.
+    pub caller: &'a Caller,
+    /// What to store under the request's `Idempotency-Key`, if it has one.
+    pub idempotency: Option<IdempotencyEntry<'a>>,
 }
 
-/// How an answer is kept for when the request comes again.
-pub struct Keep<'a> {
-    /// Under this key of the caller's.
+/// What identifies an idempotency record and describes its answer.
+pub struct IdempotencyEntry<'a> {
+    /// The caller's key.
     pub key: &'a str,
-    /// Tells what the request asks for.
-    pub meaning: [u8; 32],
-    /// The language that the answer is written in.
+    /// SHA-256 of what the request asks for.
+    pub request_hash: [u8; 32],
+    /// The tag of the answer's language.
     pub language: &'static str,
 }
 
-/// Writes the accepted details, their audit record and what is to be kept if the facts are as foreseen, else
-/// reports the facts.
+/// Writes the accepted details with their audit and idempotency records if the preconditions hold,
+/// and otherwise reports the stored state.
 ///
-/// One statement, so one commit: no plan is carried out on facts that have changed. Whatever another
-/// commit changes while this one runs makes it fail as a lost race, with nothing written.
-///
-/// Links are written in the order of their targets, so that batches that compete for the same places wait
-/// for each other in one direction. Under 1:1 a link takes two places and no order serves both, so such
-/// batches take turns.
+/// A single statement, so a single commit: no decision is carried out on a state that has changed.
+/// A conflicting commit of another transaction makes the statement fail with
+/// [`ErrorClass::Conflict`](super::ErrorClass::Conflict), and nothing is written.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
-pub async fn create(conn: &mut PgConnection, batch: &Batch<'_>) -> sqlx::Result<Attempt> {
-    let Batch {
-        model_association,
-        account,
-        details,
-        foreseen,
-        verdicts,
-        caller,
-        request_id,
-        mark,
-        keep,
-    } = *batch;
-    let sources: Vec<_> = details.iter().map(|detail| detail.source).collect();
-    let targets: Vec<_> = details.iter().map(|detail| detail.target).collect();
-    let accepted: Vec<_> = verdicts.iter().map(Result::is_ok).collect();
-    let refusals: Vec<_> =
-        verdicts.iter().map(|verdict| verdict.err().map(DetailError::code)).collect();
-    let source_missing: Vec<_> = foreseen.iter().map(|fact| fact.source_missing).collect();
-    let target_missing: Vec<_> = foreseen.iter().map(|fact| fact.target_missing).collect();
-    let source_of_target: Vec<_> = foreseen.iter().map(|fact| fact.source_of_target).collect();
-    let target_of_source: Vec<_> = foreseen.iter().map(|fact| fact.target_of_source).collect();
+pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Result<WriteOutcome> {
+    let NewLinks { model_association, details, decisions, expected, idempotency, .. } = links;
+    let source_ids: Vec<_> = details.iter().map(|detail| detail.source).collect();
+    let target_ids: Vec<_> = details.iter().map(|detail| detail.target).collect();
+    let accepted: Vec<_> = decisions.iter().map(Result::is_ok).collect();
+    let source_missing: Vec<_> = expected.iter().map(|state| state.source_missing).collect();
+    let target_missing: Vec<_> = expected.iter().map(|state| state.target_missing).collect();
+    let source_of_target: Vec<_> = expected.iter().map(|state| state.source_of_target).collect();
+    let target_of_source: Vec<_> = expected.iter().map(|state| state.target_of_source).collect();
+    let error_codes: Vec<_> =
+        decisions.iter().map(|decision| decision.err().map(DetailError::code)).collect();
 
+    // In the groups that the statement's header lists.
     let row = sqlx::query_file!(
         "src/db/create_links.sql",
+        // model association
         model_association.id,
-        account.as_str(),
         model_association.source_model_id,
         model_association.target_model_id,
-        &sources as &[Option<i64>],
-        &targets as &[Option<i64>],
+        // caller
+        links.tenant.as_str(),
+        links.version.0,
+        // details
+        &source_ids as &[Option<i64>],
+        &target_ids as &[Option<i64>],
         &accepted,
+        count_distinct(&source_ids),
+        count_distinct(&target_ids),
+        // expected state
         &source_missing,
         &target_missing,
         &source_of_target as &[Option<i64>],
         &target_of_source as &[Option<i64>],
-        request_id,
-        caller.app,
-        caller.user,
-        keep.map(|keep| keep.key),
-        keep.map(|keep| keep.meaning.as_slice()),
-        keep.map(|keep| keep.language),
-        &refusals as &[Option<i32>],
-        different(&sources),
-        different(&targets),
-        mark,
+        // audit record
+        links.request_id,
+        links.caller.app,
+        links.caller.user,
+        // idempotency record
+        idempotency.as_ref().map(|entry| entry.key),
+        idempotency.as_ref().map(|entry| entry.request_hash.as_slice()),
+        idempotency.as_ref().map(|entry| entry.language),
+        &error_codes as &[Option<i32>],
     )
     .fetch_one(conn)
     .await?;
 
-    if row.is_over {
-        return Ok(Attempt::Over);
+    if row.is_stale {
+        return Ok(WriteOutcome::Stale);
     }
     let Some(source_missing) = row.source_missing else {
-        return Ok(Attempt::Created(row.created.unwrap_or_default()));
+        return Ok(WriteOutcome::Created(row.created.unwrap_or_default()));
     };
-    let facts = source_missing
+    let states = source_missing
         .into_iter()
         .zip(row.target_missing.unwrap_or_default())
         .zip(row.source_of_target.unwrap_or_default())
         .zip(row.target_of_source.unwrap_or_default())
-        .map(|(((source_missing, target_missing), source_of_target), target_of_source)| Fact {
-            source_missing,
-            target_missing,
-            source_of_target,
-            target_of_source,
+        .map(|(((source_missing, target_missing), source_of_target), target_of_source)| {
+            StoredState { source_missing, target_missing, source_of_target, target_of_source }
         });
-    Ok(Attempt::Refuted(facts.collect()))
+    Ok(WriteOutcome::Mismatch(states.collect()))
 }
 
-fn different(ids: &[Option<i64>]) -> i64 {
+fn count_distinct(ids: &[Option<i64>]) -> i64 {
     ids.iter().flatten().collect::<HashSet<_>>().len().try_into().unwrap_or(i64::MAX)
 }

@@ -1,9 +1,9 @@
-//! The SQL: free functions on a connection, one statement each, whatever the size of the batch.
+//! The SQL: free functions on a connection, one statement each, whatever the size of a batch.
 //!
-//! Knows the tables and the domain's types; knows no HTTP and begins no transaction.
+//! Knows the tables and the types of `domain`; knows no HTTP and begins no transaction.
 
 pub mod app;
-pub mod background;
+pub mod cache_version;
 pub mod check;
 pub mod idempotency;
 pub mod import;
@@ -17,26 +17,26 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
-/// How long a statement of a request may take before Postgres itself gives it up.
+/// The `statement_timeout` of the server's connections.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a statement did not do what it should.
+/// What a failed statement means for the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// Somebody else's commit came first. Nothing was written; look again.
+    /// It conflicted with another transaction. Nothing was written; the request can be run again.
     Conflict,
-    /// The database is away, busy, or out of something. Nothing is known to be wrong with the request.
+    /// The database is unreachable, too slow or out of a resource.
     Unavailable,
-    /// A bug of ours.
+    /// A bug of this server.
     Bug,
 }
 
-/// Tells what an error means for whoever asked.
+/// Classifies an error by its SQLSTATE.
 pub fn classify(error: &sqlx::Error) -> ErrorClass {
     use sqlx::Error as E;
     match error {
         E::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
-            Some(error) if is_lost_race(error) => ErrorClass::Conflict,
+            Some(error) if is_conflict(error) => ErrorClass::Conflict,
             Some(error) if is_unavailable(error.code()) => ErrorClass::Unavailable,
             Some(_) | None => ErrorClass::Bug,
         },
@@ -50,13 +50,13 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
     }
 }
 
-/// Two wrote at once and the other one was first. What the keys of links and of kept answers and the guard
-/// stand for is looked at just before, so that they fail only then.
-fn is_lost_race(error: &PgDatabaseError) -> bool {
+/// Statements check what these keys enforce before they write, so a violation means that another
+/// transaction committed in between.
+fn is_conflict(error: &PgDatabaseError) -> bool {
     match error.code() {
-        // serialization failure, deadlock
+        // serialization_failure, deadlock_detected
         "40001" | "40P01" => true,
-        // unique, foreign key
+        // unique_violation, foreign_key_violation
         "23505" | "23503" => {
             matches!(error.table(), Some("instance_association" | "idempotency_record"))
         }
@@ -66,15 +66,17 @@ fn is_lost_race(error: &PgDatabaseError) -> bool {
 
 fn is_unavailable(code: &str) -> bool {
     match code {
-        // statement timeout, lock timeout, a server that only reads
+        // query_canceled, lock_not_available, read_only_sql_transaction
         "57014" | "55P03" | "25006" => true,
-        // connection, authorization, resources, operator intervention, system error
+        // classes: connection exception, invalid authorization, insufficient resources, operator
+        // intervention, system error
         _ => ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)),
     }
 }
 
-/// Whether the connection is as good as before. One to a database that only reads is not: another may take its place.
-pub fn leaves_connection(error: &sqlx::Error) -> bool {
+/// Whether the connection can be used again after this error. A connection to a read-only database
+/// is not: a new one may lead to the primary.
+pub fn is_connection_usable_after(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);
     code.is_some_and(|code| !["08", "57P", "25006"].iter().any(|class| code.starts_with(class)))
 }

@@ -1,106 +1,235 @@
-//! What users may edit.
+//! What users may do: lookups for the authorization of a request, and the grants themselves.
 
 use sqlx::PgConnection;
 
-use super::background::Found;
-use crate::domain::association::Tenant;
-use crate::domain::permission::{Needed, Scope};
+use super::cache_version::CacheVersion;
+use crate::domain::association::{Mapping, ModelAssociation};
+use crate::domain::keys::Tenant;
+use crate::domain::permission::{NamedInstance, NamedModel, Scope};
 
-/// A grant as it is listed.
-pub struct Grant {
-    /// Who.
-    pub user: String,
-    /// May edit what.
-    pub scope: Scope,
+/// A model association, and whether a user may edit all instances of its models.
+#[derive(Debug)]
+pub struct AssociationAccess {
+    /// The model association.
+    pub model_association: ModelAssociation,
+    /// Whether the user may edit every instance of the source model.
+    pub may_edit_sources: bool,
+    /// Whether the user may edit every instance of the target model.
+    pub may_edit_targets: bool,
 }
 
-/// An instance that details name, and whether the user may edit it.
-pub struct Named {
-    /// Our number for its model.
+/// A model, and whether a user may edit all of its instances.
+#[derive(Debug)]
+pub struct ModelAccess {
+    /// The model's surrogate key.
     pub model_id: i32,
-    /// It, as a refusal would list it.
-    pub instance: Needed,
-    /// Whether the user may.
+    /// The model.
+    pub model: NamedModel,
+    /// Whether the user may edit every instance.
+    pub may_edit_all: bool,
+}
+
+/// An instance that a batch refers to, and whether the user may edit it.
+pub struct InstanceAccess {
+    /// The surrogate key of its model.
+    pub model_id: i32,
+    /// Its model.
+    pub model: NamedModel,
+    /// The instance.
+    pub instance: NamedInstance,
+    /// Whether the user may edit it.
     pub may_edit: bool,
 }
 
-/// The instances that exist of those that details name: sources first, then by their ids.
-#[tracing::instrument(skip_all, name = "db.permission.list_named")]
-pub async fn list_named(
+/// A grant as it is listed.
+pub struct Grant {
+    /// The user's name.
+    pub user: String,
+    /// What the user may edit.
+    pub scope: Scope,
+}
+
+/// Finds a model association by its key, the tenant's own before the shared one, with the user's
+/// access to its models and the cache version.
+#[tracing::instrument(skip_all, name = "db.permission.find_association_access")]
+pub async fn find_association_access(
     conn: &mut PgConnection,
     user: &str,
-    found: &Found,
-    account: &Tenant,
-    sources: &[i64],
-    targets: &[i64],
-) -> sqlx::Result<Vec<Named>> {
+    key: &str,
+    tenant: &Tenant,
+) -> sqlx::Result<(CacheVersion, Option<AssociationAccess>)> {
+    let row = sqlx::query!(
+        r#"select cache_version.version as "version: CacheVersion",
+               association.id as "id?", source_model_id as "source_model_id?",
+               target_model_id as "target_model_id?", mapping as "mapping?",
+               source.key as "source_model?", target.key as "target_model?",
+               exists (
+                   select from permission_grant
+                   where user_name = $1 and instance_id is null
+                       and (model_id is null or model_id = source_model_id)
+               ) as "may_edit_sources!",
+               exists (
+                   select from permission_grant
+                   where user_name = $1 and instance_id is null
+                       and (model_id is null or model_id = target_model_id)
+               ) as "may_edit_targets!"
+           from cache_version
+           left join lateral (
+               select association.*
+               from model_association association
+               join tenant on tenant.id = association.tenant_id
+               where association.key = $2 and tenant.key in ($3, $4)
+               order by tenant.key = $3 desc
+               limit 1
+           ) association on true
+           left join model source on source.id = source_model_id
+           left join model target on target.id = target_model_id"#,
+        user,
+        key,
+        tenant.as_str(),
+        Tenant::SHARED,
+    )
+    .fetch_one(conn)
+    .await?;
+    // Foreign keys guarantee that all of these are present if the first is.
+    let columns = (
+        row.id.zip(row.mapping),
+        row.source_model_id.zip(row.source_model),
+        row.target_model_id.zip(row.target_model),
+    );
+    let (
+        Some((id, mapping)),
+        Some((source_model_id, source_model)),
+        Some((target_model_id, target_model)),
+    ) = columns
+    else {
+        return Ok((row.version, None));
+    };
+    let mapping = Mapping::parse(&mapping)
+        .ok_or_else(|| sqlx::Error::Decode(format!("mapping {mapping:?}").into()))?;
+    let model_association = ModelAssociation {
+        id,
+        source_model_id,
+        target_model_id,
+        source_model,
+        target_model,
+        mapping,
+    };
+    let access = AssociationAccess {
+        model_association,
+        may_edit_sources: row.may_edit_sources,
+        may_edit_targets: row.may_edit_targets,
+    };
+    Ok((row.version, Some(access)))
+}
+
+/// Finds a model by its key, with the user's access to it and the cache version.
+#[tracing::instrument(skip_all, name = "db.permission.find_model_access")]
+pub async fn find_model_access(
+    conn: &mut PgConnection,
+    user: &str,
+    key: &str,
+) -> sqlx::Result<(CacheVersion, Option<ModelAccess>)> {
+    let row = sqlx::query!(
+        r#"select cache_version.version as "version: CacheVersion",
+               model.id as "id?", model.name as "name?",
+               coalesce(export_number, model.id) as "number?",
+               exists (
+                   select from permission_grant
+                   where user_name = $1 and instance_id is null
+                       and (model_id is null or model_id = model.id)
+               ) as "may_edit_all!"
+           from cache_version left join model on model.key = $2"#,
+        user,
+        key,
+    )
+    .fetch_one(conn)
+    .await?;
+    let found = row.id.zip(row.name).zip(row.number);
+    let access = found.map(|((model_id, name), number)| ModelAccess {
+        model_id,
+        model: NamedModel { key: key.to_owned(), name, number },
+        may_edit_all: row.may_edit_all,
+    });
+    Ok((row.version, access))
+}
+
+/// The visible instances among the given ids, sources first, in order of their ids, with the user's
+/// access to each.
+#[tracing::instrument(skip_all, name = "db.permission.list_instance_access")]
+pub async fn list_instance_access(
+    conn: &mut PgConnection,
+    user: &str,
+    access: &AssociationAccess,
+    tenant: &Tenant,
+    source_ids: &[i64],
+    target_ids: &[i64],
+) -> sqlx::Result<Vec<InstanceAccess>> {
     let rows = sqlx::query!(
-        r#"select model.id as model_id, model.key as model, model.name as model_name,
-               coalesce(export_number, model.id) as "model_number!", instance.instance_id, instance.name,
+        r#"select model.id as model_id, model.key, model.name as model_name,
+               coalesce(export_number, model.id) as "model_number!",
+               instance.instance_id, instance.name,
                wanted.may_edit_all or exists (
                    select from permission_grant
                    where user_name = $1 and permission_grant.model_id = wanted.model_id
                        and permission_grant.instance_id = wanted.id) as "may_edit!"
            from (
-               select $2::integer as model_id, id, $7::boolean as may_edit_all, 0 as side
+               select $2::integer as model_id, id, $4::boolean as may_edit_all, 0 as side
                from unnest($3::bigint[]) id
                union
-               select $4::integer, id, $8::boolean, case when $2 = $4 then 0 else 1 end
-               from unnest($5::bigint[]) id
+               select $5::integer, id, $7::boolean, case when $2 = $5 then 0 else 1 end
+               from unnest($6::bigint[]) id
            ) wanted
            join instance on instance.model_id = wanted.model_id and instance.instance_id = wanted.id
            join model on model.id = wanted.model_id
-           where instance.tenant_id in (0, (select id from tenant where key = $6))
+           where instance.tenant_id in (0, (select id from tenant where key = $8))
            order by side, instance_id"#,
         user,
-        found.model_association.source_model_id,
-        sources,
-        found.model_association.target_model_id,
-        targets,
-        account.as_str(),
-        found.may_edit_sources,
-        found.may_edit_targets,
+        access.model_association.source_model_id,
+        source_ids,
+        access.may_edit_sources,
+        access.model_association.target_model_id,
+        target_ids,
+        access.may_edit_targets,
+        tenant.as_str(),
     )
     .fetch_all(conn)
     .await?;
-    let named = rows.into_iter().map(|row| Named {
+    let access = rows.into_iter().map(|row| InstanceAccess {
         model_id: row.model_id,
-        instance: Needed {
-            model: row.model,
-            model_name: row.model_name,
-            model_number: row.model_number,
-            instance_id: row.instance_id,
-            name: row.name,
-        },
+        model: NamedModel { key: row.key, name: row.model_name, number: row.model_number },
+        instance: NamedInstance { id: row.instance_id, name: row.name },
         may_edit: row.may_edit,
     });
-    Ok(named.collect())
+    Ok(access.collect())
 }
 
-/// Adds grants to a user; false if a model is unknown. What is granted already stays so.
+/// Adds grants to a user, ignoring those that exist. Returns `false`, with nothing added, if a model
+/// is unknown.
 pub async fn insert(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sqlx::Result<bool> {
     let (models, instances) = columns(scopes);
-    let known = sqlx::query_scalar!(
+    let all_known = sqlx::query_scalar!(
         r#"with wanted as (
                select key, instance_id, model.id as model_id
                from unnest($2::text[], $3::bigint[]) wanted (key, instance_id)
                left join model using (key)
            ),
-           added as (
+           inserted as (
                insert into permission_grant (user_name, model_id, instance_id)
                select $1, model_id, instance_id from wanted
                where not exists (select from wanted where key is not null and model_id is null)
                on conflict do nothing
            )
-           select not exists (select from wanted where key is not null and model_id is null) as "known!""#,
+           select not exists (select from wanted where key is not null and model_id is null)
+               as "all_known!""#,
         user,
         &models as &[Option<String>],
         &instances as &[Option<i64>],
     );
-    known.fetch_one(conn).await
+    all_known.fetch_one(conn).await
 }
 
-/// Takes grants from a user; how many were there.
+/// Removes exactly these grants from a user and returns how many there were.
 pub async fn delete(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sqlx::Result<u64> {
     let (models, instances) = columns(scopes);
     let deleted = sqlx::query!(
@@ -118,7 +247,7 @@ pub async fn delete(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sq
     Ok(deleted.execute(conn).await?.rows_affected())
 }
 
-/// Every grant, or those of one user.
+/// All grants, or those of one user.
 pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> sqlx::Result<Vec<Grant>> {
     let rows = sqlx::query!(
         r#"select user_name, model.key as "model?", instance_id
@@ -129,15 +258,15 @@ pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> sqlx::Result<V
     )
     .fetch_all(conn)
     .await?;
-    let grant = |(user, model, instance): (String, Option<String>, Option<i64>)| {
-        let scope = match (model, instance) {
+    let grants = rows.into_iter().map(|row| {
+        let scope = match (row.model, row.instance_id) {
             (None, _) => Scope::All,
             (Some(model), None) => Scope::Model(model),
             (Some(model), Some(instance)) => Scope::Instance(model, instance),
         };
-        Grant { user, scope }
-    };
-    Ok(rows.into_iter().map(|row| grant((row.user_name, row.model, row.instance_id))).collect())
+        Grant { user: row.user_name, scope }
+    });
+    Ok(grants.collect())
 }
 
 fn columns(scopes: &[Scope]) -> (Vec<Option<String>>, Vec<Option<i64>>) {

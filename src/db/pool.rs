@@ -1,6 +1,7 @@
-//! Connections to the database, lent to one request after the other.
+//! The pool of connections to PostgreSQL.
 //!
-//! The one that came back last goes out first, since it is the warmest, here and in Postgres.
+//! The connection that was released last is acquired first (LIFO), because its PostgreSQL backend
+//! has the warmest caches.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -11,51 +12,50 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
 
-/// How long a connection lies idle until it is asked whether it still stands before it is lent again.
-const FRESH: Duration = Duration::from_secs(1);
+/// A connection that was idle for longer is pinged before it is acquired.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 
-/// How long it lies idle until something between here and Postgres may have forgotten it.
-const IDLE_LIMIT: Duration = Duration::from_mins(5);
+/// An idle connection is closed after this time: a firewall on the way may have forgotten it.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// How old it gets. Postgres frees the memory of its caches, and a database that moved is found.
-const AGE_LIMIT: Duration = Duration::from_mins(30);
+/// A connection is closed at this age, so that its backend's memory is freed and new connections
+/// follow a database that has moved.
+const MAX_LIFETIME: Duration = Duration::from_mins(30);
 
-/// How long a goodbye may take.
-const PARTING: Duration = Duration::from_secs(1);
+/// How long closing a connection may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A limited number of connections, made when they are needed.
+/// A limited number of connections, opened on demand.
 #[derive(Clone)]
 pub struct Pool {
-    connections: managed::Pool<Connecting>,
-    patience: Duration,
+    connections: managed::Pool<Connector>,
+    acquire_timeout: Duration,
 }
 
 impl Pool {
-    /// At most `size` connections; whoever wants one waits for it as long as `patience`.
-    #[expect(clippy::missing_panics_doc, reason = "it never does")]
-    pub fn new(options: PgConnectOptions, size: u32, patience: Duration) -> Self {
-        let connections = managed::Pool::builder(Connecting(options))
+    /// A pool of at most `size` connections. [`Pool::acquire`] fails after `acquire_timeout`.
+    #[expect(clippy::missing_panics_doc, reason = "it never panics")]
+    pub fn new(options: PgConnectOptions, size: u32, acquire_timeout: Duration) -> Self {
+        let connections = managed::Pool::builder(Connector(options))
             .max_size(size as usize)
             .queue_mode(QueueMode::Lifo)
             .build();
-        Self {
-            connections: connections.expect("needs no runtime without deadlines of its own"),
-            patience,
-        }
+        let connections = connections.expect("only a pool with timeouts needs a runtime");
+        Self { connections, acquire_timeout }
     }
 
-    /// A connection that stood a moment ago.
-    pub async fn get(&self) -> sqlx::Result<Loan> {
-        match timeout(self.patience, self.connections.get()).await {
-            Ok(Ok(connection)) => Ok(Loan(Some(connection))),
+    /// Acquires a working connection, waiting for one if all are in use.
+    pub async fn acquire(&self) -> sqlx::Result<PooledConnection> {
+        match timeout(self.acquire_timeout, self.connections.get()).await {
+            Ok(Ok(connection)) => Ok(PooledConnection(Some(connection))),
             Ok(Err(managed::PoolError::Backend(error))) => Err(error),
             Ok(Err(managed::PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
-            Ok(Err(_)) | Err(_) => Err(self.timed_out()),
+            Ok(Err(_)) | Err(_) => Err(self.timeout_error()),
         }
     }
 
-    /// Why there is none: all are lent, or the database does not answer.
-    fn timed_out(&self) -> sqlx::Error {
+    /// Tells a pool whose connections are all in use from a database that does not respond.
+    fn timeout_error(&self) -> sqlx::Error {
         let Status { in_use, limit, .. } = self.status();
         if in_use < limit {
             io::Error::from(io::ErrorKind::TimedOut).into()
@@ -64,7 +64,7 @@ impl Pool {
         }
     }
 
-    /// How it stands.
+    /// How many connections are in use, idle and waited for.
     pub fn status(&self) -> Status {
         let managed::Status { max_size, size, available, waiting } = self.connections.status();
         let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
@@ -72,79 +72,83 @@ impl Pool {
         Status { in_use, idle, waiting: number(waiting), limit: number(max_size) }
     }
 
-    /// Lets go of those that are too old and not lent.
-    pub async fn tidy(&self) {
-        part_with(self.connections.retain(|_, metrics| !is_old(&metrics)).removed).await;
+    /// Closes the idle connections that have expired.
+    pub async fn reap_idle(&self) {
+        close_all(self.connections.retain(|_, metrics| !is_expired(&metrics)).removed).await;
     }
 
-    /// Lends none any more, and says goodbye on those that are not lent.
+    /// Closes the idle connections and lets none be acquired from now on.
     pub async fn close(&self) {
         let idle = self.connections.retain(|_, _| false).removed;
         self.connections.close();
-        part_with(idle).await;
+        close_all(idle).await;
     }
 }
 
-async fn part_with(connections: Vec<PgConnection>) {
+async fn close_all(connections: Vec<PgConnection>) {
     for connection in connections {
-        let _ = timeout(PARTING, connection.close()).await;
+        let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
     }
 }
 
-/// How a pool stands.
+/// The number of connections by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// Connections that are lent.
+    /// Connections that are acquired.
     pub in_use: u32,
-    /// Connections that are not.
+    /// Connections that are open and not acquired.
     pub idle: u32,
-    /// How many wait for one.
+    /// Callers that wait for a connection.
     pub waiting: u32,
-    /// The most connections.
+    /// The maximum number of connections.
     pub limit: u32,
 }
 
-/// A connection on loan. Unless it is given back it is cut, since it may be in the middle of something.
-pub struct Loan(Option<Object<Connecting>>);
+/// A connection acquired from a [`Pool`].
+///
+/// [`PooledConnection::release`] returns it to the pool. Dropping it disconnects instead, because a
+/// statement may still be running on it.
+pub struct PooledConnection(Option<Object<Connector>>);
 
-impl Loan {
-    /// Lets others have it. Nothing is under way on it.
-    pub fn give_back(mut self) {
+impl PooledConnection {
+    /// Returns the connection to the pool. No statement or transaction may be open on it.
+    pub fn release(mut self) {
         drop(self.0.take());
     }
 }
 
-const LENT: &str = "lent until it is given back";
+const HELD: &str = "the connection is held until it is released or dropped";
 
-impl Deref for Loan {
+impl Deref for PooledConnection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        self.0.as_ref().expect(LENT)
+        self.0.as_ref().expect(HELD)
     }
 }
 
-impl DerefMut for Loan {
+impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.0.as_mut().expect(LENT)
+        self.0.as_mut().expect(HELD)
     }
 }
 
-impl Drop for Loan {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         drop(self.0.take().map(Object::take));
     }
 }
 
-/// Counted from when it was lent, which is shortly before it came back.
-fn is_old(metrics: &Metrics) -> bool {
-    metrics.age() > AGE_LIMIT || metrics.last_used() > IDLE_LIMIT
+/// Whether a connection is too old, or was acquired too long ago. Connections are in use for
+/// seconds at most, so the latter stands for its idle time.
+fn is_expired(metrics: &Metrics) -> bool {
+    metrics.age() > MAX_LIFETIME || metrics.last_used() > IDLE_TIMEOUT
 }
 
-/// Makes connections, and looks at each before it is lent again.
-struct Connecting(PgConnectOptions);
+/// Opens connections, and checks each before it is acquired again.
+struct Connector(PgConnectOptions);
 
-impl Manager for Connecting {
+impl Manager for Connector {
     type Type = PgConnection;
     type Error = sqlx::Error;
 
@@ -157,10 +161,10 @@ impl Manager for Connecting {
         connection: &mut PgConnection,
         metrics: &Metrics,
     ) -> RecycleResult<sqlx::Error> {
-        if is_old(metrics) {
-            return Err(RecycleError::message("too old"));
+        if is_expired(metrics) {
+            return Err(RecycleError::message("the connection has expired"));
         }
-        if metrics.last_used() > FRESH {
+        if metrics.last_used() > PING_AFTER_IDLE {
             connection.ping().await?;
         }
         Ok(())

@@ -1,22 +1,23 @@
-//! The schema itself: its migrations, and whether they are applied.
+//! The migrations, and the state of the database.
 
 use std::sync::LazyLock;
 
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
-/// The schema's story, compiled in. What a newer program added to it is left alone: each migration leaves the program
-/// before it working.
+/// The migrations, compiled in.
+///
+/// Migrations of a newer program in the database are ignored: each one leaves the previous release
+/// of the program working.
 pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!();
     migrator.set_ignore_missing(true);
     migrator
 });
 
-/// How many migrations this program knows that the database has not had.
+/// Counts the migrations that are not applied to the database.
 pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
-    // The table is sqlx's own and is not there before the first migration, so the query is not checked at
-    // compile time.
+    // sqlx creates this table at the first migration, so the query cannot be checked at compile time.
     let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
         .fetch_one(&mut *conn)
         .await?;
@@ -30,10 +31,10 @@ pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
     Ok(MIGRATOR.iter().filter(|migration| !applied.contains(&migration.version)).count())
 }
 
-/// Whether the database takes nothing that is written, as a replica does.
-pub async fn only_reads(conn: &mut PgConnection) -> sqlx::Result<bool> {
+/// Whether the database is read-only, as a replica is.
+pub async fn is_read_only(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        r#"select current_setting('transaction_read_only')::boolean as "only_reads!""#
+        r#"select current_setting('transaction_read_only')::boolean as "is_read_only!""#
     )
     .fetch_one(conn)
     .await

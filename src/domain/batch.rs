@@ -1,71 +1,84 @@
-//! What a batch does: who is created, who is refused, and why.
+//! What a batch does: which details become links, which are refused, and why.
 
 use std::collections::HashSet;
 
 use super::association::Mapping;
 use super::error::DetailError;
 
-/// The most details a request may have.
+/// The most details a batch may have.
 pub const DETAIL_LIMIT: usize = 200;
 
-/// A pair of instances under some model association.
+/// A pair of instances, linked or to be linked under some model association.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Link {
-    /// The source instance.
+    /// The source instance's id.
     pub source: i64,
-    /// The target instance.
+    /// The target instance's id.
     pub target: i64,
 }
 
-/// One element of `details`. An id that was not given names no instance.
+/// One detail of a batch. An absent id is an instance that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Detail {
-    /// `bk_inst_id`.
+    /// The source instance's id.
     pub source: Option<i64>,
-    /// `bk_asst_inst_id`.
+    /// The target instance's id.
     pub target: Option<i64>,
 }
 
-/// What is stored that bears on one detail. The default is that nothing stands in its way.
+/// A request to create links.
+#[derive(Debug, Clone)]
+pub struct CreateLinks {
+    /// The model association's key.
+    pub model_association: String,
+    /// The source model's key.
+    pub source_model: String,
+    /// The target model's key.
+    pub target_model: String,
+    /// 1 to [`DETAIL_LIMIT`] details.
+    pub details: Vec<Detail>,
+}
+
+/// What is stored that matters for one detail. The default: nothing that prevents the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Fact {
-    /// Its source does not exist.
+pub struct StoredState {
+    /// The source instance does not exist.
     pub source_missing: bool,
-    /// Its target does not exist.
+    /// The target instance does not exist.
     pub target_missing: bool,
-    /// Whose target its target is. Under n:n a target is shared: only the detail's own source counts.
+    /// The source that the target is linked to. Under n:n only the detail's own source is reported.
     pub source_of_target: Option<i64>,
-    /// Under 1:1, whose source its source is.
+    /// Under 1:1, the target that the source is linked to.
     pub target_of_source: Option<i64>,
 }
 
-/// Whether a detail becomes a link.
-pub type Verdict = Result<Link, DetailError>;
+/// The link that a detail becomes, or why it is refused.
+pub type Decision = Result<Link, DetailError>;
 
-/// Decides each detail as if they were created one after another, in order.
+/// Decides each detail as if the details were created one after another, in order.
 ///
-/// `facts` has one for each detail, or none at all: then nothing stands in anybody's way.
-pub fn plan(mapping: Mapping, details: &[Detail], facts: &[Fact]) -> Vec<Verdict> {
-    let facts = || facts.iter().copied().chain(std::iter::repeat(Fact::default()));
-    let mut standing: HashSet<Link> = HashSet::new();
-    for (detail, fact) in details.iter().zip(facts()) {
-        let of_target = fact.source_of_target.zip(detail.target);
-        let of_source = detail.source.zip(fact.target_of_source);
-        let links = of_target.into_iter().chain(of_source);
-        standing.extend(links.map(|(source, target)| Link { source, target }));
+/// `stored` has one element for each detail, or none: then nothing stored prevents any link.
+pub fn plan(mapping: Mapping, details: &[Detail], stored: &[StoredState]) -> Vec<Decision> {
+    let stored = || stored.iter().copied().chain(std::iter::repeat(StoredState::default()));
+    let mut links: HashSet<Link> = HashSet::new();
+    for (detail, stored) in details.iter().zip(stored()) {
+        let of_target = stored.source_of_target.zip(detail.target);
+        let of_source = detail.source.zip(stored.target_of_source);
+        let pairs = of_target.into_iter().chain(of_source);
+        links.extend(pairs.map(|(source, target)| Link { source, target }));
     }
-    let mut sources: HashSet<i64> = standing.iter().map(|link| link.source).collect();
-    let mut targets: HashSet<i64> = standing.iter().map(|link| link.target).collect();
+    let mut sources: HashSet<i64> = links.iter().map(|link| link.source).collect();
+    let mut targets: HashSet<i64> = links.iter().map(|link| link.target).collect();
 
-    let mut decide = |(detail, fact): (&Detail, Fact)| {
+    let mut decide = |(detail, stored): (&Detail, StoredState)| {
         if let (Some(source), Some(target)) = (detail.source, detail.target)
-            && standing.contains(&Link { source, target })
+            && links.contains(&Link { source, target })
         {
             return Err(DetailError::AlreadyExists);
         }
-        let source = detail.source.filter(|_| !fact.source_missing);
+        let source = detail.source.filter(|_| !stored.source_missing);
         let source = source.ok_or(DetailError::SourceMissing)?;
-        let target = detail.target.filter(|_| !fact.target_missing);
+        let target = detail.target.filter(|_| !stored.target_missing);
         let target = target.ok_or(DetailError::TargetMissing)?;
         match mapping {
             Mapping::OneToOne if sources.contains(&source) || targets.contains(&target) => {
@@ -78,10 +91,10 @@ pub fn plan(mapping: Mapping, details: &[Detail], facts: &[Fact]) -> Vec<Verdict
         }
         sources.insert(source);
         targets.insert(target);
-        standing.insert(Link { source, target });
+        links.insert(Link { source, target });
         Ok(Link { source, target })
     };
-    details.iter().zip(facts()).map(&mut decide).collect()
+    details.iter().zip(stored()).map(&mut decide).collect()
 }
 
 #[cfg(test)]
@@ -90,17 +103,17 @@ mod tests {
 
     use super::*;
 
-    /// A small inventory in which everything can be looked at: the slow twin's database.
+    /// A small inventory, for the item-by-item reference implementation.
     #[derive(Debug, Clone)]
-    struct World {
+    struct Inventory {
         mapping: Mapping,
         sources: HashSet<i64>,
         targets: HashSet<i64>,
         links: Vec<Link>,
     }
 
-    impl World {
-        /// The original's algorithm: look, decide, write, next.
+    impl Inventory {
+        /// The original's algorithm for one detail: check, then write.
         fn create_one(&mut self, detail: &Detail) -> Result<Link, DetailError> {
             let same_pair = |link: &&Link| {
                 Some(link.source) == detail.source && Some(link.target) == detail.target
@@ -126,22 +139,22 @@ mod tests {
             Ok(Link { source, target })
         }
 
-        /// What the database reports about a detail, and no more than that.
-        fn fact(&self, detail: &Detail) -> Fact {
+        /// What the database reports about a detail.
+        fn stored_state(&self, detail: &Detail) -> StoredState {
             let absent =
                 |id: Option<i64>, all: &HashSet<i64>| id.is_none_or(|id| !all.contains(&id));
             let of_target = |link: &&Link| Some(link.target) == detail.target;
             let of_source = |link: &&Link| Some(link.source) == detail.source;
-            let in_the_way = match self.mapping {
+            let linked_source = match self.mapping {
                 Mapping::ManyToMany => self.links.iter().find(|l| of_target(l) && of_source(l)),
                 Mapping::OneToMany | Mapping::OneToOne => self.links.iter().find(of_target),
             };
-            let from_source = self.links.iter().find(of_source);
-            Fact {
+            let linked_target = self.links.iter().find(of_source);
+            StoredState {
                 source_missing: absent(detail.source, &self.sources),
                 target_missing: absent(detail.target, &self.targets),
-                source_of_target: in_the_way.map(|link| link.source),
-                target_of_source: from_source
+                source_of_target: linked_source.map(|link| link.source),
+                target_of_source: linked_target
                     .filter(|_| self.mapping == Mapping::OneToOne)
                     .map(|link| link.target),
             }
@@ -152,19 +165,19 @@ mod tests {
         prop_oneof![Just(Mapping::OneToOne), Just(Mapping::OneToMany), Just(Mapping::ManyToMany)]
     }
 
-    /// Few instances, so that details collide. With `itself`, source and target model are one.
-    fn world() -> impl Strategy<Value = World> {
+    /// Few instances, so that details collide. With `self_association`, both models are the same.
+    fn inventory() -> impl Strategy<Value = Inventory> {
         let ids = || prop::collection::hash_set(0..8_i64, 0..8);
         (mapping(), ids(), ids(), any::<bool>(), details()).prop_map(
-            |(mapping, sources, targets, itself, history)| {
-                let targets = if itself { sources.clone() } else { targets };
-                let mut world = World { mapping, sources, targets, links: Vec::new() };
+            |(mapping, sources, targets, self_association, history)| {
+                let targets = if self_association { sources.clone() } else { targets };
+                let mut inventory = Inventory { mapping, sources, targets, links: Vec::new() };
                 for detail in &history {
-                    let _ = world.create_one(detail);
+                    let _ = inventory.create_one(detail);
                 }
-                // Some instances vanish from sight: what they had still stands.
-                world.sources.remove(&3);
-                world
+                // An instance that is no longer visible keeps its links.
+                inventory.sources.remove(&3);
+                inventory
             },
         )
     }
@@ -179,11 +192,11 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_plan_is_what_one_after_another_gives(world in world(), details in details()) {
-            let facts: Vec<_> = details.iter().map(|detail| world.fact(detail)).collect();
-            let planned = plan(world.mapping, &details, &facts);
-            let mut twin = world;
-            let one_by_one: Vec<_> = details.iter().map(|detail| twin.create_one(detail)).collect();
+        fn a_plan_equals_creating_the_details_one_after_another(inventory in inventory(), details in details()) {
+            let stored: Vec<_> = details.iter().map(|detail| inventory.stored_state(detail)).collect();
+            let planned = plan(inventory.mapping, &details, &stored);
+            let mut reference = inventory;
+            let one_by_one: Vec<_> = details.iter().map(|detail| reference.create_one(detail)).collect();
             prop_assert_eq!(planned, one_by_one);
         }
     }
@@ -194,17 +207,20 @@ mod tests {
     }
 
     #[test]
-    fn in_1_1_source_and_target_roles_are_counted_apart() {
+    fn under_1_1_the_source_and_target_roles_are_independent() {
         let details = pairs(&[(1, 2), (2, 3), (2, 1), (3, 1), (1, 1)]);
-        let verdicts = plan(Mapping::OneToOne, &details, &[]);
-        let created: Vec<_> = verdicts.iter().map(Result::is_ok).collect();
+        let decisions = plan(Mapping::OneToOne, &details, &[]);
+        let created: Vec<_> = decisions.iter().map(Result::is_ok).collect();
         assert_eq!(created, [true, true, false, true, false]);
     }
 
     #[test]
-    fn a_refused_detail_blocks_nobody() {
-        let facts = [Fact { source_missing: true, ..Fact::default() }, Fact::default()];
-        let verdicts = plan(Mapping::OneToMany, &pairs(&[(1, 5), (2, 5)]), &facts);
-        assert_eq!(verdicts, [Err(DetailError::SourceMissing), Ok(Link { source: 2, target: 5 })]);
+    fn a_refused_detail_does_not_affect_the_others() {
+        let stored = [
+            StoredState { source_missing: true, ..StoredState::default() },
+            StoredState::default(),
+        ];
+        let decisions = plan(Mapping::OneToMany, &pairs(&[(1, 5), (2, 5)]), &stored);
+        assert_eq!(decisions, [Err(DetailError::SourceMissing), Ok(Link { source: 2, target: 5 })]);
     }
 }

@@ -1,17 +1,17 @@
-//! The two languages that refusals are written in.
+//! The two languages of error texts.
 
-/// What language a caller reads.
+/// The language of a caller's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Language {
-    /// The gateway door's default.
+    /// English, the default of the gateway API.
     #[default]
     English,
-    /// Anything that begins with `zh`.
+    /// Chinese: language tags that begin with `zh`.
     Chinese,
 }
 
 impl Language {
-    /// The tag that it is stored under.
+    /// The tag that idempotency records store.
     pub fn tag(self) -> &'static str {
         match self {
             Self::English => "en",
@@ -19,7 +19,7 @@ impl Language {
         }
     }
 
-    /// Reads a language tag, or a list of them of which the first counts.
+    /// Reads a language tag, or the first of a list of tags.
     pub fn parse(tag: &str) -> Self {
         let tag = tag.trim_start().as_bytes();
         match tag.get(..2) {
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_begins_with_zh_is_chinese() {
+    fn a_tag_that_begins_with_zh_is_chinese() {
         for tag in ["zh", "zh-cn", "ZH-Hans", "zh-CN,zh;q=0.9,en;q=0.8", " zh"] {
             assert_eq!(Language::parse(tag), Language::Chinese, "{tag:?}");
         }

@@ -1,12 +1,9 @@
-//! The rules: what a batch means and what is refused.
-//!
-//! Everything here is pure: no database, no HTTP, no clock. It imports nothing of ours.
+//! The rules and the types they use, as pure code: no database, no HTTP, no clock.
 
 pub mod association;
 pub mod batch;
-pub mod caller;
 pub mod error;
-pub mod examples;
+pub mod identity;
+pub mod keys;
 pub mod language;
 pub mod permission;
-pub mod request;

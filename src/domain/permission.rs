@@ -1,11 +1,11 @@
-//! What a user may edit, and what is asked for where that is too little.
+//! Permissions of users on models and instances.
 
-/// Whether users need permission.
+/// Whether permissions are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authorization {
-    /// They may edit what they were granted.
+    /// Users may do what they were granted.
     Grants,
-    /// They may edit everything.
+    /// Users may do everything.
     Off,
 }
 
@@ -20,17 +20,40 @@ pub enum Scope {
     Instance(String, i64),
 }
 
-/// An instance that a user would have to be allowed to edit.
+/// A model, as a missing permission names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Needed {
-    /// The key of its model.
-    pub model: String,
-    /// The name of its model.
-    pub model_name: String,
-    /// The number of its model in the original, else ours: permission actions of models are named by it.
-    pub model_number: i64,
-    /// The instance.
-    pub instance_id: i64,
+pub struct NamedModel {
+    /// Its key.
+    pub key: String,
+    /// Its name.
+    pub name: String,
+    /// The number in the names of its permission actions: the export's, else the surrogate key.
+    pub number: i64,
+}
+
+/// An instance, as a missing permission names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedInstance {
+    /// Its id.
+    pub id: i64,
     /// Its name, if it has one.
     pub name: Option<String>,
+}
+
+/// A permission that the user lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MissingPermission {
+    /// To edit an instance of a model.
+    EditInstance(NamedModel, NamedInstance),
+    /// To view the instances of a model.
+    ViewModel(NamedModel),
+}
+
+impl MissingPermission {
+    /// The model that the permission is for.
+    pub fn model(&self) -> &NamedModel {
+        match self {
+            Self::EditInstance(model, _) | Self::ViewModel(model) => model,
+        }
+    }
 }

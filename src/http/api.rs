@@ -1,55 +1,39 @@
-//! The two doors: where requests of the gateway's clients come in, and where a gateway forwards them to.
+//! The two APIs, and what each takes from the headers of a request.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, HeaderValue, Uri};
-use ipnet::IpNet;
+use axum::http::{HeaderMap, HeaderValue};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
+use utoipa::openapi::{OneOfBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
-use super::body::Fields;
-use super::{credentials, language};
-use crate::domain::caller::Credentials;
-use crate::domain::error::RequestError;
+use super::language;
 use crate::domain::language::Language;
 
-/// Which door a request came in by.
+/// The API that a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
-    /// The seed's.
+    /// The gateway's API, for clients: `/api/c/compapi/v2/cc/{name}/`.
     Gateway,
-    /// The original CMDB's own.
+    /// The CMDB's own API, for a gateway that forwards requests: `/api/v3/…`.
     Cmdb,
 }
 
-/// The address that a request came from.
+/// The IP address that a request came from, as a request extension.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddr(pub IpAddr);
 
-/// Whom the doors believe.
-#[derive(Debug, Clone, Default)]
-pub struct TrustedSources {
-    /// Whether there is a gateway whose tokens can be verified.
-    pub gateway: bool,
-    /// Peers whose word for who is calling is taken at the CMDB door.
-    pub peers: Vec<IpNet>,
-}
-
-impl TrustedSources {
-    /// Whether the CMDB door is open: somebody can get in by it.
-    pub(super) fn serves_cmdb_api(&self) -> bool {
-        self.gateway || !self.peers.is_empty()
-    }
-
-    fn is_trusted(&self, peer: Option<ClientAddr>) -> bool {
-        // An IPv4 peer of a socket for both comes as an IPv6 address.
-        let address = peer.map(|ClientAddr(address)| address.to_canonical());
-        address.is_some_and(|address| self.peers.iter().any(|net| net.contains(&address)))
-    }
-}
+/// Marks a request on a connection over the connection limit, as a request extension. It is
+/// answered with [`RequestError::Overloaded`](crate::domain::error::RequestError::Overloaded).
+#[derive(Debug, Clone, Copy)]
+pub struct OverCapacity;
 
 impl Api {
-    /// The language that the caller reads.
+    /// The language of the answer.
     pub(super) fn language(self, headers: &HeaderMap) -> Language {
         match self {
             Self::Gateway => language::at_gateway(headers),
@@ -57,7 +41,7 @@ impl Api {
         }
     }
 
-    /// The request's id: a new one, or at the CMDB door the gateway's.
+    /// The request's id: a new one, or at the CMDB API the one that the gateway gave.
     pub(super) fn request_id(self, headers: &HeaderMap) -> Arc<str> {
         let given = ["x-request-id", "x-bkapi-request-id"].iter().find_map(|name| {
             let id = headers.get(*name)?.to_str().ok()?;
@@ -71,34 +55,8 @@ impl Api {
         }
     }
 
-    /// Where the request says who sends it.
-    pub(super) fn credentials(
-        self,
-        trust: &TrustedSources,
-        peer: Option<ClientAddr>,
-        headers: &HeaderMap,
-        uri: &Uri,
-        body: &Fields<'_>,
-    ) -> Result<Credentials, RequestError> {
-        let token = headers.get("x-bkapi-jwt").filter(|_| trust.gateway);
-        if let Some(token) = token {
-            return Ok(Credentials::Gateway(
-                String::from_utf8_lossy(token.as_bytes()).into_owned(),
-            ));
-        }
-        match self {
-            Self::Gateway => credentials::own(headers, uri, body).map(Credentials::Own),
-            Self::Cmdb if trust.is_trusted(peer) => {
-                let app = first(headers, &["x-bkcmdb-app-code", "bk-app-code"]);
-                let user = first(headers, &["x-bkcmdb-user", "bk-username", "bk_user"]);
-                Ok(Credentials::ClientAddr(app, user))
-            }
-            Self::Cmdb => Ok(Credentials::Unsigned),
-        }
-    }
-
-    /// The account that the headers name, which at the CMDB door counts more than the body's.
-    pub(super) fn account(self, headers: &HeaderMap) -> Option<String> {
+    /// The tenant that the headers name. At the CMDB API it precedes the body's.
+    pub(super) fn tenant(self, headers: &HeaderMap) -> Option<String> {
         let names = [
             "x-bkcmdb-supplier-account",
             "x-bkapi-supplier-account",
@@ -107,14 +65,61 @@ impl Api {
         ];
         match self {
             Self::Gateway => None,
-            Self::Cmdb => first(headers, &names),
+            Self::Cmdb => first_of(headers, &names),
         }
     }
 }
 
-/// The first of these headers that is there and not empty. One that is no text is as no name can be.
-fn first(headers: &HeaderMap, names: &[&str]) -> Option<String> {
+/// The first of these headers that is present and not empty. A value that is not UTF-8 becomes NUL,
+/// which is in no valid key.
+pub(super) fn first_of(headers: &HeaderMap, names: &[&str]) -> Option<String> {
     let values = names.iter().filter_map(|name| headers.get(*name));
     let value = values.map(HeaderValue::as_bytes).find(|value| !value.is_empty())?;
     Some(String::from_utf8(value.to_vec()).unwrap_or_else(|_| "\0".to_owned()))
+}
+
+/// The tenant in a body.
+#[derive(Default, Deserialize, ToSchema)]
+pub(super) struct TenantField {
+    /// The tenant, `0` by default. A tenant sees its own data and shared data of tenant `0`.
+    #[schema(schema_with = tenant_schema)]
+    bk_supplier_account: Option<TenantKey>,
+}
+
+impl TenantField {
+    /// The tenant's key, if the body names one.
+    pub(super) fn key(self) -> Option<String> {
+        self.bk_supplier_account.map(|TenantKey(key)| key)
+    }
+}
+
+/// A tenant's key: a string, or an integer in its decimal digits.
+struct TenantKey(String);
+
+fn tenant_schema() -> RefOr<Schema> {
+    RefOr::T(OneOfBuilder::new().item(String::schema()).item(i64::schema()).build().into())
+}
+
+impl<'de> Deserialize<'de> for TenantKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TenantKeyVisitor)
+    }
+}
+
+struct TenantKeyVisitor;
+
+impl Visitor<'_> for TenantKeyVisitor {
+    type Value = TenantKey;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or an integer")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<TenantKey, E> {
+        Ok(TenantKey(key.to_owned()))
+    }
+
+    fn visit_i64<E>(self, key: i64) -> Result<TenantKey, E> {
+        Ok(TenantKey(key.to_string()))
+    }
 }

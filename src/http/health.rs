@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it can serve.
+//! Whether the process is alive, and whether it can serve requests.
 
 use std::time::Duration;
 
@@ -9,27 +9,28 @@ use tokio::time::Instant;
 use super::AppState;
 use crate::service;
 
-/// How long the database may take to be counted as there.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the database may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The process answers.
-pub(super) async fn alive() -> &'static str {
+/// 200 while the process can answer.
+pub(super) async fn liveness() -> &'static str {
     "ok\n"
 }
 
-/// The database answers and takes what is written, its schema is this program's, and the server is not about to stop.
-pub(super) async fn ready(State(app): State<AppState>) -> (StatusCode, String) {
-    match why_not_ready(&app).await {
+/// 200 while the database answers and accepts writes, its migrations are applied, and the server is
+/// not shutting down; else 503 with the reason.
+pub(super) async fn readiness(State(state): State<AppState>) -> (StatusCode, String) {
+    match readiness_error(&state).await {
         None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
-/// Why no requests should come, if so.
-pub(super) async fn why_not_ready(app: &AppState) -> Option<&'static str> {
-    if *app.draining.borrow() {
+/// Why the server should get no requests, if there is a reason.
+pub(super) async fn readiness_error(state: &AppState) -> Option<&'static str> {
+    if *state.draining.borrow() {
         return Some("draining");
     }
-    let found = service::schema::defect(&app.readiness, Instant::now() + PATIENCE).await;
-    found.unwrap_or(Some("Postgres is unavailable"))
+    let error = service::schema::readiness_error(&state.readiness, Instant::now() + TIMEOUT).await;
+    error.unwrap_or(Some("Postgres is unavailable"))
 }

@@ -1,4 +1,4 @@
-//! Which language a caller reads.
+//! The language of a caller's answers, from the headers of each API.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use axum::http::{HeaderMap, HeaderValue};
 
 use crate::domain::language::Language;
 
-/// `HTTP_BLUEKING_LANGUAGE` or `X-Bkcmdb-Language`: without either it is Chinese.
+/// At the CMDB API: `HTTP_BLUEKING_LANGUAGE` or `X-Bkcmdb-Language`, else Chinese.
 pub(super) fn at_cmdb(headers: &HeaderMap) -> Language {
     let tags = ["x-bkcmdb-language", "http_blueking_language"];
     let tag = tags.iter().filter_map(|name| headers.get(*name)).find(|tag| !tag.is_empty());
     tag.map_or(Language::Chinese, |tag| Language::parse(&text(tag)))
 }
 
-/// `Blueking-Language`, else `Accept-Language`, else the cookie `blueking_language`, else English. An empty one
-/// counts as absent.
+/// At the gateway API: `Blueking-Language`, else `Accept-Language`, else the cookie
+/// `blueking_language`, else English. An empty header counts as absent.
 pub(super) fn at_gateway(headers: &HeaderMap) -> Language {
     let header = |name: &str| headers.get(name).map(|value| text(value).into_owned());
     header("blueking-language")
@@ -35,7 +35,7 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     })
 }
 
-/// Headers are bytes; what is no text in one does not spoil the rest of it.
+/// Header values are bytes. Invalid UTF-8 in one cookie does not affect the others.
 fn text(value: &HeaderValue) -> Cow<'_, str> {
     String::from_utf8_lossy(value.as_bytes())
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_header_made_for_it_comes_first_and_the_cookie_last() {
+    fn blueking_language_precedes_accept_language_and_the_cookie() {
         let language = |pairs: &[(&'static str, &str)]| {
             at_gateway(
                 &pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect(),

@@ -1,154 +1,108 @@
-//! What the wire looks like: every path, and what surrounds each request.
+//! HTTP: the table of endpoints, the pipeline around them, and what operators call.
 //!
-//! Knows axum; knows no SQL and no rule. A handler reads, calls a service, and hands back a `Reply`;
-//! `answer` is the one place that turns replies into bytes.
+//! A request enters at [`router`], goes through `pipeline` and ends in one file of `endpoints`.
+//! Knows no SQL and no rule.
 
-mod answer;
 mod api;
+pub mod auth;
 mod body;
-mod credentials;
+pub mod endpoints;
 mod envelope;
+mod error;
 mod health;
-mod instance_association;
+pub mod json;
 mod language;
-mod load;
 mod metrics;
 mod openapi;
 mod permission;
+mod pipeline;
+mod success;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn;
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, get, on};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tower_http::catch_panic::CatchPanicLayer;
 
-use self::answer::Reply;
-pub use self::api::{Api, ClientAddr, TrustedSources};
-pub use self::body::{Fields, given};
+pub use self::api::{Api, ClientAddr, OverCapacity};
+use self::auth::Authenticator;
+pub use self::body::BodyBudget;
+use self::endpoints::{ENDPOINTS, EndpointEntry};
 pub use self::envelope::Envelope;
-pub use self::instance_association::KEYS;
-pub use self::load::{BodyBudget, OverCapacity};
+pub use self::error::{ErrorAnswer, answer_to, detail_text, pipeline_errors};
+
 pub use self::openapi::{document, request_example};
 use crate::domain::error::RequestError;
 use crate::service::{Pool, Service};
 use crate::telemetry::metrics::Metrics;
 
-/// Where the gateway's clients ask.
-const GATEWAY_PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association/";
-
-/// Where the original CMDB is asked by its gateway.
-const CMDB_PATH: &str = "/api/v3/createmany/instassociation";
-
-/// What handlers share.
+/// What requests share.
 #[derive(Clone)]
 pub struct AppState {
     /// The use cases.
     pub service: Arc<Service>,
-    /// Whom the doors believe.
-    pub trust: TrustedSources,
-    /// The database, for asking whether it is there: a busy server is ready.
+    /// What credentials are verified with.
+    pub authenticator: Arc<Authenticator>,
+    /// A connection for `/readyz`, which must not wait for requests.
     pub readiness: Pool,
-    /// BodyBudget for bodies.
-    pub room: Arc<BodyBudget>,
+    /// The bytes of bodies that may still be held.
+    pub body_budget: Arc<BodyBudget>,
     /// The largest body that is read, in bytes.
     pub body_limit: usize,
-    /// How long a request may take from its last header to its answer.
-    pub deadline: Duration,
-    /// Whether the server has been told to stop.
+    /// How long a request may take from its head to its answer.
+    pub request_timeout: Duration,
+    /// Whether the server is shutting down.
     pub draining: watch::Receiver<bool>,
-    /// The requests that are under way, also those whose caller has left.
+    /// The requests in flight, with those whose client has disconnected.
     pub in_flight: TaskTracker,
-    /// What was counted so far.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// What callers reach.
+/// The routes for callers.
 pub fn router(state: AppState) -> Router {
-    let create_many = || post(instance_association::create_many);
-    let gateway = Router::new()
-        .route(GATEWAY_PATH, create_many())
-        .route(GATEWAY_PATH.trim_end_matches('/'), create_many())
-        .fallback(async |request: Request| refuse(RequestError::NotFound, request).await);
-    // Closed, it is a path like any unknown one.
-    let mut cmdb = Router::new();
-    if state.trust.serves_cmdb_api() {
-        cmdb = cmdb.route(CMDB_PATH, create_many());
+    // Without a way to authenticate anybody there, the CMDB API does not exist.
+    let serves_cmdb_api = state.authenticator.serves_cmdb_api();
+    let apis: &[Api] = if serves_cmdb_api { &[Api::Gateway, Api::Cmdb] } else { &[Api::Gateway] };
+    let mut router = openapi::router(apis);
+    for api in apis {
+        for endpoint in &ENDPOINTS {
+            router = route(router, endpoint, *api, &state);
+        }
     }
-    openapi::router(state.trust.serves_cmdb_api())
-        .merge(answered(Api::Cmdb, cmdb, &state.in_flight))
-        .fallback_service(
-            answered(Api::Gateway, gateway, &state.in_flight).with_state(state.clone()),
-        )
-        .with_state(state)
+    let fallback = move |request: Request| {
+        let route = "other".to_owned();
+        pipeline::refuse(state, Api::Gateway, route, request, RequestError::NotFound)
+    };
+    router.fallback(fallback)
 }
 
-/// What operators reach.
+/// Adds an endpoint's path at an API, with and without a slash at its end.
+fn route(router: Router, endpoint: &'static EndpointEntry, api: Api, state: &AppState) -> Router {
+    let (path, method) = (endpoint.path(api), endpoint.method(api));
+    let serving = state.clone();
+    let serve = move |request: Request| (endpoint.serve)(endpoint, serving, api, request);
+    let (refusing, route) = (state.clone(), path.clone());
+    let refuse = move |request: Request| {
+        pipeline::refuse(refusing, api, route, request, RequestError::MethodNotAllowed("POST"))
+    };
+    let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::POST);
+    let methods = on(filter, serve).fallback(refuse);
+    let router = match path.strip_suffix('/') {
+        Some(without_slash) => router.route(without_slash, methods.clone()),
+        None => router,
+    };
+    router.route(&path, methods)
+}
+
+/// The routes for operators.
 pub fn operations(state: AppState) -> Router {
     Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+        .route("/healthz", get(health::liveness))
+        .route("/readyz", get(health::readiness))
         .route("/metrics", get(metrics::metrics))
         .with_state(state)
-}
-
-/// Surrounds the paths of a door. Innermost first: another method than the paths have is refused, a panic
-/// becomes a reply, and every reply an answer.
-fn answered<S>(door: Api, paths: Router<S>, in_flight: &TaskTracker) -> Router<S>
-where
-    S: Clone + Send + Sync + 'static,
-{
-    let in_flight = in_flight.clone();
-    paths
-        .method_not_allowed_fallback(async |request: Request| {
-            refuse(RequestError::MethodNotAllowed, request).await
-        })
-        .layer(CatchPanicLayer::custom(answer::panicked))
-        .layer(from_fn(move |request, next| answer::answer(door, in_flight.clone(), request, next)))
-}
-
-async fn refuse(fault: RequestError, request: Request) -> Reply {
-    body::discard(request.into_body()).await;
-    Reply::refused(fault)
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::body::Body;
-    use axum::http::Request;
-    use http_body_util::BodyExt;
-    use tower::ServiceExt;
-
-    use super::*;
-
-    async fn answer_of(router: Router) -> (u16, String) {
-        let request = Request::get("/").body(Body::empty()).unwrap();
-        let response =
-            answered(Api::Gateway, router, &TaskTracker::new()).oneshot(request).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn a_panic_and_a_handler_that_forgot_to_reply_are_answered_in_the_envelope() {
-        async fn panics() -> Reply {
-            panic!("internals")
-        }
-        for router in [
-            Router::new().route("/", get(panics)),
-            Router::new().route("/", get(async || "internals")),
-        ] {
-            let (status, body) = answer_of(router).await;
-            assert_eq!(status, 500);
-            assert!(
-                body.starts_with(r#"{"result":false,"code":1306000,"message":"Internal error, "#)
-            );
-            assert!(!body.contains("internals"), "{body}");
-        }
-    }
 }

@@ -1,15 +1,17 @@
-//! The description of the API, made of the types of the wire and of the refusals themselves, and a page to read it.
+//! The API description (OpenAPI 3.1), made from the table of endpoints, their types and the error
+//! table, and a page to read it.
 
 use std::collections::BTreeMap;
 
 use axum::Router;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{
+    HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn,
+};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{
     ComponentsBuilder, Content, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem,
     PathsBuilder, Ref, RefOr, Required, Response, ResponseBuilder, ResponsesBuilder, Schema,
@@ -17,102 +19,41 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::answer::status;
-use super::api::Api;
+use super::api::{Api, TenantField};
+use super::auth::CredentialFields;
+use super::endpoints::{ENDPOINTS, Endpoint, EndpointEntry};
 use super::envelope::{CmdbAnswer, Envelope, GatewayAnswer};
-use super::{CMDB_PATH, GATEWAY_PATH};
+use super::error::{answer_to, detail_text, pipeline_errors};
 use crate::domain::error::{DetailError, RequestError};
-use crate::domain::examples::faults;
 use crate::domain::language::Language;
 
-/// Where the description is.
+/// The path of the description.
 const PATH: &str = "/openapi.json";
 
-/// A request, as the body says it. It is read field by field in `body`, which is more exact about mistakes than a type
-/// could be; the tests hold both together.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "it says what a body looks like")]
-struct CreateMany {
-    /// The source model.
-    #[schema(examples("bk_switch"))]
-    bk_obj_id: String,
-    /// The target model.
-    #[schema(examples("host"))]
-    bk_asst_obj_id: String,
-    /// The association between the two models.
-    #[schema(examples("bk_switch_connect_host"))]
-    bk_obj_asst_id: String,
-    /// The pairs. They are judged as if they were created one after the other.
-    #[schema(min_items = 1, max_items = 200)]
-    details: Vec<DetailGiven>,
-    /// The tenant, `0` unless given. A tenant sees its own data and that of `0`.
-    bk_supplier_account: Option<Account>,
-    /// The application's code. Credentials may stand in the header `X-Bkapi-Authorization` instead, and then only there.
-    bk_app_code: Option<String>,
-    /// The application's secret.
-    bk_app_secret: Option<String>,
-    /// The login of the user who asks.
-    bk_token: Option<String>,
-    /// The user who asks, from an application that is trusted with user names.
-    bk_username: Option<String>,
-    /// `bk_app_code`, as older clients call it.
-    #[schema(deprecated)]
-    app_code: Option<String>,
-    /// `bk_app_secret`, as older clients call it.
-    #[schema(deprecated)]
-    app_secret: Option<String>,
-    /// `bk_username`, as older clients call it.
-    #[schema(deprecated)]
-    username: Option<String>,
-    /// Not supported: refused if it stands alone.
-    #[schema(deprecated)]
-    bk_access_token: Option<String>,
-    /// Not supported: refused if it stands alone.
-    #[schema(deprecated)]
-    access_token: Option<String>,
-}
+/// The request id in examples.
+const REQUEST_ID: &str = "06111a8efac445bcbb0269614e86e14c";
 
-/// A tenant's key.
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "it says what a body looks like")]
-enum Account {
-    Text(String),
-    Number(i64),
-}
-
-/// A pair of instances.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "it says what a body looks like")]
-struct DetailGiven {
-    /// The source instance. Without it there is no such instance.
-    bk_inst_id: Option<i64>,
-    /// The target instance. Without it there is no such instance.
-    bk_asst_inst_id: Option<i64>,
-}
-
-/// The page at `/docs`, and the description.
-pub(super) fn router<S: Clone + Send + Sync + 'static>(serves_cmdb_api: bool) -> Router<S> {
-    // Nobody else is asked whether the description is valid.
+/// The routes of the page at `/docs` and of the description.
+pub(super) fn router<S: Clone + Send + Sync + 'static>(apis: &[Api]) -> Router<S> {
+    // Without a validator, the page needs no other host.
     let config = Config::new([PATH]).validator_url("none").doc_expansion("full");
-    SwaggerUi::new("/docs").url(PATH, document(serves_cmdb_api)).config(config).into()
+    SwaggerUi::new("/docs").url(PATH, document(apis)).config(config).into()
 }
 
-/// The whole description.
-pub fn document(serves_cmdb_api: bool) -> OpenApi {
+/// The description of the endpoints at these APIs.
+pub fn document(apis: &[Api]) -> OpenApi {
     let info = InfoBuilder::new()
         .title("Associations of a CMDB")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(description()));
-    let mut paths = PathsBuilder::new().path(GATEWAY_PATH, operation(Api::Gateway));
-    if serves_cmdb_api {
-        paths = paths.path(CMDB_PATH, operation(Api::Cmdb));
-    }
-    let mut schemas = vec![named::<CreateMany>(), named::<GatewayAnswer<'_>>()];
-    CreateMany::schemas(&mut schemas);
-    GatewayAnswer::schemas(&mut schemas);
-    if serves_cmdb_api {
-        schemas.push(named::<CmdbAnswer>());
+    let mut paths = PathsBuilder::new();
+    let mut schemas = BTreeMap::new();
+    for api in apis {
+        for endpoint in &ENDPOINTS {
+            let operation = (endpoint.describe)(endpoint, *api);
+            paths = paths.path(endpoint.path(*api), PathItem::new(HttpMethod::Post, operation));
+            schemas.extend((endpoint.schemas)(*api));
+        }
     }
     let components = ComponentsBuilder::new().schemas_from_iter(schemas);
     OpenApiBuilder::new()
@@ -122,178 +63,184 @@ pub fn document(serves_cmdb_api: bool) -> OpenApi {
         .build()
 }
 
-fn named<T: ToSchema>() -> (String, RefOr<Schema>) {
-    (T::name().into_owned(), T::schema())
-}
-
-/// What a request means, and every code and text there is.
+/// What holds for all endpoints: every code with its texts.
 fn description() -> String {
-    let of_detail = |fault: DetailError| {
-        let says = |language| fault.text(language, "{source model}", "{target model}");
-        let (english, chinese) = (says(Language::English), says(Language::Chinese));
-        format!("| `{english}` | `{chinese}` | {} |\n", fault.code())
+    let row = |error: &RequestError| {
+        let answer = answer_to(error);
+        let (code, status) = (answer.code, answer.status.as_u16());
+        let chinese = answer.chinese.map(|text| format!("`{text}`")).unwrap_or_default();
+        format!("| {code} | {status} | `{}` | {chinese} |\n", answer.english)
     };
-    let of_request = |fault: RequestError| {
-        let (english, chinese) = (fault.text(Language::English), fault.text(Language::Chinese));
-        let chinese = if chinese == english { String::new() } else { format!("`{chinese}`") };
-        format!("| {} | {} | `{english}` | {chinese} |\n", fault.code(), status(&fault).as_u16())
+    let own = ENDPOINTS.iter().flat_map(|endpoint| (endpoint.errors)());
+    let mut rows: Vec<_> = pipeline_errors().iter().map(row).collect();
+    for row in own.map(|error| row(&error)) {
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    let detail_row = |error: DetailError| {
+        let text = |language| detail_text(error, language, "{source model}", "{target model}");
+        let (english, chinese) = (text(Language::English), text(Language::Chinese));
+        format!("| `{english}` | `{chinese}` | {} |\n", error.code())
     };
-    let details: String = DetailError::ALL.into_iter().map(of_detail).collect();
-    let mut requests: Vec<_> = faults().into_iter().map(of_request).collect();
-    requests.dedup();
-    let requests = requests.concat();
+    let detail_rows: String = DetailError::ALL.into_iter().map(detail_row).collect();
     format!(
-        "Creates up to 200 associations between instances in one request. `result` is true and `code` 0 even if every \
-         detail was refused: look at `success_created` and `error_msg`, each by the index of its detail.\n\n\
-         | Text of a detail | Chinese | Original's code |\n|---|---|---|\n{details}\n\
-         Any other code than 0 refuses the whole request, and nothing is created:\n\n\
-         | Code | HTTP | Text | Chinese |\n|---|---|---|---|\n{requests}"
+        "A code other than 0 refuses the whole request:\n\n\
+         | Code | HTTP | Text | Chinese |\n|---|---|---|---|\n{}\n\
+         Of a batch, single details are refused for these reasons:\n\n\
+         | Text | Chinese | Original's code |\n|---|---|---|\n{detail_rows}",
+        rows.concat()
     )
 }
 
-fn operation(door: Api) -> PathItem {
-    let header = |name: &str, says: &str| {
-        let text = ObjectBuilder::new().schema_type(Type::String);
+/// The named schemas that an endpoint's operation at an API refers to.
+pub(super) fn schemas<E: Endpoint>(api: Api) -> Vec<(String, RefOr<Schema>)> {
+    fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(schemas);
+    }
+    let mut schemas = Vec::new();
+    add::<E::Body>(&mut schemas);
+    add::<TenantField>(&mut schemas);
+    add::<CredentialFields>(&mut schemas);
+    match api {
+        Api::Gateway => GatewayAnswer::<'static, E::Data>::schemas(&mut schemas),
+        Api::Cmdb => CmdbAnswer::<E::Data>::schemas(&mut schemas),
+    }
+    schemas
+}
+
+/// The description of an endpoint at an API.
+pub(super) fn operation<E: Endpoint>(entry: &EndpointEntry, api: Api) -> Operation {
+    let header = |name: &str, description: &str| {
         ParameterBuilder::new()
             .name(name)
             .parameter_in(ParameterIn::Header)
             .required(Required::False)
-            .description(Some(says))
-            .schema(Some(text))
+            .description(Some(description))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
     };
+    let body = AllOfBuilder::new()
+        .item(Ref::from_schema_name(E::Body::name()))
+        .item(Ref::from_schema_name(TenantField::name()))
+        .item(Ref::from_schema_name(CredentialFields::name()));
     let body = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name(CreateMany::name())))
-        .example(Some(request_example()));
+        .schema(Some(RefOr::T(Schema::from(body.build()))))
+        .example(Some(request_example((E::example)().0)));
+    let body = RequestBodyBuilder::new()
+        .content("application/json", body.build())
+        .required(Some(Required::True));
+    let (prefix, tag) = match api {
+        Api::Gateway => ("", "For clients"),
+        Api::Cmdb => ("cmdb_", "For a gateway that forwards requests"),
+    };
     let operation = OperationBuilder::new()
-        .operation_id(Some(match door {
-            Api::Gateway => "batch_create_instance_association",
-            Api::Cmdb => "createmany_instassociation",
-        }))
-        .tag(match door {
-            Api::Gateway => "For clients",
-            Api::Cmdb => "For a gateway, instead of the CMDB",
-        })
-        .summary(Some("Create associations between instances"))
-        .request_body(Some(
-            RequestBodyBuilder::new()
-                .content("application/json", body.build())
-                .required(Some(Required::True))
-                .build(),
-        ))
+        .operation_id(Some(format!("{prefix}{}", entry.name)))
+        .tag(tag)
+        .summary(Some(E::SUMMARY))
+        .description(Some(E::DESCRIPTION))
+        .request_body(Some(body.build()))
         .parameter(header(
             "Idempotency-Key",
-            "A name that the caller makes up for the request, 1 to 255 visible ASCII characters: sent again under it, the \
-             same request gets the same answer again, for at least 24 hours.",
+            "For endpoints that write: a name that the caller gives the request, 1 to 255 visible \
+             ASCII characters. The same request with the same key gets the same answer, for at \
+             least 24 hours.",
         ))
         .parameter(header(
             "X-Bkapi-JWT",
-            "The token of the gateway whose key the server was given; nothing else then says who is calling.",
+            "The token of the gateway whose public key is configured. It is then the only source \
+             of the caller's identity.",
         ))
-        .responses(responses(door));
-    let operation = match door {
+        .responses(responses::<E>(api));
+    let operation = match api {
         Api::Gateway => operation
             .parameter(header(
                 "X-Bkapi-Authorization",
-                "Credentials, as a JSON object; the body's are then ignored.",
+                "Credentials as a JSON object. Those of the body are then ignored.",
             ))
             .parameter(header(
                 "Blueking-Language",
-                "The language of the texts: Chinese if it begins with `zh`, else English. Otherwise `Accept-Language` and \
-                 the cookie `blueking_language` say it.",
+                "The language of texts: Chinese if it begins with `zh`, else English. Without it, \
+                 `Accept-Language` or the cookie `blueking_language` decides.",
             )),
         Api::Cmdb => operation
-            .parameter(header("X-Bkcmdb-User", "The user, from a peer that is trusted."))
-            .parameter(header("X-Bkcmdb-Supplier-Account", "The tenant; counts more than the body's."))
-            .parameter(header("X-Bkcmdb-Language", "The language of the texts: Chinese unless it says otherwise.")),
+            .parameter(header("X-Bkcmdb-User", "The user, from a trusted peer."))
+            .parameter(header(
+                "X-Bkcmdb-Supplier-Account",
+                "The tenant. It precedes the one in the body.",
+            ))
+            .parameter(header(
+                "X-Bkcmdb-Language",
+                "The language of texts: Chinese if it is absent or begins with `zh`, else English.",
+            )),
     };
-    PathItem::new(HttpMethod::Post, operation)
+    operation.build()
 }
 
-/// What may be answered, by HTTP status, with an example of each code.
-fn responses(door: Api) -> ResponsesBuilder {
+/// The possible answers by HTTP status, with an example of each error.
+fn responses<E: Endpoint>(api: Api) -> ResponsesBuilder {
     let mut examples: BTreeMap<u16, Vec<(String, Value)>> = BTreeMap::new();
-    let created = answer_example(door);
-    examples.entry(200).or_default().push(("0".to_owned(), created));
-    for fault in faults() {
-        let envelope = Envelope::new(door, Err(&fault), Language::English, REQUEST_ID);
+    let envelope = Envelope::new(api, Ok((E::example)().1), Language::English, REQUEST_ID);
+    let success = serde_json::to_value(envelope).unwrap_or_default();
+    examples.entry(200).or_default().push(("0".to_owned(), success));
+    for error in pipeline_errors().into_iter().chain(E::errors()) {
+        let envelope = Envelope::<()>::new(api, Err(&error), Language::English, REQUEST_ID);
         let example = serde_json::to_value(envelope).unwrap_or_default();
-        let of_status = examples.entry(status(&fault).as_u16()).or_default();
-        let name = format!("{} ({})", fault.code(), of_status.len());
+        let answer = answer_to(&error);
+        let of_status = examples.entry(answer.status.as_u16()).or_default();
+        let name = format!("{} ({})", answer.code, of_status.len());
         of_status.push((name, example));
     }
+    let schema = match api {
+        Api::Gateway => GatewayAnswer::<'static, E::Data>::schema(),
+        Api::Cmdb => CmdbAnswer::<E::Data>::schema(),
+    };
     let responses = examples
         .into_iter()
-        .map(|(status, examples)| (status.to_string(), response(door, status, examples)));
+        .map(|(status, examples)| (status.to_string(), response(schema.clone(), status, examples)));
     ResponsesBuilder::new().responses_from_iter(responses)
 }
 
-fn response(door: Api, status: u16, examples: Vec<(String, Value)>) -> Response {
-    let says = match status {
-        200 => "The request was judged: `code` says how",
-        404 => "No such path",
-        405 => "Another method than POST",
+fn response(schema: RefOr<Schema>, status: u16, examples: Vec<(String, Value)>) -> Response {
+    let description = match status {
+        200 => "`code` says whether the request was carried out",
+        404 => "The path is unknown",
+        405 => "The path has no such method",
         413 => "The body is too large",
-        429 => "The application asked for too much lately: go on after `Retry-After` seconds",
-        503 => "Something is unavailable or overloaded: try again after `Retry-After` seconds",
+        429 => "The application is over its rate limit: retry after `Retry-After` seconds",
+        503 => {
+            "A service is unavailable, or the server is overloaded: retry after `Retry-After` \
+                seconds"
+        }
         _ => "A bug of the server",
-    };
-    let schema = match door {
-        Api::Gateway => GatewayAnswer::name(),
-        Api::Cmdb => CmdbAnswer::name(),
     };
     let examples = examples
         .into_iter()
         .map(|(name, value)| (name, ExampleBuilder::new().value(Some(value)).build()));
-    let content: Content = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name(schema)))
-        .examples_from_iter(examples)
-        .build();
-    let header = |says: &str| {
-        HeaderBuilder::new().description(Some(says)).schema(Some(String::schema())).build()
+    let content: Content =
+        ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
+    let header = |description: &str| {
+        HeaderBuilder::new().description(Some(description)).schema(Some(String::schema())).build()
     };
-    let response =
-        ResponseBuilder::new().description(says).content("application/json", content).header(
-            "X-Bkapi-Request-Id",
-            header("The request's id, as in the log and the audit record."),
-        );
+    let response = ResponseBuilder::new()
+        .description(description)
+        .content("application/json", content)
+        .header("X-Bkapi-Request-Id", header("The request's id, as in the log and the audit."));
     match status {
         429 | 503 => response.header("Retry-After", header("Seconds.")).build(),
         _ => response.build(),
     }
 }
 
-const REQUEST_ID: &str = "06111a8efac445bcbb0269614e86e14c";
-
-/// A request to the demo inventory.
-pub fn request_example() -> Value {
-    json!({
+/// A request with its own fields and credentials.
+pub fn request_example(mut body: Value) -> Value {
+    let credentials = json!({
         "bk_app_code": "demo",
         "bk_app_secret": "what `app add` printed",
         "bk_username": "admin",
-        "bk_obj_id": "bk_switch",
-        "bk_asst_obj_id": "host",
-        "bk_obj_asst_id": "bk_switch_connect_host",
-        "details": [
-            {"bk_inst_id": 11, "bk_asst_inst_id": 104},
-            {"bk_inst_id": 12, "bk_asst_inst_id": 101},
-            {"bk_inst_id": 12, "bk_asst_inst_id": 999},
-        ],
-    })
-}
-
-/// What it is answered with.
-fn answer_example(door: Api) -> Value {
-    let fault = |fault: DetailError| fault.text(Language::English, "bk_switch", "host");
-    let data = json!({
-        "success_created": {"0": 73},
-        "error_msg": {"1": fault(DetailError::OneToManyTaken), "2": fault(DetailError::TargetMissing)},
     });
-    match door {
-        Api::Gateway => json!({
-            "result": true, "code": 0, "message": "", "permission": null, "request_id": REQUEST_ID, "data": data,
-        }),
-        Api::Cmdb => json!({
-            "result": true, "bk_error_code": 0, "bk_error_msg": "success", "permission": null, "data": data,
-        }),
+    if let (Value::Object(body), Value::Object(credentials)) = (&mut body, credentials) {
+        body.extend(credentials);
     }
+    body
 }

@@ -1,73 +1,73 @@
-//! Applications: adding them, and changing their secrets while they go on calling.
+//! Applications and their secrets.
 
-use hmac::Mac;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use sqlx::PgConnection;
 
-use super::caller::keyed;
 use crate::db;
-pub use crate::db::app::Listed;
-use crate::db::app::StoredSecret;
-use crate::domain::association::{Tenant, is_valid_key};
-use crate::domain::caller::APP_CODE_LIMIT;
+pub use crate::db::app::ListedApp;
+use crate::domain::error::RequestError;
+use crate::domain::identity::{App, StoredSecret};
+use crate::domain::keys::{APP_CODE_LIMIT, Tenant, is_valid_key};
 
-/// Why an application could not be managed.
+/// Why an application cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The code is taken.
-    #[error("there is an application {0:?} already")]
+    /// The code exists already.
+    #[error("the application {0:?} exists already")]
     Exists(String),
     /// No such application.
     #[error("there is no application {0:?}")]
     Unknown(String),
-    /// Not a code.
+    /// The code is malformed.
     #[error("an application's code has 1 to 128 characters, none of them a control character")]
-    BadCode,
-    /// Not an tenant.
-    #[error("an tenant has at most 128 characters")]
+    InvalidCode,
+    /// The tenant is malformed.
+    #[error("a tenant has at most 128 characters")]
     InvalidTenant,
-    /// Not a secret.
+    /// The secret is malformed.
     #[error("a secret has 1 to 1024 characters on one line")]
-    BadSecret,
-    /// The system gives no random numbers.
-    #[error("no random numbers are to be had")]
+    InvalidSecret,
+    /// The system provides no random numbers.
+    #[error("the system provides no random numbers")]
     NoRandomness(#[from] getrandom::Error),
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
 
-/// Adds an application and returns its secret: `brought` along, or a new one.
+/// Adds an application and returns its secret: `given_secret` or a new one.
 pub async fn add(
     conn: &mut PgConnection,
     code: &str,
     trusts_username: bool,
-    brought: Option<String>,
+    given_secret: Option<String>,
 ) -> Result<String, Error> {
     if !is_valid_key(code, APP_CODE_LIMIT) || code.chars().any(char::is_control) {
-        return Err(Error::BadCode);
+        return Err(Error::InvalidCode);
     }
-    let secret = brought.map_or_else(new_secret, accept_secret)?;
+    let secret = given_secret.map_or_else(new_secret, accept_secret)?;
     if !db::app::insert(conn, code, trusts_username, &store(&secret)?).await? {
         return Err(Error::Exists(code.to_owned()));
     }
     Ok(secret)
 }
 
-/// Gives an application a further secret, `brought` along or a new one, and returns it. The one before stays
-/// valid, older ones do not.
+/// Adds a secret, `given_secret` or a new one, and returns it. The previous one stays valid, older
+/// ones do not.
 pub async fn rotate(
     conn: &mut PgConnection,
     code: &str,
-    brought: Option<String>,
+    given_secret: Option<String>,
 ) -> Result<String, Error> {
-    let secret = brought.map_or_else(new_secret, accept_secret)?;
+    let secret = given_secret.map_or_else(new_secret, accept_secret)?;
     if !db::app::insert_secret(conn, code, &store(&secret)?).await? {
         return Err(Error::Unknown(code.to_owned()));
     }
     Ok(secret)
 }
 
-/// Ends the validity of all secrets but the newest; whether there were any.
+/// Deletes all secrets but the newest and returns whether there were any.
 pub async fn retire(conn: &mut PgConnection, code: &str) -> Result<bool, Error> {
     if !db::app::exists(&mut *conn, code).await? {
         return Err(Error::Unknown(code.to_owned()));
@@ -75,7 +75,7 @@ pub async fn retire(conn: &mut PgConnection, code: &str) -> Result<bool, Error> 
     Ok(db::app::delete_older_secrets(conn, code).await? > 0)
 }
 
-/// Lets an application call, or not.
+/// Enables or disables an application.
 pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> Result<(), Error> {
     if !db::app::set_enabled(conn, code, enabled).await? {
         return Err(Error::Unknown(code.to_owned()));
@@ -83,7 +83,8 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
     Ok(())
 }
 
-/// Limits an application to these APIs and tenants: empty means all, none means as it is.
+/// Limits an application to endpoints and tenants: empty means all, `None` leaves the limit as it
+/// is.
 pub async fn limit(
     conn: &mut PgConnection,
     code: &str,
@@ -101,8 +102,8 @@ pub async fn limit(
     Ok(())
 }
 
-/// Every application, by code.
-pub async fn list(conn: &mut PgConnection) -> Result<Vec<Listed>, Error> {
+/// All applications, in order of their codes.
+pub async fn list(conn: &mut PgConnection) -> Result<Vec<ListedApp>, Error> {
     Ok(db::app::list(conn).await?)
 }
 
@@ -117,12 +118,48 @@ fn new_secret() -> Result<String, Error> {
 fn accept_secret(secret: String) -> Result<String, Error> {
     let fine =
         (1..=1024).contains(&secret.chars().count()) && !secret.chars().any(char::is_control);
-    if fine { Ok(secret) } else { Err(Error::BadSecret) }
+    if fine { Ok(secret) } else { Err(Error::InvalidSecret) }
 }
 
 fn store(secret: &str) -> Result<StoredSecret, Error> {
     let mut salt = [0; 16];
     getrandom::fill(&mut salt)?;
-    let hash = keyed(&salt).chain_update(secret).finalize().into_bytes();
+    let hash = keyed_hash(&salt).chain_update(secret).finalize().into_bytes();
     Ok(StoredSecret { salt: salt.to_vec(), hash: hash.to_vec() })
+}
+
+/// Whether the secret is one of the application's, compared in constant time.
+pub fn has_secret(app: &App, secret: &str) -> bool {
+    let is_same = |stored: &StoredSecret| {
+        keyed_hash(&stored.salt).chain_update(secret).verify_slice(&stored.hash).is_ok()
+    };
+    app.secrets.iter().any(is_same)
+}
+
+/// The hash of secrets with one salt. A fast hash suffices: secrets are long and random.
+fn keyed_hash(salt: &[u8]) -> Hmac<Sha256> {
+    <Hmac<Sha256> as KeyInit>::new_from_slice(salt).expect("HMAC accepts keys of any length")
+}
+
+/// Refuses an endpoint that the application may not call.
+pub fn require_endpoint(app: Option<&App>, name: &'static str) -> Result<(), RequestError> {
+    require(app.and_then(|app| app.apis.as_deref()), name, name)
+}
+
+/// Refuses a tenant that the application may not act for, when it calls the endpoint `name`.
+pub fn require_tenant(
+    app: Option<&App>,
+    tenant: &Tenant,
+    name: &'static str,
+) -> Result<(), RequestError> {
+    require(app.and_then(|app| app.tenants.as_deref()), tenant.as_str(), name)
+}
+
+fn require(allowed: Option<&[String]>, key: &str, name: &'static str) -> Result<(), RequestError> {
+    match allowed {
+        Some(allowed) if !allowed.iter().any(|one| one == key) => {
+            Err(RequestError::ApiForbidden(name))
+        }
+        _ => Ok(()),
+    }
 }

@@ -1,39 +1,39 @@
-//! Proving the stored data sound.
+//! Checks that the stored data is sound.
 
 use sqlx::{Connection, PgConnection};
 
 pub use crate::db::check::Violations;
-use crate::db::check::{INVARIANTS, UNAUDITED, find};
+use crate::db::check::{INVARIANTS, UNAUDITED, find_violations};
 
-/// What was looked at, and what was found.
+/// The result of a check. Each invariant is given by its name.
 pub struct Report {
-    /// Each invariant with what breaks it.
+    /// The invariants of sound data, and what violates them.
     pub invariants: Vec<(&'static str, Violations)>,
-    /// Links that were written past the server, which is no break by itself.
+    /// Links that other clients than the server wrote. They do not make the data unsound.
     pub unaudited: (&'static str, Violations),
 }
 
 impl Report {
     /// Whether all invariants hold.
     pub fn is_sound(&self) -> bool {
-        self.invariants.iter().all(|(_, findings)| findings.count == 0)
+        self.invariants.iter().all(|(_, violations)| violations.count == 0)
     }
 }
 
-/// Looks at everything as of one moment.
+/// Checks the data in one snapshot.
 pub async fn check(conn: &mut PgConnection) -> sqlx::Result<Report> {
     let mut tx = conn.begin_with("begin isolation level repeatable read read only").await?;
-    let report = look(&mut tx).await?;
+    let report = check_in_transaction(&mut tx).await?;
     tx.rollback().await?;
     Ok(report)
 }
 
-/// Looks at everything as the connection's transaction sees it.
-pub async fn look(conn: &mut PgConnection) -> sqlx::Result<Report> {
+/// Checks the data that the current transaction sees.
+pub async fn check_in_transaction(conn: &mut PgConnection) -> sqlx::Result<Report> {
     let mut invariants = Vec::new();
     for invariant in &INVARIANTS {
-        invariants.push((invariant.name, find(conn, invariant).await?));
+        invariants.push((invariant.name, find_violations(conn, invariant).await?));
     }
-    let unaudited = (UNAUDITED.name, find(conn, &UNAUDITED).await?);
+    let unaudited = (UNAUDITED.name, find_violations(conn, &UNAUDITED).await?);
     Ok(Report { invariants, unaudited })
 }

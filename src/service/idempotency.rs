@@ -1,7 +1,7 @@
-//! The same request again, under the same key: the same answer again.
+//! `Idempotency-Key`: a request that is sent again under its key gets the answer of the first one.
 //!
-//! The answer is kept in the commit of its links, by the statement that writes them. It is kept as what it says, not as bytes: the
-//! texts that it is rendered to are fixed.
+//! The answer is stored by the statement that creates the links, so neither exists without the
+//! other. Stored is what the answer says, not its bytes: the same texts are rendered from it again.
 
 use std::time::Duration;
 
@@ -10,51 +10,44 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::instance_association::{Original, Outcome};
-use super::{Error, lend};
+use super::context::RequestContext;
+use super::{Error, with_connection};
 use crate::db;
-use crate::db::idempotency::Record;
+use crate::db::idempotency::IdempotencyRecord;
 use crate::db::pool::Pool;
-use crate::domain::caller::Caller;
-use crate::domain::error::{DetailError, RequestError};
-use crate::domain::language::Language;
-use crate::domain::request::CreateLinks;
+use crate::domain::batch::CreateLinks;
+use crate::domain::error::RequestError;
+use crate::domain::keys::Tenant;
 
-/// How often what has expired is dropped. The answers are kept for a day.
-const SWEEP: Duration = Duration::from_mins(10);
+/// How often expired records are deleted.
+const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 
-/// How many records go in one statement.
-const SWEPT_AT_ONCE: i64 = 5_000;
+/// How many records one statement deletes.
+const PURGE_BATCH: i64 = 5_000;
 
-/// The answer that is kept for this request; none if its key is new.
-pub(super) async fn replay(
-    conn: &mut PgConnection,
-    caller: &Caller,
-    links: &CreateLinks,
-    key: &str,
-) -> Result<Option<Outcome>, Error> {
-    match db::idempotency::find(conn, caller, key).await? {
-        Some(record) if record.meaning == meaning(links) => outcome(links, record).map(Some),
-        Some(_) => Err(RequestError::KeyReused.into()),
-        None => Ok(None),
+/// The record that is stored under the request's key, if there is one and it is of this request.
+pub(super) async fn find(
+    cx: &RequestContext<'_>,
+    request_hash: [u8; 32],
+) -> Result<Option<IdempotencyRecord>, Error> {
+    let Some(key) = &cx.idempotency_key else { return Ok(None) };
+    let find =
+        async |conn: &mut PgConnection| Ok(db::idempotency::find(conn, &cx.caller, key).await?);
+    let Some(record) = cx.with_connection(find).await? else { return Ok(None) };
+    cx.lookups.rely_on(record.version)?;
+    cx.lookups.confirm();
+    if record.request_hash != request_hash {
+        return Err(RequestError::IdempotencyKeyReused.into());
     }
+    Ok(Some(record))
 }
 
-fn outcome(links: &CreateLinks, record: Record) -> Result<Outcome, Error> {
-    // A code that is unknown is of a newer version of this program.
-    let known = |code| DetailError::of_code(code).ok_or(RequestError::Internal);
-    let refusals = record.refusals.into_iter().map(|code| code.map(known).transpose());
-    let refusals: Vec<_> = refusals.collect::<Result<_, _>>()?;
-    let language = Language::parse(&record.language);
-    let original = Some(Original { request_id: record.request_id, language });
-    Ok(Outcome { original, ..Outcome::of(links, refusals, record.created) })
-}
-
-/// What a request asks for, in 32 bytes. Each part says how long it is, so that none runs into the next.
-pub(super) fn meaning(links: &CreateLinks) -> [u8; 32] {
-    let CreateLinks { source_model, target_model, model_association, details, account, .. } = links;
+/// SHA-256 of what a batch asks for. Each text is preceded by its length, so that no two batches
+/// are hashed alike.
+pub(super) fn hash(tenant: &Tenant, links: &CreateLinks) -> [u8; 32] {
+    let CreateLinks { source_model, target_model, model_association, details } = links;
     let mut hash = Sha256::new();
-    for text in [account.as_str(), source_model, target_model, model_association] {
+    for text in [tenant.as_str(), source_model, target_model, model_association] {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
@@ -65,25 +58,22 @@ pub(super) fn meaning(links: &CreateLinks) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Drops expired records now and then, for ever.
-pub async fn sweep(pool: Pool) {
-    let mut every = tokio::time::interval(SWEEP);
+/// Deletes expired records at intervals, without end.
+pub async fn purge(pool: Pool) {
+    let mut interval = tokio::time::interval(PURGE_INTERVAL);
     loop {
-        every.tick().await;
-        if let Err(error) = drop_expired(&pool).await {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "expired idempotency keys were not dropped"
-            );
+        interval.tick().await;
+        if let Err(error) = delete_expired(&pool).await {
+            let error = &error as &dyn std::error::Error;
+            warn!(error, "expired idempotency records were not deleted");
         }
     }
 }
 
-/// Drops the records that were kept for long enough, a limited number a statement.
-async fn drop_expired(pool: &Pool) -> Result<(), Error> {
+async fn delete_expired(pool: &Pool) -> Result<(), Error> {
     let delete = async |conn: &mut PgConnection| {
-        Ok(db::idempotency::delete_expired(conn, SWEPT_AT_ONCE).await?)
+        Ok(db::idempotency::delete_expired(conn, PURGE_BATCH).await?)
     };
-    while lend(pool, Instant::now() + db::STATEMENT_TIMEOUT, delete).await? > 0 {}
+    while with_connection(pool, Instant::now() + db::STATEMENT_TIMEOUT, delete).await? > 0 {}
     Ok(())
 }

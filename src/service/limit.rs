@@ -1,119 +1,118 @@
-//! How much applications may ask for: details a second, each application by itself.
+//! The rate limit: details a second, for each application.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+use super::Error;
 use crate::domain::batch::DETAIL_LIMIT;
-use crate::domain::error::{Limit, RequestError};
+use crate::domain::error::{RateLimit, RequestError};
 
-/// How many applications are remembered before those that have not called for a while are forgotten.
-const MOST_APPS: usize = 10_000;
+/// The number of applications from which on idle ones are forgotten.
+const CAPACITY: usize = 10_000;
 
-/// A rate limit.
+/// The rate limit of every application.
 pub struct Limiter {
     rate: u32,
     burst: u32,
     apps: DefaultKeyedRateLimiter<String>,
-    /// What was given back. The limiter itself cannot take back.
-    credit: Mutex<HashMap<String, u32>>,
     clock: DefaultClock,
 }
 
 impl Limiter {
-    /// Allows so many details a second, and at least one full request at once.
-    pub fn new(details: NonZeroU32) -> Self {
-        let full = u32::try_from(DETAIL_LIMIT).ok().and_then(NonZeroU32::new);
-        let burst = details.max(full.unwrap_or(NonZeroU32::MIN));
-        let quota = Quota::per_second(details).allow_burst(burst);
+    /// Allows this many details a second, and at once at least as many as a batch may have.
+    pub fn new(rate: NonZeroU32) -> Self {
+        let batch = u32::try_from(DETAIL_LIMIT).ok().and_then(NonZeroU32::new);
+        let burst = rate.max(batch.unwrap_or(NonZeroU32::MIN));
         Self {
-            rate: details.get(),
+            rate: rate.get(),
             burst: burst.get(),
-            apps: RateLimiter::keyed(quota),
-            credit: Mutex::default(),
+            apps: RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)),
             clock: DefaultClock::default(),
         }
     }
 
-    /// Charges an application for so many details, or says when it may come again with as many.
-    fn charge(&self, app: &str, details: u32) -> Result<(), RequestError> {
-        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
-        if credit.len() > MOST_APPS {
-            // Gateways and peers vouch for names that nobody knows here.
-            credit.retain(|_, credit| *credit > 0);
+    fn charge(&self, app: &str, cost: usize) -> Result<(), RequestError> {
+        if self.apps.len() > CAPACITY {
             self.apps.retain_recent();
         }
-        let credit = credit.entry(app.to_owned()).or_default();
-        let given_back = (*credit).min(details);
-        let Some(rest) = NonZeroU32::new(details - given_back) else {
-            *credit -= given_back;
-            return Ok(());
-        };
-        match self.apps.check_key_n(&app.to_owned(), rest) {
-            // More than fits at once does not come here: it was refused.
-            Err(_) | Ok(Ok(())) => {
-                *credit -= given_back;
-                Ok(())
-            }
+        let Some(cost) = u32::try_from(cost).ok().and_then(NonZeroU32::new) else { return Ok(()) };
+        match self.apps.check_key_n(&app.to_owned(), cost) {
+            // A cost over the burst cannot occur: larger batches are refused before.
+            Err(_) | Ok(Ok(())) => Ok(()),
             Ok(Err(until)) => {
                 let wait = until.wait_time_from(self.clock.now());
-                Err(RequestError::RateLimited(self.limit(app, details, wait)))
+                Err(RequestError::RateLimited(self.exceeded(app, cost.get(), wait)))
             }
         }
     }
 
-    /// Gives back what an application was charged too much.
-    fn give_back(&self, app: &str, details: u32) {
-        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
-        let credit = credit.entry(app.to_owned()).or_default();
-        *credit = credit.saturating_add(details).min(self.burst);
-    }
-
-    fn limit(&self, app: &str, wanted: u32, wait: Duration) -> Limit {
+    fn exceeded(&self, app: &str, cost: u32, wait: Duration) -> RateLimit {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let owed = wait.as_millis().saturating_mul(self.rate.into()).div_ceil(1000);
-        let owed = u32::try_from(owed).unwrap_or(u32::MAX);
-        Limit {
+        let missing = wait.as_millis().saturating_mul(self.rate.into()).div_ceil(1000);
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        RateLimit {
             app: app.to_owned(),
             rate: self.rate,
             burst: self.burst,
-            remaining: wanted.saturating_sub(owed),
+            remaining: cost.saturating_sub(missing),
             wait: seconds.max(1),
         }
     }
 }
 
-/// What a request costs its application.
-pub(super) struct Meter<'a> {
+/// What one request costs its application. It is charged once, however often the request is retried,
+/// and nothing is given back.
+pub struct RateCharge<'a> {
     limiter: Option<&'a Limiter>,
-    app: String,
-    charged: u32,
+    app: &'a str,
+    state: ChargeState,
 }
 
-impl<'a> Meter<'a> {
-    pub(super) fn new(limiter: Option<&'a Limiter>, app: String) -> Self {
-        Self { limiter, app, charged: 0 }
+#[derive(PartialEq, Eq)]
+enum ChargeState {
+    /// The application has not proven its identity: nobody can be charged.
+    AppUnproven,
+    /// The application is proven and has not been charged.
+    Open,
+    /// The application was charged.
+    Closed,
+}
+
+impl<'a> RateCharge<'a> {
+    /// A charge for the application with this code.
+    pub fn new(limiter: Option<&'a Limiter>, app: &'a str) -> Self {
+        Self { limiter, app, state: ChargeState::AppUnproven }
     }
 
-    /// Charges for details, now that they were counted, and once.
-    pub(super) fn charge(&mut self, details: usize) -> Result<(), RequestError> {
-        let Some(limiter) = self.limiter.filter(|_| self.charged == 0) else { return Ok(()) };
-        let details = u32::try_from(details).unwrap_or(u32::MAX);
-        limiter.charge(&self.app, details)?;
-        self.charged = details;
+    /// Notes that the application has proven its identity.
+    pub fn app_is_proven(&mut self) {
+        if self.state == ChargeState::AppUnproven {
+            self.state = ChargeState::Open;
+        }
+    }
+
+    /// Charges the stated cost, or refuses the request without charging anything.
+    pub fn charge(&mut self, cost: usize) -> Result<(), RequestError> {
+        if self.state == ChargeState::Closed {
+            return Ok(());
+        }
+        self.limiter.map_or(Ok(()), |limiter| limiter.charge(self.app, cost))?;
+        self.state = ChargeState::Closed;
         Ok(())
     }
 
-    /// A refused request costs one; one that is over the limit, nothing.
-    pub(super) fn settle(&self, fault: &RequestError) {
-        match (self.limiter, fault, self.charged) {
-            (None, ..) | (_, RequestError::RateLimited(_), _) => {}
-            (Some(limiter), _, 0) => drop(limiter.charge(&self.app, 1)),
-            (Some(limiter), _, charged) => limiter.give_back(&self.app, charged - 1),
+    /// Charges 1 for a request that was refused before its cost was charged. It keeps its own
+    /// refusal even if nothing is left to charge; one over the limit costs nothing.
+    pub fn settle<T>(&self, result: &Result<T, Error>) {
+        let is_refused = match result {
+            Err(Error::Refused(error)) => !matches!(error, RequestError::RateLimited(_)),
+            _ => false,
+        };
+        if let (true, ChargeState::Open, Some(limiter)) = (is_refused, &self.state, self.limiter) {
+            let _ = limiter.charge(self.app, 1);
         }
     }
 }

@@ -1,110 +1,120 @@
-//! The use cases: what a door asks for, in the order in which it is done.
+//! The use cases: what HTTP and the command line ask for, step by step.
 //!
-//! Takes a pool, calls `db`, applies `domain`. Knows no HTTP.
+//! Calls `db` with a connection and applies the rules of `domain`. Knows no HTTP.
 
 pub mod app;
-pub mod caller;
+pub mod cache;
 pub mod check;
-pub mod gateway;
+pub mod context;
 pub mod idempotency;
 pub mod import;
 pub mod instance_association;
 pub mod limit;
-pub mod login;
-pub mod memory;
+pub mod lookup;
 pub mod permission;
 pub mod schema;
 
-use std::time::Duration;
-
 use metrics::counter;
 use sqlx::PgConnection;
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use self::gateway::Gateway;
+use self::cache::Caches;
 use self::limit::Limiter;
-use self::login::Login;
-use self::memory::Memory;
 pub use crate::db::pool::Pool;
 use crate::db::{self, ErrorClass, classify};
 use crate::domain::error::RequestError;
 use crate::domain::permission::Authorization;
 
-/// What use cases need besides a request.
+/// What use cases share.
 pub struct Service {
-    /// The database.
+    /// The connections to the database.
     pub pool: Pool,
-    /// Whether users need permission.
+    /// Whether permissions are checked.
     pub authorization: Authorization,
-    /// How much applications may ask for, if that is limited.
+    /// The rate limit of applications, if there is one.
     pub limiter: Option<Limiter>,
-    /// Who knows users by their tokens, if somebody does.
-    pub login: Option<Login>,
-    /// Whose word for who is calling is taken, if anybody's is.
-    pub gateway: Option<Gateway>,
-    /// The places of requests at work. Whoever finds none is refused at once, so that the others are answered in time.
-    pub places: Semaphore,
-    /// What requests were judged by.
-    pub memory: Memory,
+    /// Permits for requests in flight. A request that gets none is refused at once, so that the
+    /// others are answered in time.
+    pub permits: Semaphore,
+    /// What earlier requests were authorized on.
+    pub caches: Caches,
 }
 
 impl Service {
-    fn place(&self) -> Result<SemaphorePermit<'_>, RequestError> {
-        self.places.try_acquire().or(Err(RequestError::Overloaded))
+    /// A permit for a request that is about to use the database.
+    pub fn acquire_permit(&self) -> Result<SemaphorePermit<'_>, RequestError> {
+        self.permits.try_acquire().or(Err(RequestError::Overloaded))
     }
 }
 
-/// Why a use case did not come about.
+/// Why a use case failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It was refused.
+    /// The request is refused.
     #[error(transparent)]
     Refused(#[from] RequestError),
+    /// What the request was authorized on has changed: it must be authorized anew.
+    #[error("the cached state is stale")]
+    Stale,
+    /// Another transaction changed what the request depends on: it must be run again.
+    #[error("the request conflicts with another transaction")]
+    Conflict,
     /// The database failed.
     #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-    /// The deadline came too near to begin, or passed.
+    Database(#[source] sqlx::Error),
+    /// The deadline has passed, or is too near to start a statement.
     #[error("the request ran out of time")]
     OutOfTime,
 }
 
-/// How long after its deadline a statement is still waited for: Postgres has given it up by then.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match classify(&error) {
+            ErrorClass::Conflict => Self::Conflict,
+            ErrorClass::Unavailable | ErrorClass::Bug => Self::Database(error),
+        }
+    }
+}
+
+impl Error {
+    /// What the caller is told.
+    pub fn request_error(&self) -> RequestError {
+        match self {
+            Self::Refused(error) => error.clone(),
+            Self::Database(error) if classify(error) == ErrorClass::Bug => RequestError::Internal,
+            Self::Stale | Self::Conflict | Self::OutOfTime | Self::Database(_) => {
+                RequestError::Unavailable("Postgres")
+            }
+        }
+    }
+}
+
+/// How long after its deadline a statement is waited for. PostgreSQL has canceled it by then.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Lends a connection until shortly after `deadline`. One that has not answered by then is cut, since it might
-/// never do so and would keep its place in the pool; so is one that broke, or whose borrower left.
-async fn lend<T>(
+/// Runs `work` on a connection until shortly after `deadline`. A connection on which the database
+/// did not answer, that failed, or whose request was dropped is closed instead of reused: a
+/// statement may still be running on it.
+async fn with_connection<T>(
     pool: &Pool,
     deadline: Instant,
     work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut loan = pool.get().await.inspect_err(|error| {
+    let mut connection = pool.acquire().await.inspect_err(|error| {
         if matches!(error, sqlx::Error::PoolTimedOut) {
             counter!("cmdb_database_timeouts_total").increment(1);
         }
     })?;
-    let result = timeout_at(deadline + GRACE, work(&mut loan)).await;
-    match &result {
-        Ok(Ok(_) | Err(Error::Refused(_) | Error::OutOfTime)) => loan.give_back(),
-        Ok(Err(Error::Database(error))) if db::leaves_connection(error) => loan.give_back(),
-        _ => drop(loan),
+    let result = timeout_at(deadline + GRACE, work(&mut connection)).await;
+    let is_usable = match &result {
+        Ok(Err(Error::Database(error))) => db::is_connection_usable_after(error),
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    if is_usable {
+        connection.release();
     }
     result.unwrap_or(Err(Error::OutOfTime))
-}
-
-impl Error {
-    /// What the caller is told of it.
-    pub fn fault(&self) -> RequestError {
-        match self {
-            Self::Refused(fault) => fault.clone(),
-            Self::OutOfTime => RequestError::Unavailable("Postgres"),
-            Self::Database(error) => match classify(error) {
-                ErrorClass::Unavailable | ErrorClass::Conflict => {
-                    RequestError::Unavailable("Postgres")
-                }
-                ErrorClass::Bug => RequestError::Internal,
-            },
-        }
-    }
 }

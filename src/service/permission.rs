@@ -1,117 +1,153 @@
-//! What users may edit: judging it, granting it, and taking it back.
+//! Permissions: authorizing requests, and granting and revoking.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use sqlx::PgConnection;
 
+use super::Error;
+use super::context::RequestContext;
 use crate::db;
-use crate::db::background::Found;
 pub use crate::db::permission::Grant;
-use crate::domain::association::{Tenant, is_valid_key};
-use crate::domain::batch::{Detail, Fact};
-use crate::domain::caller::USERNAME_LIMIT;
+use crate::db::permission::{AssociationAccess, ModelAccess};
+use crate::domain::batch::{Detail, StoredState};
 use crate::domain::error::RequestError;
-use crate::domain::permission::Scope;
+use crate::domain::keys::{MODEL_KEY_LIMIT, USERNAME_LIMIT, is_valid_key};
+use crate::domain::permission::{Authorization, MissingPermission, Scope};
 
-/// The instances that permission was judged for.
-pub(super) enum Seen {
-    /// Whatever there is.
-    Everything,
-    /// These sources and targets. No others existed then.
+/// The instances of a batch that its user was authorized to edit.
+pub(super) enum AuthorizedInstances {
+    /// Every instance of both models.
+    All,
+    /// These instances. No other instance of the batch existed.
     Only {
-        /// Source instances.
+        /// The ids of source instances.
         sources: HashSet<i64>,
-        /// Target instances.
+        /// The ids of target instances.
         targets: HashSet<i64>,
     },
 }
 
-/// Refuses a batch with instances that the user may not edit, all of it.
-pub(super) async fn judge(
+/// Authorizes a user to edit every existing instance of a batch, or refuses the batch.
+pub(super) async fn authorize_edit(
     conn: &mut PgConnection,
-    user: &str,
-    found: &Found,
-    account: &Tenant,
+    cx: &RequestContext<'_>,
+    access: &AssociationAccess,
     details: &[Detail],
-) -> Result<Seen, super::Error> {
-    if found.may_edit_sources && found.may_edit_targets {
-        return Ok(Seen::Everything);
+) -> Result<AuthorizedInstances, Error> {
+    let may_edit_all = access.may_edit_sources && access.may_edit_targets;
+    if may_edit_all || cx.service.authorization == Authorization::Off {
+        return Ok(AuthorizedInstances::All);
     }
     let sources: Vec<i64> = details.iter().filter_map(|detail| detail.source).collect();
     let targets: Vec<i64> = details.iter().filter_map(|detail| detail.target).collect();
-    let named = db::permission::list_named(conn, user, found, account, &sources, &targets).await?;
-    let missing = named.iter().filter(|named| !named.may_edit);
-    let missing: Vec<_> = missing.map(|named| named.instance.clone()).collect();
+    let (user, tenant) = (&cx.caller.user, &cx.tenant);
+    let existing =
+        db::permission::list_instance_access(conn, user, access, tenant, &sources, &targets)
+            .await?;
+    let missing = existing.iter().filter(|access| !access.may_edit).map(|access| {
+        MissingPermission::EditInstance(access.model.clone(), access.instance.clone())
+    });
+    let missing: Vec<_> = missing.collect();
     if !missing.is_empty() {
-        return Err(RequestError::NoPermission(missing).into());
+        return Err(RequestError::PermissionDenied(missing).into());
     }
-    let of = |model_id| {
-        let of_model = named.iter().filter(move |named| named.model_id == model_id);
-        of_model.map(|named| named.instance.instance_id).collect()
+    let ids_of = |model_id| {
+        let of_model = existing.iter().filter(move |access| access.model_id == model_id);
+        of_model.map(|access| access.instance.id).collect()
     };
-    let association = &found.model_association;
-    let (sources, targets) = (of(association.source_model_id), of(association.target_model_id));
-    Ok(Seen::Only { sources, targets })
+    let association = &access.model_association;
+    Ok(AuthorizedInstances::Only {
+        sources: ids_of(association.source_model_id),
+        targets: ids_of(association.target_model_id),
+    })
 }
 
-impl Seen {
-    /// What to foresee: nothing in the way, or that what was not seen does not exist.
-    pub(super) fn expect(&self, details: &[Detail]) -> Vec<Fact> {
+/// Authorizes the user to view the instances and links of the model with this key, or refuses the
+/// request. Returns `None` if there is no such model. As long as there are no grants to view, it
+/// takes a grant to edit all instances of the model.
+pub async fn authorize_view(
+    cx: &RequestContext<'_>,
+    model: &str,
+) -> Result<Option<Arc<ModelAccess>>, Error> {
+    if !is_valid_key(model, MODEL_KEY_LIMIT) {
+        return Ok(None);
+    }
+    let access = cx.lookups.model_access(&cx.caller.user, model).await?;
+    match &access {
+        Some(access)
+            if !access.may_edit_all && cx.service.authorization == Authorization::Grants =>
+        {
+            let missing = MissingPermission::ViewModel(access.model.clone());
+            Err(RequestError::PermissionDenied(vec![missing]).into())
+        }
+        _ => Ok(access),
+    }
+}
+
+impl AuthorizedInstances {
+    /// The stored state to expect: nothing prevents a link, but what was not authorized is missing.
+    pub(super) fn expected_state(&self, details: &[Detail]) -> Vec<StoredState> {
         let Self::Only { sources, targets } = self else { return Vec::new() };
         let is_missing =
-            |id: Option<i64>, seen: &HashSet<i64>| id.is_none_or(|id| !seen.contains(&id));
-        let fact = |detail: &Detail| Fact {
+            |id: Option<i64>, ids: &HashSet<i64>| id.is_none_or(|id| !ids.contains(&id));
+        let state = |detail: &Detail| StoredState {
             source_missing: is_missing(detail.source, sources),
             target_missing: is_missing(detail.target, targets),
-            ..Fact::default()
+            ..StoredState::default()
         };
-        details.iter().map(fact).collect()
+        details.iter().map(state).collect()
     }
 
-    /// Whether everything that exists by now was seen. Where a pair stands, nothing was looked for, and nothing is
-    /// created.
-    pub(super) fn covers(&self, details: &[Detail], facts: &[Fact]) -> bool {
-        self.expect(details).iter().zip(facts).zip(details).all(|((expected, fact), detail)| {
-            let stands = detail.source.is_some() && fact.source_of_target == detail.source;
-            stands
-                || (fact.source_missing || !expected.source_missing)
-                    && (fact.target_missing || !expected.target_missing)
+    /// Whether every instance that exists in `stored` was authorized. For a pair that is linked
+    /// already, instances are not looked up, and nothing is created.
+    pub(super) fn cover(&self, details: &[Detail], stored: &[StoredState]) -> bool {
+        let expected = self.expected_state(details);
+        expected.iter().zip(stored).zip(details).all(|((expected, stored), detail)| {
+            let is_linked = detail.source.is_some() && stored.source_of_target == detail.source;
+            is_linked
+                || (stored.source_missing || !expected.source_missing)
+                    && (stored.target_missing || !expected.target_missing)
         })
     }
 }
 
-/// Why grants could not be changed.
+/// Why grants cannot be changed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No such model.
+pub enum GrantError {
+    /// A model is unknown.
     #[error("there is no such model")]
     UnknownModel,
-    /// Not a user's name.
+    /// The user's name is malformed.
     #[error("a user's name has 1 to {USERNAME_LIMIT} characters, none of them a control character")]
-    BadUser,
+    InvalidUser,
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
 
-/// Lets a user edit; what it may already, it may.
-pub async fn add(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> Result<(), Error> {
+/// Grants a user the permission to edit; existing grants stay.
+pub async fn add(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> Result<(), GrantError> {
     if !is_valid_key(user, USERNAME_LIMIT) || user.chars().any(char::is_control) {
-        return Err(Error::BadUser);
+        return Err(GrantError::InvalidUser);
     }
     if db::permission::insert(conn, user, scopes).await? {
         Ok(())
     } else {
-        Err(Error::UnknownModel)
+        Err(GrantError::UnknownModel)
     }
 }
 
-/// Takes from a user exactly what was granted in these words; whether anything was.
-pub async fn remove(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> Result<bool, Error> {
+/// Revokes exactly these grants and returns whether there were any.
+pub async fn remove(
+    conn: &mut PgConnection,
+    user: &str,
+    scopes: &[Scope],
+) -> Result<bool, GrantError> {
     Ok(db::permission::delete(conn, user, scopes).await? > 0)
 }
 
-/// What is granted, to everybody or to one user.
-pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> Result<Vec<Grant>, Error> {
+/// All grants, or those of one user.
+pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> Result<Vec<Grant>, GrantError> {
     Ok(db::permission::list(conn, user).await?)
 }

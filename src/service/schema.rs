@@ -1,4 +1,4 @@
-//! Keeping the database's schema current.
+//! Migrations, and whether the database is ready for requests.
 
 use sqlx::PgConnection;
 use sqlx::migrate::MigrateError;
@@ -8,32 +8,38 @@ use super::Error;
 use crate::db;
 use crate::db::pool::Pool;
 
-/// Applies the migrations that are pending; how many there were. Servers that start at once take turns.
+/// Applies the pending migrations and returns their number. Concurrent calls wait for each other.
 pub async fn migrate(conn: &mut PgConnection) -> Result<usize, MigrateError> {
     let pending = count_pending(conn).await?;
     db::schema::MIGRATOR.run(conn).await?;
     Ok(pending)
 }
 
-/// How many migrations are pending.
+/// Counts the migrations that are not applied to the database.
 pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
     db::schema::count_pending(conn).await
 }
 
-/// Why the database is of no use now, if it answers in time.
-pub async fn defect(pool: &Pool, deadline: Instant) -> Result<Option<&'static str>, Error> {
-    let look = async |conn: &mut PgConnection| {
+/// Returns why the database is not ready for requests, or `None` if it is.
+///
+/// Fails if the database cannot be reached or does not answer before `deadline`.
+pub async fn readiness_error(
+    pool: &Pool,
+    deadline: Instant,
+) -> Result<Option<&'static str>, Error> {
+    let find_error = async |conn: &mut PgConnection| {
         if count_pending(conn).await? > 0 {
             return Ok(Some("migrations are pending"));
         }
-        let only_reads = db::schema::only_reads(conn).await?;
-        Ok(only_reads.then_some("the database only reads"))
+        let is_read_only = db::schema::is_read_only(conn).await?;
+        Ok(is_read_only.then_some("the database is read-only"))
     };
-    let mut loan = pool.get().await?;
-    let found = timeout_at(deadline, look(&mut loan)).await.unwrap_or(Err(Error::OutOfTime))?;
-    // With a defect it is not kept: the next connection may lead to where there is none.
-    if found.is_none() {
-        loan.give_back();
+    let mut conn = pool.acquire().await?;
+    let error =
+        timeout_at(deadline, find_error(&mut conn)).await.unwrap_or(Err(Error::OutOfTime))?;
+    // A connection to an unready database is closed: a new one may lead to another server.
+    if error.is_none() {
+        conn.release();
     }
-    Ok(found)
+    Ok(error)
 }

@@ -1,4 +1,4 @@
-//! What Prometheus reads. Labels have few values, all of them ours: none comes from a request.
+//! Metrics for Prometheus. Label values are a fixed set: none is taken from a request.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::PrometheusRecorder;
@@ -7,18 +7,41 @@ use metrics_process::Collector;
 
 use crate::domain::error::DetailError;
 
-/// Upper ends of the histograms' buckets, in seconds: from a hit to the longest deadline.
+/// Upper bounds of the histograms' buckets, in seconds. The last exceeds the request timeout.
 const BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0];
 
-/// What was counted so far.
+const COUNTERS: [(&str, &str); 5] = [
+    ("cmdb_requests_total", "Requests by route, HTTP status and response code"),
+    ("cmdb_details_total", "Details of batches by result"),
+    ("cmdb_database_timeouts_total", "Requests that timed out waiting for a database connection"),
+    ("cmdb_requests_shed_total", "Requests refused because the server was overloaded"),
+    ("cmdb_requests_limited_total", "Requests refused by the rate limit of their application"),
+];
+
+const GAUGES: [(&str, &str); 7] = [
+    ("cmdb_database_connections", "Database connections by state: in_use or idle"),
+    ("cmdb_database_connections_max", "Maximum number of database connections"),
+    ("cmdb_database_waiting", "Requests waiting for a database connection"),
+    ("cmdb_client_connections", "Client connections"),
+    ("cmdb_tls_certificate_expiry_seconds", "Unix time at which the TLS certificate expires"),
+    ("cmdb_ready", "1 if /readyz responds with 200, else 0"),
+    ("cmdb_build_info", "Always 1, with the version as a label"),
+];
+
+const DURATIONS: [(&str, &str); 2] = [
+    ("cmdb_request_duration_seconds", "Time from the head of a request to its response"),
+    ("cmdb_statement_duration_seconds", "Duration of the SQL statements of requests"),
+];
+
+/// The metrics recorded so far.
 pub struct Metrics {
     handle: PrometheusHandle,
     process: Collector,
 }
 
 impl Metrics {
-    /// Counts from now on, for the whole process.
+    /// Installs the recorder of the process.
     pub fn install() -> Result<Self, BuildError> {
         let (recorder, metrics) = Self::new()?;
         metrics::set_global_recorder(recorder)?;
@@ -26,7 +49,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// What counts, and what was counted by it.
+    /// A recorder that is not installed, and its metrics.
     pub fn new() -> Result<(PrometheusRecorder, Self), BuildError> {
         let durations = Matcher::Suffix("_seconds".to_owned());
         let recorder =
@@ -35,46 +58,17 @@ impl Metrics {
         Ok((recorder, Self { handle, process: Collector::default() }))
     }
 
-    /// Says what each of them is, and begins at zero what is counted, so that its first increase is seen.
+    /// Describes each metric, and starts counters at zero so that their first increase is visible.
     pub fn describe(&self) {
-        describe_counter!(
-            "cmdb_requests_total",
-            "Requests by route, HTTP status and the code of the answer"
-        );
-        describe_histogram!(
-            "cmdb_request_duration_seconds",
-            Unit::Seconds,
-            "From a request's head to its answer"
-        );
-        describe_counter!("cmdb_details_total", "Details by what became of them");
-        describe_histogram!(
-            "cmdb_statement_duration_seconds",
-            Unit::Seconds,
-            "Statements of requests"
-        );
-        describe_gauge!("cmdb_database_connections", "Connections to the database, in use or idle");
-        describe_gauge!("cmdb_database_connections_max", "The most connections to the database");
-        describe_gauge!(
-            "cmdb_database_waiting",
-            "Requests that wait for a connection to the database"
-        );
-        describe_counter!("cmdb_database_timeouts_total", "Requests that waited for one in vain");
-        describe_counter!(
-            "cmdb_requests_shed_total",
-            "Requests refused because there were too many"
-        );
-        describe_counter!(
-            "cmdb_requests_limited_total",
-            "Requests refused by an application's rate limit"
-        );
-        describe_gauge!("cmdb_client_connections", "Connections of clients");
-        describe_gauge!(
-            "cmdb_tls_certificate_expiry_seconds",
-            Unit::Seconds,
-            "When the certificate expires, since 1970"
-        );
-        describe_gauge!("cmdb_ready", "1 while /readyz is 200, else 0");
-        describe_gauge!("cmdb_build_info", "1, and the version");
+        for (name, description) in COUNTERS {
+            describe_counter!(name, description);
+        }
+        for (name, description) in GAUGES {
+            describe_gauge!(name, description);
+        }
+        for (name, description) in DURATIONS {
+            describe_histogram!(name, Unit::Seconds, description);
+        }
         self.process.describe();
         for verdict in DetailError::ALL.map(DetailError::name).into_iter().chain(["created"]) {
             counter!("cmdb_details_total", "verdict" => verdict).increment(0);
@@ -90,14 +84,14 @@ impl Metrics {
         gauge!("cmdb_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
     }
 
-    /// All of them, in Prometheus' text format.
+    /// All metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
         self.process.collect();
         self.handle.render()
     }
 
-    /// Sorts what was recorded into its buckets, which takes memory until then.
-    pub fn sort(&self) {
+    /// Aggregates recorded durations, which use memory until then.
+    pub fn run_upkeep(&self) {
         self.handle.run_upkeep();
     }
 }

@@ -1,4 +1,4 @@
-//! What operators see: the log on stderr, a line an event; metrics; traces.
+//! Logs on stderr, metrics and traces.
 
 mod statements;
 
@@ -12,11 +12,11 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-use self::statements::Statements;
+use self::statements::StatementTimer;
 use self::traces::Traces;
 use crate::config::{LogFormat, LogSettings};
 
-/// Starts logging, and timing statements, and tracing where that is wanted.
+/// Installs the log, the timing of statements, and the export of traces if it is enabled.
 pub fn init(settings: &LogSettings, traces: &Traces) {
     let log = fmt::layer()
         .with_writer(io::stderr)
@@ -29,22 +29,22 @@ pub fn init(settings: &LogSettings, traces: &Traces) {
             json.with_current_span(true).with_span_list(false).boxed()
         }
     };
-    let filter = EnvFilter::new(&settings.log).add_directive(traces::not_logged());
+    let filter = EnvFilter::new(&settings.log).add_directive(traces::exclude_from_log());
     tracing_subscriber::registry()
         .with(log.with_filter(filter))
-        .with(Statements::layer())
+        .with(StatementTimer::layer())
         .with(traces.layer())
         .init();
 }
 
-/// An error and its causes in one line. Causes that an error repeats in its own words are said once.
+/// An error and its causes in one line. A cause that the text before already ends with is left out.
 pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let why = error.to_string();
-        if !text.ends_with(&why) {
-            text = format!("{text}: {why}");
+        let message = error.to_string();
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
         }
         cause = error.source();
     }

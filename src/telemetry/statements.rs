@@ -1,4 +1,4 @@
-//! Statements of requests on the clock. Their spans are named `db.…`.
+//! Times the SQL statements of requests, which run in spans named `db.…`.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,19 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// What begins the names of their spans.
+/// The prefix of the names of statements' spans.
 const PREFIX: &str = "db.";
 
-/// How long a statement takes that is named in the log.
-const SLOW: Duration = Duration::from_millis(500);
+/// A statement that takes this long or longer is logged.
+const SLOW_STATEMENT: Duration = Duration::from_millis(500);
 
-/// Times each statement, and names the slow ones.
-pub(super) struct Statements;
+/// Records the duration of each statement, and logs slow ones.
+pub(super) struct StatementTimer;
 
-struct Began(Instant);
+struct StartedAt(Instant);
 
-impl Statements {
-    /// Sees nothing but statements.
+impl StatementTimer {
+    /// The layer, limited to the spans of statements.
     pub(super) fn layer<S>() -> impl Layer<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
@@ -32,23 +32,23 @@ impl Statements {
     }
 }
 
-impl<S> Layer<S> for Statements
+impl<S> Layer<S> for StatementTimer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_new_span(&self, _: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         if let Some(span) = ctx.span(id) {
-            span.extensions_mut().insert(Began(Instant::now()));
+            span.extensions_mut().insert(StartedAt(Instant::now()));
         }
     }
 
     fn on_close(&self, id: Id, ctx: Context<'_, S>) {
         let Some(span) = ctx.span(&id) else { return };
-        let Some(Began(began)) = span.extensions_mut().remove() else { return };
-        let (statement, took) = (span.name().trim_start_matches(PREFIX), began.elapsed());
-        histogram!("cmdb_statement_duration_seconds", "statement" => statement).record(took);
-        if took >= SLOW {
-            let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let Some(StartedAt(start)) = span.extensions_mut().remove() else { return };
+        let (statement, duration) = (span.name().trim_start_matches(PREFIX), start.elapsed());
+        histogram!("cmdb_statement_duration_seconds", "statement" => statement).record(duration);
+        if duration >= SLOW_STATEMENT {
+            let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
             warn!(statement, duration_ms, "slow statement");
         }
     }

@@ -1,6 +1,7 @@
-//! Traces over OTLP, where the `OTEL_…` variables say so.
+//! Exports traces over OTLP, if the `OTEL_…` variables ask for it.
 //!
-//! A request has a span of its own for them, named as collectors expect it; the one in the log is not sent.
+//! A request has two spans: one for the log, and one for traces with the attributes of
+//! OpenTelemetry's conventions.
 
 use std::time::Duration;
 
@@ -20,25 +21,25 @@ use tracing_subscriber::registry::LookupSpan;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
 
-/// The target of the spans that only traces have.
+/// The target of spans that are exported and not logged.
 const TARGET: &str = "trace";
 
-/// How long the last spans have to leave when the program ends.
-const LAST: Duration = Duration::from_secs(1);
+/// How long the export of the last spans may take when the program ends.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where spans go, if they go anywhere.
+/// The export of traces, if it is enabled.
 pub struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
-    /// Nowhere.
-    pub const fn none() -> Self {
+    /// Exports nothing.
+    pub const fn disabled() -> Self {
         Self(None)
     }
 
-    /// To the collector that the environment names.
+    /// Exports to the collector that the environment names.
     pub fn exported() -> Result<Self, ExporterBuildError> {
         global::set_text_map_propagator(TraceContextPropagator::new());
-        // Names that the environment gives come first.
+        // A service name from the environment takes precedence.
         let resource = Resource::builder().build();
         let is_named = resource.iter().any(|(key, value)| {
             key.as_str() == "service.name" && !value.as_str().starts_with("unknown_service")
@@ -53,7 +54,7 @@ impl Traces {
         Ok(Self(Some(provider)))
     }
 
-    /// Sends spans on.
+    /// The layer that exports spans.
     pub(super) fn layer<S>(&self) -> Option<impl Layer<S> + use<S>>
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -64,36 +65,36 @@ impl Traces {
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false);
-        Some(layer.with_filter(filter_fn(is_sent).with_max_level_hint(LevelFilter::INFO)))
+        Some(layer.with_filter(filter_fn(is_exported).with_max_level_hint(LevelFilter::INFO)))
     }
 
-    /// Sends what is left.
-    pub fn end(self) {
+    /// Exports the remaining spans.
+    pub fn shutdown(self) {
         if let Some(provider) = self.0 {
-            let _ = provider.shutdown_with_timeout(LAST);
+            let _ = provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT);
         }
     }
 }
 
-fn is_sent(meta: &Metadata<'_>) -> bool {
+fn is_exported(meta: &Metadata<'_>) -> bool {
     let is_ours = meta.target() == TARGET || meta.target().starts_with("cmdb_associations");
     meta.is_span() && is_ours && meta.name() != "request"
 }
 
-/// Keeps the log free of them.
-pub(super) fn not_logged() -> Directive {
+/// Excludes the spans that are only exported from the log.
+pub(super) fn exclude_from_log() -> Directive {
     let off: Directive = LevelFilter::OFF.into();
     format!("{TARGET}=off").parse().unwrap_or(off)
 }
 
-/// The span of a request, part of its caller's trace if it has one.
+/// The exported span of a request. It continues the trace of the caller, if there is one.
 pub fn request(method: &Method, route: &str, headers: &HeaderMap) -> Span {
-    // Those of the caller's own making have no name here.
+    // OpenTelemetry's conventions name unknown methods `_OTHER`.
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
     let method = if known.contains(&method.as_str()) { method.as_str() } else { "_OTHER" };
     let span = info_span!(
         target: TARGET,
-        "request of a client",
+        "HTTP request",
         otel.name = format!("{method} {route}"),
         otel.kind = "server",
         otel.status_code = field::Empty,
@@ -111,7 +112,7 @@ pub fn request(method: &Method, route: &str, headers: &HeaderMap) -> Span {
     span
 }
 
-/// The id of a span's trace, for the log.
+/// The trace id of a span, for the log.
 pub fn id(span: &Span) -> Option<String> {
     let context = span.context();
     let span = context.span();
@@ -119,7 +120,7 @@ pub fn id(span: &Span) -> Option<String> {
     context.is_valid().then(|| context.trace_id().to_string())
 }
 
-/// Says how a request was answered.
+/// Records the response in the span of its request.
 pub fn answered(span: &Span, status: StatusCode, code: u32) {
     span.record("http.response.status_code", status.as_u16());
     span.record("cmdb.code", code);

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::Request;
-use cmdb_associations::http::{ClientAddr, TrustedSources};
+use cmdb_associations::http::ClientAddr;
+use cmdb_associations::http::auth::gateway_jwt::JwtVerifier;
 use cmdb_associations::service;
-use cmdb_associations::service::gateway::Gateway;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -43,9 +43,8 @@ fn sign(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
 }
 
 async fn behind_gateway(pool: PgPool, issuer: Option<&str>) -> TestApp {
-    let gateway = Gateway::new(PUBLIC_KEY, issuer).unwrap();
-    let trust = TrustedSources { gateway: true, peers: Vec::new() };
-    TestApp::with(pool, trust, |service| service.gateway = Some(gateway)).await
+    let verifier = JwtVerifier::new(PUBLIC_KEY, issuer).unwrap();
+    TestApp::with(pool, |setup| setup.authenticator.jwt = Some(verifier)).await
 }
 
 async fn send(app: &TestApp, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
@@ -258,11 +257,8 @@ async fn the_cmdb_api_answers_with_its_own_keys_and_language(pool: PgPool) {
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn plain_identity_headers_are_accepted_from_trusted_peers_only(pool: PgPool) {
-    let trust = TrustedSources {
-        gateway: false,
-        peers: vec!["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()],
-    };
-    let app = TestApp::with(pool, trust, |_| ()).await;
+    let peers = ["10.1.0.0/16", "::1/128"].map(|network| network.parse().unwrap());
+    let app = TestApp::with(pool, |setup| setup.authenticator.trusted_peers = peers.to_vec()).await;
     let from = async |peer: Option<&str>, user: &str, n: i64| {
         let mut request = Request::post(CMDB_PATH)
             .header("bk_user", user)
@@ -327,7 +323,7 @@ async fn the_tenant_comes_from_the_header_at_the_cmdb_api_and_from_the_body_at_t
 
 #[test]
 fn an_invalid_public_key_is_refused() {
-    assert!(Gateway::new("nonsense", None).is_err());
-    assert!(Gateway::new(PRIVATE_KEY, None).is_err());
-    assert!(Gateway::new(PUBLIC_KEY, None).is_ok());
+    assert!(JwtVerifier::new("nonsense", None).is_err());
+    assert!(JwtVerifier::new(PRIVATE_KEY, None).is_err());
+    assert!(JwtVerifier::new(PUBLIC_KEY, None).is_ok());
 }

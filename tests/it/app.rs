@@ -1,4 +1,4 @@
-//! The production router on a test's own database.
+//! The production router on the test's own database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use cmdb_associations::config::serving_pool;
 use cmdb_associations::domain::permission::{Authorization, Scope};
-use cmdb_associations::http::{AppState, TrustedSources, operations, router};
-use cmdb_associations::service::memory::Memory;
+use cmdb_associations::http::auth::Authenticator;
+use cmdb_associations::http::{AppState, operations, router};
+use cmdb_associations::service::cache::Caches;
+use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::service::{self, Pool, Service};
 use cmdb_associations::telemetry::metrics::Metrics;
 use http_body_util::BodyExt;
@@ -24,36 +26,38 @@ use crate::description::assert_described;
 
 pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association/";
 
-const DEADLINE: Duration = Duration::from_secs(15);
-const REQUESTS: usize = 80;
-
-/// At most so many connections, for the server as well.
+/// Connections to a database, at most this many; the server gets as many.
 pub(crate) fn pool_of(options: PgConnectOptions, connections: u32) -> PgPool {
     PgPoolOptions::new().max_connections(connections).connect_lazy_with(options)
 }
 
+/// What a test may change about the server.
+pub(crate) struct Setup {
+    pub(crate) request_timeout: Duration,
+    pub(crate) permits: usize,
+    pub(crate) authorization: Authorization,
+    pub(crate) limiter: Option<Limiter>,
+    pub(crate) authenticator: Authenticator,
+}
+
 pub(crate) struct TestApp {
-    /// The database, to look at.
+    /// The test's connections to the database.
     pub(crate) pool: PgPool,
-    /// The database, as the server uses it.
+    /// The server's connections to the database.
     pub(crate) serving: Pool,
     pub(crate) router: Router,
     pub(crate) drain: watch::Sender<bool>,
 }
 
 impl TestApp {
-    /// With two applications: `esb_test` is believed about its users, `stranger` is not. Both have the secret
-    /// `xxx`. The user `admin` may edit everything.
+    /// With two applications of the secret `xxx`: `esb_test` is trusted with user names, `stranger`
+    /// is not. The user `admin` may edit everything.
     pub(crate) async fn new(pool: PgPool) -> Self {
-        Self::with(pool, TrustedSources::default(), |_| ()).await
+        Self::with(pool, |_| ()).await
     }
 
-    /// As [`Self::new`], with other settings.
-    pub(crate) async fn with(
-        pool: PgPool,
-        trust: TrustedSources,
-        change: impl FnOnce(&mut Service),
-    ) -> Self {
+    /// As [`Self::new`], with another setup.
+    pub(crate) async fn with(pool: PgPool, change: impl FnOnce(&mut Setup)) -> Self {
         let mut conn = pool.acquire().await.unwrap();
         for (code, trusted) in [("esb_test", true), ("stranger", false)] {
             let secret = Some("xxx".to_owned());
@@ -61,51 +65,50 @@ impl TestApp {
         }
         service::permission::add(&mut conn, "admin", &[Scope::All]).await.unwrap();
         drop(conn);
-        Self::built(pool, DEADLINE, REQUESTS, trust, change)
+        Self::build(pool, change)
     }
 
-    /// Without looking at the database.
+    /// With what the database holds already, without connecting to it.
     pub(crate) fn on(pool: PgPool) -> Self {
-        Self::with_deadline(pool, DEADLINE)
+        Self::build(pool, |_| ())
     }
 
-    /// As [`Self::on`], with another deadline for requests.
-    pub(crate) fn with_deadline(pool: PgPool, deadline: Duration) -> Self {
-        Self::built(pool, deadline, REQUESTS, TrustedSources::default(), |_| ())
+    /// As [`Self::on`], with another request timeout.
+    pub(crate) fn with_timeout(pool: PgPool, timeout: Duration) -> Self {
+        Self::build(pool, |setup| setup.request_timeout = timeout)
     }
 
-    /// As [`Self::on`], with places for so many requests at once.
-    pub(crate) fn with_places(pool: PgPool, requests: usize) -> Self {
-        Self::built(pool, DEADLINE, requests, TrustedSources::default(), |_| ())
+    /// As [`Self::on`], with permits for this many requests.
+    pub(crate) fn with_permits(pool: PgPool, permits: usize) -> Self {
+        Self::build(pool, |setup| setup.permits = permits)
     }
 
-    fn built(
-        pool: PgPool,
-        deadline: Duration,
-        requests: usize,
-        trust: TrustedSources,
-        change: impl FnOnce(&mut Service),
-    ) -> Self {
+    fn build(pool: PgPool, change: impl FnOnce(&mut Setup)) -> Self {
+        let mut setup = Setup {
+            request_timeout: Duration::from_secs(15),
+            permits: 80,
+            authorization: Authorization::Grants,
+            limiter: None,
+            authenticator: Authenticator::default(),
+        };
+        change(&mut setup);
         let (drain, draining) = watch::channel(false);
         let options = pool.connect_options().as_ref().clone();
         let serving = serving_pool(options, pool.options().get_max_connections());
-        let mut service = Service {
+        let service = Service {
             pool: serving.clone(),
-            authorization: Authorization::Grants,
-            limiter: None,
-            login: None,
-            gateway: None,
-            places: Semaphore::new(requests),
-            memory: Memory::default(),
+            authorization: setup.authorization,
+            limiter: setup.limiter,
+            permits: Semaphore::new(setup.permits),
+            caches: Caches::default(),
         };
-        change(&mut service);
         let state = AppState {
             service: Arc::new(service),
-            trust,
+            authenticator: Arc::new(setup.authenticator),
             readiness: serving.clone(),
-            room: Arc::default(),
+            body_budget: Arc::default(),
             body_limit: 1 << 20,
-            deadline,
+            request_timeout: setup.request_timeout,
             draining,
             in_flight: TaskTracker::new(),
             metrics: Arc::new(Metrics::new().unwrap().1),
@@ -124,14 +127,24 @@ impl TestApp {
     }
 
     /// As [`Self::post`], with headers. Credentials that the body has already stay.
-    pub(crate) async fn post_with(&self, headers: &[(&str, &str)], mut body: Value) -> Reply {
+    pub(crate) async fn post_with(&self, headers: &[(&str, &str)], body: Value) -> Reply {
+        self.post_to(PATH, headers, body).await
+    }
+
+    /// As [`Self::post_with`], to another endpoint of the gateway API.
+    pub(crate) async fn post_to(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        mut body: Value,
+    ) -> Reply {
         let body = body.as_object_mut().unwrap();
         for (key, value) in
             [("bk_app_code", "esb_test"), ("bk_app_secret", "xxx"), ("bk_username", "admin")]
         {
             body.entry(key).or_insert_with(|| value.into());
         }
-        let mut request = Request::post(PATH);
+        let mut request = Request::post(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -144,9 +157,10 @@ impl TestApp {
         self.send(Request::post(PATH).body(body.into()).unwrap()).await
     }
 
-    /// Sends a request to an API path and checks what holds for every answer there.
+    /// Sends a request to an API path and checks what holds for every answer.
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         let is_head = request.method() == Method::HEAD;
+        let path = request.uri().path().to_owned();
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -160,7 +174,7 @@ impl TestApp {
             json: serde_json::from_str(&text).unwrap(),
             text,
         };
-        assert_described(&reply);
+        assert_described(&path, &reply);
         if reply.json.get("bk_error_code").is_none() {
             reply.check();
         }
@@ -196,7 +210,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// What holds for every answer at an API path.
+    /// What holds for every answer at the gateway API.
     fn check(&self) {
         assert_eq!(self.headers["content-type"], "application/json; charset=utf-8");
         let id = self.request_id();

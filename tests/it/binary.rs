@@ -1,11 +1,11 @@
-//! The compiled program as a child: what goes to stdout, to stderr, and what it exits with.
+//! The compiled program as a child process: its output and exit codes, or a running server.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use sqlx::{ConnectOptions, PgPool};
 
-/// What a run of the program came to.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) status: i32,
@@ -16,7 +16,7 @@ pub(crate) struct Output {
 /// The program of this build.
 pub(crate) const EXECUTABLE: &str = env!("CARGO_BIN_EXE_cmdb-associations");
 
-/// The program on the database of a test.
+/// The program, configured with the database of a test.
 pub(crate) struct Program {
     executable: String,
     url: String,
@@ -31,24 +31,24 @@ impl Program {
         Self::of(EXECUTABLE, url)
     }
 
-    /// As [`Self::at`], with the executable of any build.
+    /// Like [`Self::at`], with the executable of any build.
     pub(crate) fn of(executable: &str, url: &str) -> Self {
         Self { executable: executable.to_owned(), url: url.to_owned() }
     }
 
-    /// The program with arguments, and with no settings but the database.
+    /// A command with arguments, and with no other setting than the database.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = command_without_settings(&self.executable);
         command.args(args).env("CMDB_DATABASE_URL", &self.url);
         command
     }
 
-    /// Runs the program to its end.
+    /// Runs the program until it exits.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         finish(&mut self.command(args), "")
     }
 
-    /// As [`Self::run`], with something on stdin.
+    /// Like [`Self::run`], with input on stdin.
     pub(crate) fn run_with(&self, args: &[&str], stdin: &str) -> Output {
         finish(&mut self.command(args), stdin)
     }
@@ -58,7 +58,7 @@ impl Program {
         self.serve_in(&[], args)
     }
 
-    /// As [`Self::serve`], with variables of the environment.
+    /// Like [`Self::serve`], with environment variables.
     pub(crate) fn serve_in(&self, environment: &[(&str, &str)], args: &[&str]) -> Server {
         let args = [&["serve", "--listen", "127.0.0.1:0"], args].concat();
         let mut command = self.command(&args);
@@ -67,7 +67,7 @@ impl Program {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = String::new();
         let mut next = || loop {
-            let line = lines.next().unwrap_or_else(|| panic!("it ended: {log}")).unwrap();
+            let line = lines.next().unwrap_or_else(|| panic!("the server exited: {log}")).unwrap();
             log.push_str(&line);
             log.push('\n');
             if let Some((_, port)) = line.rsplit_once("127.0.0.1:") {
@@ -76,15 +76,15 @@ impl Program {
             }
         };
         let address = next();
-        let operators = args.contains(&"--ops-listen").then(&mut next);
-        // The rest of the log is read as it comes, so that the server never waits for a reader.
+        let operations = args.contains(&"--ops-listen").then(&mut next);
+        // Reads the rest of the log, so that the server never blocks on a full pipe.
         let rest =
             std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>().join("\n"));
-        Server { address, operators, child, log, rest: Some(rest) }
+        Server { address, operations, child, log, rest: Some(rest) }
     }
 }
 
-/// The program without anything of this process's settings.
+/// The program, without the settings in the environment of this process.
 pub(crate) fn without_settings() -> Command {
     command_without_settings(EXECUTABLE)
 }
@@ -104,7 +104,7 @@ fn command_without_settings(executable: &str) -> Command {
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command until it exits.
 pub(crate) fn finish(command: &mut Command, stdin: &str) -> Output {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -116,17 +116,17 @@ pub(crate) fn finish(command: &mut Command, stdin: &str) -> Output {
     Output { status: output.status.code().unwrap(), stdout, stderr }
 }
 
-/// Secrets are 64 hex digits, and nothing else that is printed beside stdout is.
+/// Secrets are 64 hex digits. Nothing else on stderr has that form.
 fn assert_no_secret(text: &str) {
     let mut words = text.split(|character: char| !character.is_ascii_hexdigit());
-    assert!(!words.any(|word| word.len() >= 64), "a secret is told: {text}");
+    assert!(!words.any(|word| word.len() >= 64), "stderr contains a secret: {text}");
 }
 
-/// A running server. Dropped, it is killed.
+/// A running server. It is killed when this is dropped.
 pub(crate) struct Server {
     pub(crate) address: String,
-    /// Where operators are served, if that was asked for.
-    pub(crate) operators: Option<String>,
+    /// The address of `--ops-listen`, if it was given.
+    pub(crate) operations: Option<String>,
     child: Child,
     log: String,
     rest: Option<std::thread::JoinHandle<String>>,
@@ -143,18 +143,18 @@ impl Server {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
-    /// The number of its process.
+    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for its end; its exit code and all that it logged.
+    /// Waits until the server exits. Returns its exit code and its log.
     pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
         (status.code(), self.whole_log())
     }
 
-    /// All that it logged. Whatever the test is about: no secret is in it.
+    /// The whole log, which must not contain a secret.
     fn whole_log(&mut self) -> String {
         let rest = self.rest.take().map(|rest| rest.join().unwrap());
         let log = std::mem::take(&mut self.log) + &rest.unwrap_or_default();

@@ -7,7 +7,7 @@ use cmdb_associations::service;
 use sqlx::PgPool;
 
 use crate::app::{TestApp, batch};
-use crate::guards::{hold_writers, someone_waits};
+use crate::constraints::{block_link_writers, wait_until_blocked};
 
 /// For changes by any client, by `insert`, `update`, `delete` and `truncate`.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
@@ -57,10 +57,10 @@ async fn a_batch_is_refused_when_its_grant_is_removed_while_it_waits(pool: PgPoo
     let app = Arc::new(TestApp::new(pool.clone()).await);
     let body = |n| batch("bk_switch_default_host", &[(n, n)]);
     assert_eq!(app.post(body(1)).await.ids().len(), 1);
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let sending = Arc::clone(&app);
     let waiting = tokio::spawn(async move { sending.post(body(2)).await });
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     let mut conn = pool.acquire().await.unwrap();
     service::permission::remove(&mut conn, "admin", &[Scope::All]).await.unwrap();
     holder.rollback().await.unwrap();

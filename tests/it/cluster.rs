@@ -1,4 +1,4 @@
-//! A Postgres server of one's own, to which things happen.
+//! A PostgreSQL server for one test, which can be stopped, killed or paused.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use cmdb_associations::config::database_at;
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
-/// The server. It ends when this is dropped.
+/// A PostgreSQL server. It is stopped when this is dropped.
 pub(crate) struct Cluster {
     child: Child,
     _data: TempDir,
@@ -16,13 +16,13 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one that loses nothing.
+    /// Starts a server with PostgreSQL's default durability: `fsync` is on.
     pub(crate) fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut child = Command::new(".dev/with-postgres")
             .arg(data.path())
             .args(["sh", "-c"])
-            // It runs for as long as its stdin is open.
+            // The server runs until stdin is closed.
             .arg("printf '%s\\n' \"$CMDB_DATABASE_URL\" \"$POSTGRES_RUN\"; cat >/dev/null")
             .env_remove("CMDB_DATABASE_URL")
             .stdin(Stdio::piped())
@@ -35,12 +35,12 @@ impl Cluster {
         Self { child, _data: data, url, run }
     }
 
-    /// How this program connects to it.
+    /// Connection options of the program for this server.
     pub(crate) fn options(&self) -> PgConnectOptions {
         database_at(&self.url).unwrap()
     }
 
-    /// Does what `.dev/postgres` can do to it.
+    /// Runs an action of `.dev/postgres` on the server.
     pub(crate) fn does(&self, what: &str) {
         let mut command = Command::new(".dev/postgres");
         let status = command.arg(what).env("POSTGRES_RUN", &self.run).status().unwrap();

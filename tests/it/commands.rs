@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, PgPool};
 
 use crate::app::{PATH, batch};
 use crate::binary::{Program, finish, without_settings};
-use crate::guards::{hold_writers, someone_waits};
+use crate::constraints::{block_link_writers, wait_until_blocked};
 
 #[test]
 fn the_definition_of_the_command_line_is_consistent() {
@@ -46,7 +46,7 @@ fn an_invalid_database_url_is_refused_without_repeating_it() {
         let output = finish(without_settings().arg("check").env("CMDB_DATABASE_URL", url), "");
         assert_eq!(output.status, 2);
         assert!(
-            output.stderr.contains("CMDB_DATABASE_URL is no Postgres URL"),
+            output.stderr.contains("CMDB_DATABASE_URL is not a PostgreSQL URL"),
             "{}",
             output.stderr
         );
@@ -75,7 +75,7 @@ fn the_database_url_is_read_from_a_file_unless_it_is_also_in_the_environment() {
     command.arg("check").env("CMDB_DATABASE_URL_FILE", file.path());
     let output = finish(&mut command, "");
     assert!(
-        output.stderr.contains("CMDB_DATABASE_URL_FILE is no Postgres URL"),
+        output.stderr.contains("CMDB_DATABASE_URL_FILE is not a PostgreSQL URL"),
         "{}",
         output.stderr
     );
@@ -346,7 +346,7 @@ async fn app_add_prints_only_the_secret_and_refuses_a_code_that_exists(pool: PgP
 
     let again = program.run(&["app", "add", "demo"]);
     assert_eq!((again.status, again.stdout.as_str()), (2, ""));
-    assert!(again.stderr.contains("there is an application \"demo\" already"), "{}", again.stderr);
+    assert!(again.stderr.contains("the application \"demo\" exists already"), "{}", again.stderr);
     let from_stdin =
         program.run_with(&["app", "add", "old", "--trust-username", "--secret-stdin"], "s3cret\n");
     assert_eq!(
@@ -406,7 +406,7 @@ async fn check_exits_with_1_for_broken_data_and_with_strict_also_for_unaudited_l
     }
     let broken = program.run(&["check"]);
     assert_eq!(broken.status, 1);
-    let line = "broken  every link's target instance exists: 1 exception\n        link 1 is to instance 7 of host\n";
+    let line = "broken  every link's target instance exists: 1 exception\n        link 1: target instance 7 of model host does not exist\n";
     assert!(broken.stdout.contains(line), "{}", broken.stdout);
 }
 
@@ -432,7 +432,7 @@ async fn a_server_stops_on_sigterm_while_it_still_starts(pool: PgPool) {
     sqlx::query("lock table _sqlx_migrations").execute(&mut *holder).await.unwrap();
     let mut starting =
         Program::on(&pool).command(&["serve", "--listen", "127.0.0.1:0"]).spawn().unwrap();
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     let pid = starting.id().to_string();
     assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
     assert_eq!(starting.wait().unwrap().code(), Some(0));
@@ -445,7 +445,7 @@ async fn a_request_is_logged_when_its_client_has_disconnected(pool: PgPool) {
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
     program.run(&["grant", "add", "--user", "admin", "--all"]);
     let server = program.serve(&[]);
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let client = reqwest::Client::builder().timeout(Duration::from_millis(500)).build().unwrap();
     let body = demo_request(secret.trim_end()).to_string();
     assert!(client.post(server.url(PATH)).body(body).send().await.is_err());

@@ -1,67 +1,81 @@
-//! The description of the API says what the server does.
+//! The API description agrees with the server.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use axum::http::StatusCode;
-use cmdb_associations::domain::examples::faults;
-use cmdb_associations::http::{Envelope, KEYS, document, request_example};
+use cmdb_associations::domain::error::DetailError;
+use cmdb_associations::domain::language::Language;
+use cmdb_associations::http::endpoints::ENDPOINTS;
+use cmdb_associations::http::{
+    Api, answer_to, detail_text, document, pipeline_errors, request_example,
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::{PATH, Reply, TestApp};
 use crate::binary::Program;
 
-/// The whole description, with both doors.
+/// The description of both APIs.
 pub(crate) static DESCRIPTION: LazyLock<Value> =
-    LazyLock::new(|| serde_json::to_value(document(true)).unwrap());
+    LazyLock::new(|| serde_json::to_value(document(&[Api::Gateway, Api::Cmdb])).unwrap());
 
-static ANSWER: LazyLock<jsonschema::Validator> = LazyLock::new(|| validator("GatewayAnswer"));
-static CMDB_ANSWER: LazyLock<jsonschema::Validator> = LazyLock::new(|| validator("CmdbAnswer"));
-static REQUEST: LazyLock<jsonschema::Validator> = LazyLock::new(|| validator("CreateMany"));
+/// A validator of the answers at each path. They have one form, whatever their status.
+static RESPONSES: LazyLock<BTreeMap<String, jsonschema::Validator>> = LazyLock::new(|| {
+    let paths = DESCRIPTION["paths"].as_object().unwrap();
+    let schema = |operation: &Value| {
+        let response = &operation["post"]["responses"]["200"];
+        validator(&response["content"]["application/json"]["schema"])
+    };
+    paths.iter().map(|(path, operation)| (path.clone(), schema(operation))).collect()
+});
 
-fn validator(schema: &str) -> jsonschema::Validator {
+/// The described path that answers a request: an unknown path is answered like any of its API.
+fn described_path(path: &str, is_cmdb: bool) -> String {
+    let with_slash = format!("{}/", path.trim_end_matches('/'));
+    let known = [path.to_owned(), with_slash].into_iter().find(|path| RESPONSES.contains_key(path));
+    let api = if is_cmdb { Api::Cmdb } else { Api::Gateway };
+    known.unwrap_or_else(|| ENDPOINTS[0].path(api))
+}
+
+fn validator(schema: &Value) -> jsonschema::Validator {
     let components = &DESCRIPTION["components"];
-    assert!(components["schemas"][schema].is_object(), "{schema}");
-    let schema =
-        json!({"$ref": format!("#/components/schemas/{schema}"), "components": components});
+    let mut schema = schema.clone();
+    schema.as_object_mut().unwrap().insert("components".to_owned(), components.clone());
     jsonschema::draft202012::new(&schema).unwrap()
 }
 
-/// What holds for every answer of every test: it is as described, and its code is one of its status.
+fn request_validator(path: &str) -> jsonschema::Validator {
+    let body = &DESCRIPTION["paths"][path]["post"]["requestBody"];
+    validator(&body["content"]["application/json"]["schema"])
+}
+
+/// Checks what holds for every answer of every test: it has the described form, and its code is
+/// described for its status.
 #[track_caller]
-pub(crate) fn assert_described(reply: &Reply) {
-    let (path, key, validator) = match reply.json.get("bk_error_code") {
-        Some(_) => ("/api/v3/createmany/instassociation", "bk_error_code", &*CMDB_ANSWER),
-        None => (PATH, "code", &*ANSWER),
-    };
+pub(crate) fn assert_described(path: &str, reply: &Reply) {
+    let is_cmdb = reply.json.get("bk_error_code").is_some();
+    let key = if is_cmdb { "bk_error_code" } else { "code" };
+    let path = described_path(path, is_cmdb);
+    let responses = &DESCRIPTION["paths"][&path]["post"]["responses"];
+    let content = &responses[reply.status.as_str()]["content"]["application/json"];
+    let mut examples = content["examples"].as_object().unwrap().values();
+    let is_described = examples.any(|example| example["value"][key] == reply.json[key]);
+    assert!(is_described, "{} is not described for {} at {path}", reply.text, reply.status);
+    let validator = &RESPONSES[&path];
     let errors: Vec<_> =
         validator.iter_errors(&reply.json).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?}: {}", reply.text);
-    let responses = &DESCRIPTION["paths"][path]["post"]["responses"];
-    let examples = &responses[reply.status.as_str()]["content"]["application/json"]["examples"];
-    let mut examples = examples.as_object().unwrap().values();
-    let is_described = examples.any(|example| example["value"][key] == reply.json[key]);
-    assert!(is_described, "{} is not described for {}", reply.text, reply.status);
 }
 
 #[test]
-fn every_key_of_a_request_is_described_and_no_other() {
-    let described = DESCRIPTION["components"]["schemas"]["CreateMany"]["properties"].as_object();
-    let mut described: Vec<_> = described.unwrap().keys().map(String::as_str).collect();
-    let mut known = KEYS.to_vec();
-    described.sort_unstable();
-    known.sort_unstable();
-    assert_eq!(described, known);
-}
-
-#[test]
-fn every_field_and_header_has_a_meaning() {
+fn every_field_and_header_has_a_description() {
     for (name, schema) in DESCRIPTION["components"]["schemas"].as_object().unwrap() {
         for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
-            // Of a field that may be null, it stands beside the type.
+            // Of a field that may be null, the description is beside the type.
             let types = schema["oneOf"].as_array().into_iter().flatten().chain([schema]);
-            let has_meaning = types.into_iter().any(|one| one["description"].is_string());
-            assert!(has_meaning, "{name}.{field}: {schema}");
+            let is_described = types.into_iter().any(|one| one["description"].is_string());
+            assert!(is_described, "{name}.{field}: {schema}");
         }
     }
     for path in DESCRIPTION["paths"].as_object().unwrap().values() {
@@ -72,26 +86,41 @@ fn every_field_and_header_has_a_meaning() {
 
 #[test]
 fn every_code_is_described_with_its_texts() {
-    use cmdb_associations::domain::language::Language;
     let text = DESCRIPTION["info"]["description"].as_str().unwrap();
-    for fault in faults() {
-        for language in [Language::English, Language::Chinese] {
-            assert!(text.contains(&fault.text(language)), "{fault:?}");
+    let own = ENDPOINTS.iter().flat_map(|endpoint| (endpoint.errors)());
+    for error in pipeline_errors().into_iter().chain(own) {
+        let answer = answer_to(&error);
+        assert!(text.contains(&format!("| {} |", answer.code)), "{error:?}");
+        for part in [Some(answer.english), answer.chinese].into_iter().flatten() {
+            assert!(text.contains(&*part), "{error:?}");
         }
-        assert!(text.contains(&format!("| {} |", fault.code())), "{fault:?}");
     }
-    // The description itself is made of these; that answers are is checked by every test that gets one.
-    let door = cmdb_associations::http::Api::Gateway;
-    let unknown = Envelope::new(door, Err(&faults()[0]), Language::English, "x");
-    assert!(ANSWER.is_valid(&serde_json::to_value(unknown).unwrap()));
+    for error in DetailError::ALL {
+        for language in [Language::English, Language::Chinese] {
+            let part = detail_text(error, language, "{source model}", "{target model}");
+            assert!(text.contains(&part), "{error:?}");
+        }
+    }
 }
 
-/// The schema and the reader agree about what a request is.
+#[test]
+fn both_apis_have_every_endpoint_of_the_table() {
+    let described: Vec<_> = DESCRIPTION["paths"].as_object().unwrap().keys().cloned().collect();
+    let mut wanted: Vec<_> = [Api::Gateway, Api::Cmdb]
+        .into_iter()
+        .flat_map(|api| ENDPOINTS.iter().map(move |endpoint| endpoint.path(api)))
+        .collect();
+    wanted.sort();
+    assert_eq!(described, wanted);
+}
+
+/// The schema and the decoder agree about what a request is.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn what_the_description_forbids_is_refused(pool: PgPool) {
+async fn a_body_that_the_schema_forbids_is_refused(pool: PgPool) {
     let app = TestApp::new(pool).await;
+    let schema = request_validator(PATH);
     let fine = crate::app::batch("bk_switch_default_host", &[(1, 1)]);
-    assert!(REQUEST.is_valid(&fine));
+    assert!(schema.is_valid(&fine));
     assert_eq!(app.post(fine.clone()).await.json["code"], 0);
     for (key, value) in [
         ("bk_obj_id", json!(1)),
@@ -107,31 +136,36 @@ async fn what_the_description_forbids_is_refused(pool: PgPool) {
     ] {
         let mut body = fine.clone();
         body[key] = value;
-        assert!(!REQUEST.is_valid(&body), "{body}");
+        assert!(!schema.is_valid(&body), "{body}");
         assert_ne!(app.post(body.clone()).await.json["code"], 0, "{body}");
     }
 }
 
-/// As somebody who copies it from the page.
+/// As a reader would copy them from the page, in the order of the table.
 #[sqlx::test]
-async fn the_example_is_answered_as_described(pool: PgPool) {
+async fn the_example_of_each_endpoint_is_answered_as_described(pool: PgPool) {
     let program = Program::on(&pool);
     assert_eq!(program.run(&["import", "tests/demo/export"]).status, 0);
-    let request = request_example();
-    let secret = request["bk_app_secret"].as_str().unwrap();
+    let secret = request_example(json!({}))["bk_app_secret"].as_str().unwrap().to_owned();
     let added = ["app", "add", "demo", "--trust-username", "--secret-stdin"];
-    assert_eq!(program.run_with(&added, secret).status, 0);
+    assert_eq!(program.run_with(&added, &secret).status, 0);
     assert_eq!(program.run(&["grant", "add", "--user", "admin", "--all"]).status, 0);
-    assert!(REQUEST.is_valid(&request));
-    let mut answer = TestApp::on(pool).post(request).await.json;
-    let described = &DESCRIPTION["paths"][PATH]["post"]["responses"]["200"];
-    let described = &described["content"]["application/json"]["examples"]["0"]["value"];
-    answer["request_id"] = described["request_id"].clone();
-    assert_eq!(answer, *described);
+    let app = TestApp::on(pool);
+    for endpoint in &ENDPOINTS {
+        let path = endpoint.path(Api::Gateway);
+        let described = &DESCRIPTION["paths"][&path]["post"];
+        let request = &described["requestBody"]["content"]["application/json"]["example"];
+        assert!(request_validator(&path).is_valid(request), "{request}");
+        let mut answer = app.post_to(&path, &[], request.clone()).await.json;
+        let content = &described["responses"]["200"]["content"]["application/json"];
+        let expected = &content["examples"]["0"]["value"];
+        answer["request_id"] = expected["request_id"].clone();
+        assert_eq!(answer, *expected);
+    }
 }
 
 #[sqlx::test]
-async fn the_page_and_the_description_are_served_and_need_nothing_from_elsewhere(pool: PgPool) {
+async fn the_page_and_the_description_need_no_other_host(pool: PgPool) {
     let app = TestApp::on(pool);
     let (status, description) = app.get("/openapi.json").await;
     assert_eq!(status, StatusCode::OK);
@@ -150,7 +184,7 @@ async fn the_page_and_the_description_are_served_and_need_nothing_from_elsewhere
     for attribute in ["src=\"", "href=\""] {
         for link in page.split(attribute).skip(1) {
             let link = link.split('"').next().unwrap();
-            assert!(!link.contains("//"), "{link} is elsewhere");
+            assert!(!link.contains("//"), "{link} is on another host");
             let path = format!("/docs/{}", link.trim_start_matches("./"));
             assert_eq!(app.status(&path).await, StatusCode::OK, "{path}");
         }

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::app::{PATH, TestApp, batch, pool_of};
 use crate::binary::Program;
-use crate::guards::hold_writers;
+use crate::constraints::block_link_writers;
 
 #[sqlx::test]
 async fn an_unknown_path_is_answered_in_the_envelope(pool: PgPool) {
@@ -126,10 +126,10 @@ async fn a_request_is_refused_with_503_when_the_pool_has_no_free_connection(
     options: PgConnectOptions,
 ) {
     let app = TestApp::new(pool_of(options, 1)).await;
-    let held = app.serving.get().await.unwrap();
+    let held = app.serving.acquire().await.unwrap();
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
-    held.give_back();
+    held.release();
     // The next request succeeds without a restart.
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     assert_eq!(reply.status, StatusCode::OK);
@@ -145,7 +145,7 @@ async fn a_write_that_times_out_is_answered_with_503_and_writes_nothing(pool: Pg
     let app = TestApp::new(short_timeout.clone()).await;
     // This request prepares the statements, so that the next one waits in its write.
     assert_eq!(app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids().len(), 1);
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let reply = app.post(batch("bk_switch_connect_host", &[(2, 2)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
     holder.rollback().await.unwrap();
@@ -159,7 +159,7 @@ async fn a_write_that_times_out_is_answered_with_503_and_writes_nothing(pool: Pg
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_write_is_not_started_when_it_could_outlast_the_deadline(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let app = TestApp::with_deadline(pool, STATEMENT_TIMEOUT);
+    let app = TestApp::with_timeout(pool, STATEMENT_TIMEOUT);
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
     assert_eq!(app.count("select count(*) from instance_association").await, 0);
@@ -185,7 +185,7 @@ async fn incomplete_credentials_are_refused_without_the_database(pool: PgPool) {
 
 #[sqlx::test]
 async fn a_body_that_does_not_arrive_in_time_is_refused_as_invalid_json(pool: PgPool) {
-    let app = TestApp::with_deadline(pool, Duration::from_millis(100));
+    let app = TestApp::with_timeout(pool, Duration::from_millis(100));
     let never = futures_util::stream::pending::<Result<Vec<u8>, std::convert::Infallible>>();
     let message = "Request JSON string is wrong in format, which cannot be analyzed.";
     app.post_raw(axum::body::Body::from_stream(never))
@@ -225,7 +225,7 @@ async fn a_server_is_not_ready_while_its_database_is_read_only(pool: PgPool) {
         'alter database %I set default_transaction_read_only to on', current_database()); end $$";
     sqlx::query(sql).execute(&pool).await.unwrap();
     let answer = TestApp::on(pool).get("/readyz").await;
-    assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, "the database only reads\n".into()));
+    assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, "the database is read-only\n".into()));
 }
 
 /// Every migration keeps the previous version of the program working.

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use cmdb_associations::config::{DRAIN_TIMEOUT, REQUEST_TIMEOUT};
 use cmdb_associations::db::STATEMENT_TIMEOUT;
-use cmdb_associations::server::{LAST_CALL, NOTICE};
+use cmdb_associations::server::{BACKLOG_GRACE, SHUTDOWN_DELAY};
 use cmdb_associations::service;
 use sqlx::{ConnectOptions, PgPool};
 use tokio::runtime::Handle;
 
 use crate::app::{Reply, TestApp, batch, pool_of};
 use crate::cluster::Cluster;
-use crate::guards::Role;
-use crate::proxy::{Fate, Proxy};
+use crate::constraints::Role;
+use crate::proxy::{InjectedFailure, Proxy};
 
 const UNAVAILABLE: &str = "Postgres is unavailable, please try again later";
 
@@ -35,7 +35,7 @@ fn statement_request_and_drain_timeouts_are_in_strict_order() {
     let order = [STATEMENT_TIMEOUT, REQUEST_TIMEOUT, DRAIN_TIMEOUT, 20 * second];
     assert!(order.is_sorted_by(|one, next| *one + second < *next), "{order:?}");
     // The last second is for closing the connections to the database.
-    assert!(NOTICE + LAST_CALL + DRAIN_TIMEOUT + second < 20 * second);
+    assert!(SHUTDOWN_DELAY + BACKLOG_GRACE + DRAIN_TIMEOUT + second < 20 * second);
 }
 
 /// Bytes that only the writing statement sends: the parameters application and user, in sequence.
@@ -48,7 +48,8 @@ const WRITE_WITH_KEY: &[u8] = b"\0\0\0\x02en";
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_whose_answer_was_lost_is_replayed_under_its_key(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let proxy = Proxy::losing(&pool.connect_options(), WRITE_WITH_KEY, Fate::AnswerLost).await;
+    let proxy =
+        Proxy::losing(&pool.connect_options(), WRITE_WITH_KEY, InjectedFailure::ResponseLost).await;
     let app = TestApp::on(pool_of(proxy.options.clone(), 1));
     let key = [("idempotency-key", "4fb1")];
     let body = batch("bk_switch_default_host", &[(1, 1), (1, 2)]);
@@ -65,7 +66,7 @@ async fn a_batch_whose_answer_was_lost_is_replayed_under_its_key(pool: PgPool) {
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_whose_answer_was_lost_is_refused_as_existing_without_a_key(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let proxy = Proxy::losing(&pool.connect_options(), WRITE, Fate::AnswerLost).await;
+    let proxy = Proxy::losing(&pool.connect_options(), WRITE, InjectedFailure::ResponseLost).await;
     let app = TestApp::on(pool_of(proxy.options.clone(), 1));
     assert_unavailable(&send(&app, (1, 1)).await);
     let exists = serde_json::json!({"0": "the associations bk_switch->host already exist"});
@@ -76,7 +77,7 @@ async fn a_batch_whose_answer_was_lost_is_refused_as_existing_without_a_key(pool
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_statement_that_was_lost_on_its_way_creates_nothing(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let proxy = Proxy::losing(&pool.connect_options(), WRITE, Fate::StatementLost).await;
+    let proxy = Proxy::losing(&pool.connect_options(), WRITE, InjectedFailure::StatementLost).await;
     let app = TestApp::on(pool_of(proxy.options.clone(), 1));
     assert_unavailable(&send(&app, (1, 1)).await);
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
@@ -89,7 +90,7 @@ async fn a_connection_that_stops_answering_is_closed_and_replaced(pool: PgPool) 
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
     // The deadline is too short for a write, so that only the connection is tested.
-    let app = TestApp::with_deadline(pool_of(proxy.options.clone(), 1), Duration::from_millis(500));
+    let app = TestApp::with_timeout(pool_of(proxy.options.clone(), 1), Duration::from_millis(500));
     assert_eq!(send(&app, (1, 1)).await.status, 503);
     assert_eq!(app.serving.status().idle, 1);
     proxy.stall();
@@ -126,7 +127,7 @@ async fn a_probe_that_times_out_leaves_no_stalled_connection_in_the_pool(pool: P
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn the_purge_of_idempotency_records_releases_a_stalled_connection(pool: PgPool) {
     let app = with_stalled_connection(&pool).await;
-    let purge = tokio::spawn(service::idempotency::sweep(app.serving.clone()));
+    let purge = tokio::spawn(service::idempotency::purge(app.serving.clone()));
     while app.serving.status().idle > 0 {
         tokio::task::yield_now().await;
     }

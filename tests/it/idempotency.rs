@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cmdb_associations::http::{ClientAddr, TrustedSources};
+use cmdb_associations::http::ClientAddr;
 use cmdb_associations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::app::{Reply, TestApp, batch};
-use crate::guards::someone_waits;
+use crate::constraints::wait_until_blocked;
 
 const KEY: &str = "idempotency-key";
 
@@ -168,7 +168,7 @@ async fn concurrent_requests_with_the_same_key_write_once_and_get_the_same_answe
         let body = batch("bk_switch_connect_host", &[(2, 5), (2, 6)]);
         tokio::spawn(async move { send(&app, "k", body).await })
     });
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     other.rollback().await.unwrap();
     let [one, two] = requests;
     let (one, two) = (one.await.unwrap(), two.await.unwrap());
@@ -201,8 +201,8 @@ async fn a_repeated_request_is_answered_with_503_when_the_first_does_not_end_in_
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn an_answer_is_replayed_in_the_envelope_of_the_api_that_is_called(pool: PgPool) {
     let address: std::net::IpAddr = "10.0.0.1".parse().unwrap();
-    let trust = TrustedSources { gateway: false, peers: vec![address.into()] };
-    let app = TestApp::with(pool, trust, |_| ()).await;
+    let peers = vec![address.into()];
+    let app = TestApp::with(pool, |setup| setup.authenticator.trusted_peers = peers).await;
     let body = batch("bk_switch_default_host", &[(1, 1), (1, 1)]);
     let first = send(&app, "k", body.clone()).await;
     let request = axum::http::Request::post("/api/v3/createmany/instassociation")
@@ -228,7 +228,7 @@ async fn an_answer_is_kept_for_24_hours_and_purged_after_25(pool: PgPool) {
         sqlx::query(aged).bind(key).bind(age).execute(&app.pool).await.unwrap();
     }
     // The server purges expired answers in batches, for the first time when it starts.
-    let purge = tokio::spawn(service::idempotency::sweep(app.serving.clone()));
+    let purge = tokio::spawn(service::idempotency::purge(app.serving.clone()));
     let started = Instant::now();
     while app.count("select count(*) from idempotency_record where key = 'expired'").await > 0 {
         assert!(started.elapsed() < Duration::from_secs(20), "it is never purged");

@@ -1,4 +1,4 @@
-//! Feeding an export.
+//! The command `import`.
 
 use std::fs;
 use std::path::Path;
@@ -9,13 +9,13 @@ use tempfile::TempDir;
 
 use crate::app::TestApp;
 use crate::binary::{Output, Program};
-use crate::guards::someone_waits;
+use crate::constraints::wait_until_blocked;
 
 fn lines(documents: &[Value]) -> String {
     documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect()
 }
 
-/// A folder with these collections, each a list of documents.
+/// A folder with these collections, each with its documents.
 fn export(collections: &[(&str, Vec<Value>)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, documents) in collections {
@@ -28,26 +28,26 @@ fn import(pool: &PgPool, folder: &Path) -> Output {
     Program::on(pool).run(&["import", folder.to_str().unwrap()])
 }
 
-/// Imports, and what was left out: file, line and reason.
-fn left_out(pool: &PgPool, folder: &TempDir) -> Vec<(String, u64, String)> {
+/// Imports, and returns the rejected rows: file, line and reason.
+fn rejected_rows(pool: &PgPool, folder: &TempDir) -> Vec<(String, u64, String)> {
     let report = folder.path().join("report");
     let args = ["import", folder.path().to_str().unwrap(), "--report", report.to_str().unwrap()];
     let output = Program::on(pool).run(&args);
     assert_eq!(output.status, 0, "{}", output.stderr);
     let lines = fs::read_to_string(&report).unwrap();
-    let omission = |line: &str| {
+    let rejection = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(line.as_object().unwrap().len(), 3);
         let text = |key: &str| line[key].as_str().unwrap().to_owned();
         assert!(output.stderr.contains(&format!(
-            "left out: {}:{}: {}\n",
+            "rejected: {}:{}: {}\n",
             text("file"),
             line["line"],
             text("reason")
         )));
         (text("file").replace(".json", ""), line["line"].as_u64().unwrap(), text("reason"))
     };
-    lines.lines().map(omission).collect()
+    lines.lines().map(rejection).collect()
 }
 
 fn model(number: i64, key: &str) -> Value {
@@ -75,11 +75,12 @@ fn link(id: i64, [source_model, target_model]: [&str; 2], source: i64, target: i
 
 async fn stored_links(pool: &PgPool) -> Vec<(i64, String, i64, i64)> {
     let sql = "select link.id, key, source_id, target_id from instance_association link
-               join model_association association on association.id = model_association_id order by link.id";
+               join model_association association on association.id = model_association_id
+               order by link.id";
     sqlx::query_as(sql).fetch_all(pool).await.unwrap()
 }
 
-/// Models `a` and `b` with instances 1 to 5 each, and associations of all mappings.
+/// An export with models `a` and `b`, 5 instances of each, and a model association of each mapping.
 fn small(links: Vec<Value>) -> TempDir {
     export(&[
         ("cc_ObjDes", vec![model(50, "a"), model(51, "b")]),
@@ -98,7 +99,7 @@ fn small(links: Vec<Value>) -> TempDir {
 }
 
 #[sqlx::test]
-async fn an_export_is_stored_with_its_ids_and_the_next_id_is_a_new_one(pool: PgPool) {
+async fn an_import_keeps_ids_and_the_next_id_follows_the_id_generator(pool: PgPool) {
     let folder = small(vec![
         link(7, ["a", "b"], 1, 1),
         link(3, ["b", "a"], 1, 1),
@@ -106,10 +107,11 @@ async fn an_export_is_stored_with_its_ids_and_the_next_id_is_a_new_one(pool: PgP
     ]);
     fs::write(
         folder.path().join("cc_idgenerator.json"),
-        "{\"_id\":\"cc_ObjectBase\",\"SequenceID\":900}\n{\"_id\":\"cc_InstAsst\",\"SequenceID\":{\"$numberLong\":\"41\"}}\n",
+        "{\"_id\":\"cc_ObjectBase\",\"SequenceID\":900}\n\
+         {\"_id\":\"cc_InstAsst\",\"SequenceID\":{\"$numberLong\":\"41\"}}\n",
     )
     .unwrap();
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     let link = |id, key: &str| (id, key.to_owned(), 1, 1);
     let links = [link(3, "b_connect_a"), link(7, "a_connect_b"), link(9, "a_connect_a")];
     assert_eq!(stored_links(&pool).await, links);
@@ -124,13 +126,13 @@ async fn an_export_is_stored_with_its_ids_and_the_next_id_is_a_new_one(pool: PgP
 }
 
 #[sqlx::test]
-async fn importing_again_updates_and_adds_and_never_doubles(pool: PgPool) {
+async fn a_second_import_adds_new_rows_and_updates_stored_ones(pool: PgPool) {
     let folder = small(vec![link(7, ["a", "b"], 1, 1)]);
     let total = |output: &Output| {
         let line = output.stdout.lines().last().unwrap().to_owned();
         line.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect::<Vec<u64>>()
     };
-    // read, added, updated, same, left out
+    // read, added, updated, unchanged, rejected
     assert_eq!(total(&import(&pool, folder.path())), [16, 16, 0, 0, 0]);
     assert_eq!(total(&import(&pool, folder.path())), [16, 0, 0, 16, 0]);
     let before = stored_links(&pool).await;
@@ -143,7 +145,8 @@ async fn importing_again_updates_and_adds_and_never_doubles(pool: PgPool) {
     assert_eq!(total(&import(&pool, folder.path())), [13, 1, 2, 10, 0]);
     assert_eq!(stored_links(&pool).await, before);
     let names: Vec<String> = sqlx::query_scalar(
-        "select instance.name from instance join model on model.id = model_id where key = 'a' order by instance_id",
+        "select instance.name from instance join model on model.id = model_id where key = 'a'
+         order by instance_id",
     )
     .fetch_all(&pool)
     .await
@@ -152,12 +155,13 @@ async fn importing_again_updates_and_adds_and_never_doubles(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn every_form_of_an_export_says_the_same(pool: PgPool) {
+async fn every_form_of_mongoexport_is_read(pool: PgPool) {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str| fs::write(folder.path().join(name), content).unwrap();
     write(
         "cc_HostBase.json",
-        "\u{feff}[{\"bk_host_id\":{\"$numberLong\":\"1\"},\"bk_host_name\":\"h\\u0000\\t\\\\\"},\n {\"bk_host_id\":2.0}]",
+        "\u{feff}[{\"bk_host_id\":{\"$numberLong\":\"1\"},\"bk_host_name\":\"h\\u0000\\t\\\\\"},\n \
+         {\"bk_host_id\":2.0}]",
     );
     write(
         "cc_PlatBase.json",
@@ -166,10 +170,13 @@ async fn every_form_of_an_export_says_the_same(pool: PgPool) {
     write("cc_ProjectBase.json", "{\"id\":3,\"bk_project_id\":\"x\"}");
     write(
         "cc_ObjectBase_0_pub_bk_switch.json",
-        "{\"bk_inst_id\":{\"$numberInt\":\"5\"}}{\"bk_inst_id\":6,\"bk_obj_id\":\"bk_router\"}\r\n\r\n",
+        "{\"bk_inst_id\":{\"$numberInt\":\"5\"}}\
+         {\"bk_inst_id\":6,\"bk_obj_id\":\"bk_router\"}\r\n\r\n",
     );
-    // The kind of old rows is empty, and mirrored rows are one link.
-    let row = "{\"id\":{\"$numberLong\":\"8\"},\"bk_inst_id\":5.0,\"bk_obj_id\":\"bk_switch\",\"bk_asst_inst_id\":1,\"bk_asst_obj_id\":\"host\",\"bk_obj_asst_id\":\"bk_switch_connect_host\",\"bk_asst_id\":\"\"}";
+    // Old exports have an empty kind, and a link is in the files of both models.
+    let row = "{\"id\":{\"$numberLong\":\"8\"},\"bk_inst_id\":5.0,\"bk_obj_id\":\"bk_switch\",\
+               \"bk_asst_inst_id\":1,\"bk_asst_obj_id\":\"host\",\
+               \"bk_obj_asst_id\":\"bk_switch_connect_host\",\"bk_asst_id\":\"\"}";
     write("cc_InstAsst_0_pub_bk_switch.json", row);
     write("cc_InstAsst_0_pub_host.json", &format!("[{row}]"));
     write("cc_Something.json", "{}");
@@ -182,7 +189,8 @@ async fn every_form_of_an_export_says_the_same(pool: PgPool) {
     let ignored: Vec<_> = ignored.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(ignored, ["README.txt", "cc_SetBase.json", "cc_Something.json"]);
     let stored: Vec<(String, i64, Option<String>)> = sqlx::query_as(
-        "select key, instance_id, instance.name from instance join model on model.id = model_id order by 1, 2",
+        "select key, instance_id, instance.name from instance join model on model.id = model_id
+         order by 1, 2",
     )
     .fetch_all(&pool)
     .await
@@ -203,12 +211,15 @@ async fn every_form_of_an_export_says_the_same(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn a_row_that_cannot_stand_is_left_out_and_reported(pool: PgPool) {
+async fn an_invalid_row_is_rejected_and_reported_with_its_line(pool: PgPool) {
     let folder = small(vec![
         link(1, ["a", "b"], 9, 1),
         link(2, ["a", "b"], 1, 9),
         link(3, ["a", "c"], 1, 1),
-        json!({"id": 4, "bk_obj_asst_id": "a_connect_b", "bk_obj_id": "b", "bk_asst_obj_id": "a", "bk_inst_id": 1, "bk_asst_inst_id": 1}),
+        json!({
+            "id": 4, "bk_obj_asst_id": "a_connect_b", "bk_obj_id": "b", "bk_asst_obj_id": "a",
+            "bk_inst_id": 1, "bk_asst_inst_id": 1,
+        }),
         link(5, ["a", "b"], 1, 1),
         link(5, ["a", "b"], 1, 2),
         link(-1, ["a", "b"], 1, 2),
@@ -228,23 +239,23 @@ async fn a_row_that_cannot_stand_is_left_out_and_reported(pool: PgPool) {
         "x".repeat(40)
     );
     assert_eq!(
-        left_out(&pool, &folder),
+        rejected_rows(&pool, &folder),
         [
-            row("ObjDes", 3, "model a has a row with a lower id"),
+            row("ObjDes", 3, "another row of model a has a lower id"),
             row("ObjDes", 4, &long),
-            row("ObjectBase_0_pub_a", 6, "its id -7 is negative"),
+            row("ObjectBase_0_pub_a", 6, "bk_inst_id -7 is negative"),
             row("ObjectBase_0_pub_c", 1, "model c does not exist"),
             row("ObjAsst", 4, "model c does not exist"),
-            row("ObjAsst", 5, "its mapping is \"n:1\", not 1:1, 1:n or n:n"),
-            row("InstAsst_0_pub_a", 1, "source instance a 9 does not exist"),
-            row("InstAsst_0_pub_a", 2, "target instance b 9 does not exist"),
+            row("ObjAsst", 5, "mapping is \"n:1\", not 1:1, 1:n or n:n"),
+            row("InstAsst_0_pub_a", 1, "source instance 9 of model a does not exist"),
+            row("InstAsst_0_pub_a", 2, "target instance 9 of model b does not exist"),
             row("InstAsst_0_pub_a", 3, "model association a_connect_c does not exist"),
             row(
                 "InstAsst_0_pub_a",
                 4,
                 "model association a_connect_b is from a to b, not from b to a"
             ),
-            row("InstAsst_0_pub_a", 6, "id 5 is the id of another link in this file"),
+            row("InstAsst_0_pub_a", 6, "another row of this file has id 5"),
             row("InstAsst_0_pub_a", 7, "id -1 is not between 0 and 4611686018427387904"),
         ]
     );
@@ -252,7 +263,23 @@ async fn a_row_that_cannot_stand_is_left_out_and_reported(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn the_stored_row_wins_over_the_file_and_the_lower_id_over_the_higher(pool: PgPool) {
+async fn the_report_has_every_rejected_row_and_stderr_the_first_100(pool: PgPool) {
+    let folder = small((1..=2_500).map(|id| link(id, ["a", "b"], 9, 1)).collect());
+    let report = folder.path().join("report");
+    let args = ["import", folder.path().to_str().unwrap(), "--report", report.to_str().unwrap()];
+    let output = Program::on(&pool).run(&args);
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    let report = fs::read_to_string(&report).unwrap();
+    let lines: Vec<Value> =
+        report.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().map(|line| line["line"].as_u64().unwrap()).eq(1..=2_500));
+    assert_eq!(output.stderr.matches("rejected: ").count(), 100);
+    let rest = "… and 2400 more rejected rows; --report FILE writes all of them\n";
+    assert!(output.stderr.ends_with(rest), "{}", output.stderr);
+}
+
+#[sqlx::test]
+async fn of_conflicting_links_the_stored_one_or_the_lowest_id_is_kept(pool: PgPool) {
     let one_to_many = ["a", "b"];
     let one_to_one = ["b", "a"];
     let folder = small(vec![
@@ -260,8 +287,8 @@ async fn the_stored_row_wins_over_the_file_and_the_lower_id_over_the_higher(pool
         link(21, one_to_one, 1, 1),
         link(22, ["a", "a"], 1, 1),
     ]);
-    assert_eq!(left_out(&pool, &folder), []);
-    // Not in the order of ids.
+    assert_eq!(rejected_rows(&pool, &folder), []);
+    // These rows are not in the order of their ids.
     let second = small(vec![
         link(9, one_to_one, 2, 3),
         link(8, one_to_one, 2, 2),
@@ -275,14 +302,14 @@ async fn the_stored_row_wins_over_the_file_and_the_lower_id_over_the_higher(pool
     ]);
     let row = |line, reason: &str| ("cc_InstAsst_0_pub_a".to_owned(), line, reason.to_owned());
     assert_eq!(
-        left_out(&pool, &second),
+        rejected_rows(&pool, &second),
         [
-            row(1, "b_connect_a is 1:1, and link 8 holds its place"),
-            row(3, "b_connect_a is 1:1, and link 6 holds its place"),
-            row(5, "a_connect_b is 1:n, and link 20 holds its place"),
-            row(6, "link 20 is the same pair"),
-            row(7, "a_connect_b is 1:n, and link 3 holds its place"),
-            row(9, "id 22 is the id of another stored link"),
+            row(1, "b_connect_a is 1:1, and link 8 has the same source"),
+            row(3, "b_connect_a is 1:1, and link 6 has the same source"),
+            row(5, "a_connect_b is 1:n, and link 20 has the same target"),
+            row(6, "link 20 has the same source and target"),
+            row(7, "a_connect_b is 1:n, and link 3 has the same target"),
+            row(9, "another stored link has id 22"),
         ]
     );
     let ids: Vec<i64> = stored_links(&pool).await.into_iter().map(|(id, ..)| id).collect();
@@ -291,22 +318,23 @@ async fn the_stored_row_wins_over_the_file_and_the_lower_id_over_the_higher(pool
 }
 
 #[sqlx::test]
-async fn a_model_association_changes_its_meaning_only_while_it_has_no_links(pool: PgPool) {
+async fn the_mapping_of_a_model_association_changes_only_while_it_has_no_links(pool: PgPool) {
     let folder = small(vec![]);
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     let change = |mapping: &str| {
         let row = association(1, "a", "b", mapping).to_string();
         fs::write(folder.path().join("cc_ObjAsst.json"), row).unwrap();
     };
     change("1:1");
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     let row = link(1, ["a", "b"], 1, 1).to_string();
     fs::write(folder.path().join("cc_InstAsst_0_pub_a.json"), row).unwrap();
     change("n:n");
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     change("1:1");
-    let reason = "the stored model association a_connect_b means something else and has links";
-    assert_eq!(left_out(&pool, &folder), [("cc_ObjAsst".to_owned(), 1, reason.to_owned())]);
+    let reason = "model association a_connect_b has links and is stored with other models \
+                  or another mapping";
+    assert_eq!(rejected_rows(&pool, &folder), [("cc_ObjAsst".to_owned(), 1, reason.to_owned())]);
     let mapping: String =
         sqlx::query_scalar("select mapping from model_association where key = 'a_connect_b'")
             .fetch_one(&pool)
@@ -316,35 +344,35 @@ async fn a_model_association_changes_its_meaning_only_while_it_has_no_links(pool
 }
 
 #[sqlx::test]
-async fn a_rows_own_account_wins_over_the_file_names(pool: PgPool) {
+async fn the_tenant_of_a_row_overrides_that_of_its_file(pool: PgPool) {
     let folder = small(vec![]);
     let mut own = instance(12);
     own["bk_supplier_account"] = json!("own");
     let rows = format!("{}\n{own}\n", instance(11));
     fs::write(folder.path().join("cc_ObjectBase_tenant_pub_a.json"), rows).unwrap();
-    assert_eq!(left_out(&pool, &folder), []);
-    let accounts: Vec<(i64, String)> = sqlx::query_as(
-        "select instance_id, key from instance join tenant account on account.id = tenant_id
+    assert_eq!(rejected_rows(&pool, &folder), []);
+    let tenants: Vec<(i64, String)> = sqlx::query_as(
+        "select instance_id, key from instance join tenant on tenant.id = tenant_id
          where instance_id > 10 order by 1",
     )
     .fetch_all(&pool)
     .await
     .unwrap();
-    assert_eq!(accounts, [(11, "tenant".to_owned()), (12, "own".to_owned())]);
+    assert_eq!(tenants, [(11, "tenant".to_owned()), (12, "own".to_owned())]);
 }
 
 #[sqlx::test]
-async fn anything_unreadable_stops_the_import_and_nothing_is_changed(pool: PgPool) {
-    let before = "select (select count(*) from model) + (select count(*) from model_association)
+async fn an_unreadable_file_stops_the_import_and_nothing_changes(pool: PgPool) {
+    let row_count = "select (select count(*) from model) + (select count(*) from model_association)
         + (select count(*) from instance) + (select count(*) from instance_association)
         + (select last_value from instance_association_id_seq)";
-    let count = async || sqlx::query_scalar::<_, i64>(before).fetch_one(&pool).await.unwrap();
-    let at_first = count().await;
-    for (name, content, complaint) in [
+    let count = async || sqlx::query_scalar::<_, i64>(row_count).fetch_one(&pool).await.unwrap();
+    let before = count().await;
+    for (name, content, expected) in [
         (
             "cc_InstAsst_0_pub_b.json",
             "{\"id\":77,\n",
-            "cc_InstAsst_0_pub_b.json:2: it ends in the middle of a document",
+            "cc_InstAsst_0_pub_b.json:2: the file ends inside a document",
         ),
         ("cc_InstAsst_0_pub_b.json", "{}\n", "cc_InstAsst_0_pub_b.json:1: id is missing"),
         (
@@ -362,38 +390,38 @@ async fn anything_unreadable_stops_the_import_and_nothing_is_changed(pool: PgPoo
         (
             "cc_AsstDes.json",
             "{\"bk_asst_id\":[]}",
-            "cc_AsstDes.json:1: bk_asst_id is [], not a text",
+            "cc_AsstDes.json:1: bk_asst_id is [], not a string",
         ),
     ] {
         let folder = small(vec![link(70, ["a", "b"], 1, 1)]);
         fs::write(folder.path().join(name), content).unwrap();
         let output = import(&pool, folder.path());
         assert_eq!((output.status, output.stdout.as_str()), (2, ""));
-        let complaint = format!("cmdb-associations: nothing was imported: {complaint}");
-        assert!(output.stderr.contains(&complaint), "{}", output.stderr);
-        assert_eq!(count().await, at_first, "{content}");
+        let message = format!("cmdb-associations: nothing was imported: {expected}");
+        assert!(output.stderr.contains(&message), "{}", output.stderr);
+        assert_eq!(count().await, before, "{content}");
     }
 }
 
 #[sqlx::test]
-async fn a_folder_that_is_no_export_is_refused(pool: PgPool) {
+async fn a_folder_without_collections_is_refused(pool: PgPool) {
     let folder = tempfile::tempdir().unwrap();
     let output = import(&pool, folder.path());
     assert_eq!(output.status, 2);
-    assert!(output.stderr.contains("holds no collection of an export"), "{}", output.stderr);
+    assert!(output.stderr.contains("has no collection of an export"), "{}", output.stderr);
     let output = import(&pool, &folder.path().join("none"));
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("cannot read the folder"), "{}", output.stderr);
 }
 
 #[sqlx::test]
-async fn what_is_imported_only_into_an_empty_database_is_not_imported_into_another(pool: PgPool) {
+async fn if_empty_refuses_a_database_that_has_instances(pool: PgPool) {
     let folder = small(vec![]);
     let args = ["import", "--if-empty", folder.path().to_str().unwrap()];
     assert_eq!(Program::on(&pool).run(&args).status, 0);
     let output = Program::on(&pool).run(&args);
     assert_eq!((output.status, output.stdout.as_str()), (1, ""));
-    assert!(output.stderr.contains("the database holds something already"), "{}", output.stderr);
+    assert!(output.stderr.contains("the database is not empty"), "{}", output.stderr);
 }
 
 #[sqlx::test]
@@ -401,7 +429,7 @@ async fn every_imported_link_is_in_one_audit_record(pool: PgPool) {
     let links =
         (1..=5).map(|n| link(n * n, ["a", "a"], n, n)).chain([link(2_000_000, ["a", "b"], 1, 1)]);
     let folder = small(links.collect());
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     let records: Vec<(String, String)> = sqlx::query_as(
         "select key, association_ids::text from audit_log
          join model_association association on association.id = model_association_id
@@ -422,41 +450,41 @@ async fn every_imported_link_is_in_one_audit_record(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn an_id_of_a_row_that_was_left_out_is_not_given_again(pool: PgPool) {
-    let mut unfit = link(500, ["a", "b"], 1, 1);
-    unfit["bk_obj_asst_id"] = json!("");
-    let folder = small(vec![unfit, link(400, ["a", "b"], 9, 9)]);
-    assert_eq!(left_out(&pool, &folder).len(), 2);
+async fn the_id_of_a_rejected_row_is_not_assigned_again(pool: PgPool) {
+    let mut invalid = link(500, ["a", "b"], 1, 1);
+    invalid["bk_obj_asst_id"] = json!("");
+    let folder = small(vec![invalid, link(400, ["a", "b"], 9, 9)]);
+    assert_eq!(rejected_rows(&pool, &folder).len(), 2);
     let next = sqlx::query_scalar::<_, i64>("select nextval('instance_association_id_seq')");
     assert_eq!(next.fetch_one(&pool).await.unwrap(), 501);
 }
 
 #[sqlx::test]
-async fn a_row_that_cannot_stand_takes_its_id_from_nobody(pool: PgPool) {
+async fn a_rejected_row_leaves_its_id_to_a_valid_row(pool: PgPool) {
     let folder = small(vec![link(9, ["a", "b"], 77, 1), link(9, ["a", "b"], 1, 1)]);
-    let reason = "source instance a 77 does not exist";
+    let reason = "source instance 77 of model a does not exist";
     assert_eq!(
-        left_out(&pool, &folder),
+        rejected_rows(&pool, &folder),
         [("cc_InstAsst_0_pub_a".to_owned(), 1, reason.to_owned())]
     );
     assert_eq!(stored_links(&pool).await, [(9, "a_connect_b".to_owned(), 1, 1)]);
 }
 
 #[sqlx::test]
-async fn a_link_that_was_deleted_comes_back_with_the_export_that_has_it(pool: PgPool) {
+async fn a_deleted_link_is_restored_by_the_next_import(pool: PgPool) {
     let folder = small(vec![link(7, ["a", "b"], 1, 1), link(8, ["a", "b"], 1, 2)]);
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     sqlx::query("delete from instance_association where id = 7").execute(&pool).await.unwrap();
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     assert_eq!(stored_links(&pool).await.len(), 2);
     let checked = Program::on(&pool).run(&["check", "--strict"]);
     assert_eq!(checked.status, 0, "{}", checked.stdout);
 }
 
 #[sqlx::test]
-async fn an_id_that_a_request_was_given_is_no_imported_links(pool: PgPool) {
+async fn an_imported_link_with_the_id_of_a_requests_deleted_link_is_rejected(pool: PgPool) {
     let folder = small(vec![]);
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     let app = TestApp::new(pool.clone()).await;
     let body = json!({
         "bk_obj_id": "a", "bk_asst_obj_id": "b", "bk_obj_asst_id": "a_connect_b",
@@ -465,18 +493,19 @@ async fn an_id_that_a_request_was_given_is_no_imported_links(pool: PgPool) {
     assert_eq!(app.post(body).await.ids(), [1]);
     sqlx::query("delete from instance_association").execute(&pool).await.unwrap();
     let second = small(vec![link(1, ["a", "b"], 3, 3)]);
-    let reason = "id 1 was the id of a link that a request created";
+    let reason = "id 1 was assigned to a link that a request created";
     assert_eq!(
-        left_out(&pool, &second),
+        rejected_rows(&pool, &second),
         [("cc_InstAsst_0_pub_a".to_owned(), 1, reason.to_owned())]
     );
 }
 
 #[sqlx::test]
-async fn a_row_of_key_fields_only_takes_no_name_away(pool: PgPool) {
+async fn a_row_without_a_name_leaves_the_stored_name(pool: PgPool) {
     let names = async || {
         sqlx::query_scalar::<_, String>(
-            "select name from model where key = 'host' union all select name from association_kind where key = 'connect'
+            "select name from model where key = 'host'
+             union all select name from association_kind where key = 'connect'
              union all select name from model_association where key = 'bk_switch_connect_host'
              union all select name from instance",
         )
@@ -484,64 +513,64 @@ async fn a_row_of_key_fields_only_takes_no_name_away(pool: PgPool) {
         .await
         .unwrap()
     };
-    let shipped = json!({
-        "bk_obj_asst_id": "bk_switch_connect_host", "bk_obj_asst_name": "uplink", "bk_obj_id": "bk_switch",
-        "bk_asst_obj_id": "host", "bk_asst_id": "connect", "mapping": "1:n",
+    let with_name = json!({
+        "bk_obj_asst_id": "bk_switch_connect_host", "bk_obj_asst_name": "uplink",
+        "bk_obj_id": "bk_switch", "bk_asst_obj_id": "host", "bk_asst_id": "connect",
+        "mapping": "1:n",
     });
     let folder = export(&[
-        ("cc_ObjAsst", vec![shipped.clone()]),
+        ("cc_ObjAsst", vec![with_name.clone()]),
         ("cc_HostBase", vec![json!({"bk_host_id": 1, "bk_host_name": "web"})]),
     ]);
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     let before = names().await;
     assert_eq!(before, ["主机", "上联", "uplink", "web"]);
-    let mut bare = shipped;
-    bare.as_object_mut().unwrap().remove("bk_obj_asst_name");
+    let mut without_name = with_name;
+    without_name.as_object_mut().unwrap().remove("bk_obj_asst_name");
     let folder = export(&[
         ("cc_ObjDes", vec![json!({"bk_obj_id": "host"})]),
         ("cc_AsstDes", vec![json!({"bk_asst_id": "connect"})]),
-        ("cc_ObjAsst", vec![bare]),
+        ("cc_ObjAsst", vec![without_name]),
         ("cc_HostBase", vec![json!({"bk_host_id": 1})]),
     ]);
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     assert_eq!(names().await, before);
 }
 
 #[sqlx::test]
-async fn an_instance_stays_with_the_account_that_had_it_first(pool: PgPool) {
+async fn an_instance_belongs_to_the_tenant_that_had_it_first(pool: PgPool) {
     let folder = export(&[
         ("cc_ObjectBase_0_pub_bk_switch", vec![instance(1)]),
         ("cc_ObjectBase_ten_pub_bk_switch", vec![instance(1), instance(2)]),
     ]);
-    let reason = "bk_switch 1 is an instance of another account";
+    let reason = "instance 1 of model bk_switch belongs to another tenant";
     let row = ("cc_ObjectBase_ten_pub_bk_switch".to_owned(), 1, reason.to_owned());
-    assert_eq!(left_out(&pool, &folder), std::slice::from_ref(&row));
+    assert_eq!(rejected_rows(&pool, &folder), std::slice::from_ref(&row));
     fs::remove_file(folder.path().join("cc_ObjectBase_0_pub_bk_switch.json")).unwrap();
-    assert_eq!(left_out(&pool, &folder), [row]);
+    assert_eq!(rejected_rows(&pool, &folder), [row]);
 }
 
 #[sqlx::test]
-async fn models_alone_are_something_already(pool: PgPool) {
+async fn if_empty_refuses_a_database_that_has_another_model(pool: PgPool) {
     let folder = export(&[("cc_ObjDes", vec![json!({"bk_obj_id": "rack"})])]);
     let args = ["import", "--if-empty", folder.path().to_str().unwrap()];
     assert_eq!(Program::on(&pool).run(&args).status, 0);
     assert_eq!(Program::on(&pool).run(&args).status, 1);
 }
 
-/// Instances are changed and deleted in the same order as everywhere: the table of links first.
+/// An import locks the table of links before it changes instances, as a deletion does.
 #[sqlx::test]
-async fn an_import_and_a_deletion_wait_for_each_other_in_one_direction(pool: PgPool) {
+async fn an_import_waits_for_a_deletion_without_a_deadlock(pool: PgPool) {
     let folder = small(vec![]);
-    assert_eq!(left_out(&pool, &folder), []);
+    assert_eq!(rejected_rows(&pool, &folder), []);
     let mut deleter = pool.begin().await.unwrap();
-    let sql = "delete from instance where instance_id = 5";
-    sqlx::query(sql).execute(&mut *deleter).await.unwrap();
+    sqlx::query("delete from instance where instance_id = 5").execute(&mut *deleter).await.unwrap();
     let path = folder.path().to_owned();
     let importing = tokio::task::spawn_blocking({
         let pool = pool.clone();
         move || import(&pool, &path)
     });
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     sqlx::query("delete from instance where instance_id = 4").execute(&mut *deleter).await.unwrap();
     deleter.commit().await.unwrap();
     assert_eq!(importing.await.unwrap().status, 0);

@@ -3,7 +3,6 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use cmdb_associations::http::TrustedSources;
 use cmdb_associations::service::limit::Limiter;
 use serde_json::json;
 use sqlx::PgPool;
@@ -71,10 +70,7 @@ async fn an_application_limited_to_some_tenants_is_refused_for_others(pool: PgPo
 /// A server with a rate limit of one detail a second, and a burst of one full request.
 async fn rate_limited_app(pool: PgPool) -> TestApp {
     let limit = NonZeroU32::new(1).unwrap();
-    TestApp::with(pool, TrustedSources::default(), |service| {
-        service.limiter = Some(Limiter::new(limit));
-    })
-    .await
+    TestApp::with(pool, |setup| setup.limiter = Some(Limiter::new(limit))).await
 }
 
 fn details(n: i64) -> Vec<(i64, i64)> {

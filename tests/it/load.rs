@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::{PATH, TestApp, batch};
-use crate::guards::{hold_writers, many_wait};
+use crate::constraints::{block_link_writers, wait_until_blocked};
 use crate::socket::{Client, LIMITS, open};
 
 const OVERLOADED: &str = "The server is overloaded, please try again later";
@@ -24,13 +24,13 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn requests_without_a_permit_are_refused_until_a_permit_is_free(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let app = Arc::new(TestApp::with_places(pool.clone(), 2));
-    let holder = hold_writers(&pool).await;
+    let app = Arc::new(TestApp::with_permits(pool.clone(), 2));
+    let holder = block_link_writers(&pool).await;
     let admitted = [1, 2].map(|n| {
         let app = Arc::clone(&app);
         tokio::spawn(async move { app.post(batch("bk_switch_default_host", &[(n, n)])).await })
     });
-    many_wait(&pool, 2).await;
+    wait_until_blocked(&pool, 2).await;
     let refused = app.post(batch("bk_switch_default_host", &[(3, 3)])).await;
     refused.assert_refused(503, 1_306_201, OVERLOADED);
     assert_eq!(refused.headers["retry-after"], "1");
@@ -148,7 +148,7 @@ async fn a_client_that_does_not_read_its_answers_loses_its_connection(pool: PgPo
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_body_that_arrives_too_late_to_be_handled_is_refused_as_invalid_json(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let app = TestApp::with_deadline(pool, Duration::from_secs(1));
+    let app = TestApp::with_timeout(pool, Duration::from_secs(1));
     let mut slow = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
     slow.send(format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{").as_bytes())
         .await
@@ -234,7 +234,7 @@ async fn a_client_that_sends_up_to_8_mib_can_read_the_refusal(pool: PgPool) {
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn bodies_beyond_the_body_budget_are_refused(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let app = Arc::new(TestApp::with_deadline(pool, Duration::from_secs(8)));
+    let app = Arc::new(TestApp::with_timeout(pool, Duration::from_secs(8)));
     let stalled: Vec<_> = (0..70)
         .map(|_| {
             let app = Arc::clone(&app);

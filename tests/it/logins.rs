@@ -8,14 +8,11 @@ use axum::Router;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::routing::get;
-use cmdb_associations::http::TrustedSources;
-use cmdb_associations::service::Service;
-use cmdb_associations::service::login::Login;
+use cmdb_associations::http::auth::login_token::LoginService;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
 
-use crate::app::{Reply, TestApp, batch, pool_of};
+use crate::app::{Reply, Setup, TestApp, batch, pool_of};
 use crate::socket::{LIMITS, open};
 
 const BAD_TOKEN: &str = "User authentication failed, please check if the bk_token is valid";
@@ -41,8 +38,8 @@ async fn stub(answer: fn(&str) -> (StatusCode, String), delay: Duration) -> Stub
 }
 
 async fn app(pool: PgPool, address: &str) -> TestApp {
-    let login = Login::new(address).unwrap();
-    TestApp::with(pool, TrustedSources::default(), |service| service.login = Some(login)).await
+    let login = LoginService::new(address).unwrap();
+    TestApp::with(pool, |setup| setup.authenticator.login = Some(login)).await
 }
 
 async fn send(app: &TestApp, token: &str, n: i64) -> Reply {
@@ -56,11 +53,11 @@ async fn send(app: &TestApp, token: &str, n: i64) -> Reply {
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_request_holds_no_permit_while_it_waits_for_the_login_service(pool: PgPool) {
     let stub = stub(versions, Duration::from_secs(1)).await;
-    let login = Login::new(&stub.address).unwrap();
-    let set = |service: &mut Service| {
-        (service.login, service.places) = (Some(login), Semaphore::new(1));
+    let login = LoginService::new(&stub.address).unwrap();
+    let change = |setup: &mut Setup| {
+        (setup.authenticator.login, setup.permits) = (Some(login), 1);
     };
-    let app = Arc::new(TestApp::with(pool, TrustedSources::default(), set).await);
+    let app = Arc::new(TestApp::with(pool, change).await);
     let asking = Arc::clone(&app);
     let slow = tokio::spawn(async move { send(&asking, "v1", 1).await });
     while stub.requests.load(Ordering::SeqCst) == 0 {
@@ -175,12 +172,11 @@ async fn an_unreachable_or_slow_login_service_is_answered_with_503_and_holds_no_
     assert!(started.elapsed() < Duration::from_secs(8));
 
     let slow = stub(versions, Duration::from_hours(1)).await;
-    let login = Login::new(&slow.address).unwrap();
+    let login = LoginService::new(&slow.address).unwrap();
     let one = pool_of(pool.connect_options().as_ref().clone(), 1);
     let apps = sqlx::query("delete from app").execute(&pool).await.unwrap();
     assert_eq!(apps.rows_affected(), 2);
-    let slow_app =
-        TestApp::with(one, TrustedSources::default(), |service| service.login = Some(login)).await;
+    let slow_app = TestApp::with(one, |setup| setup.authenticator.login = Some(login)).await;
     let slow_app = Arc::new(slow_app);
     let waiting = tokio::spawn({
         let app = Arc::clone(&slow_app);
@@ -198,6 +194,6 @@ async fn an_unreachable_or_slow_login_service_is_answered_with_503_and_holds_no_
 #[test]
 fn an_invalid_address_of_the_login_service_is_refused() {
     for address in ["", "paas.example.com", "ftp://x", "http://"] {
-        assert!(Login::new(address).is_err(), "{address:?}");
+        assert!(LoginService::new(address).is_err(), "{address:?}");
     }
 }

@@ -20,12 +20,12 @@ mod batches; // what happens to each detail of a batch
 mod cache; // cached look-ups, and when they become invalid
 mod checks; // what the `check` command finds
 mod commands; // the command line
+mod constraints; // what the database rejects from any client
 mod credentials; // application and user credentials
 mod description; // the OpenAPI description
 mod envelope; // the form of every answer, and the answers to errors
 mod faults; // failures of PostgreSQL and of the connection to it
 mod fuzzing; // the inputs of the fuzz corpus
-mod guards; // what the database itself refuses
 mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
 mod limits; // rate limits, and the APIs and tenants of an application

@@ -1,4 +1,4 @@
-//! What operators see: metrics, traces, the listener of their own, TLS and its renewal.
+//! Operations: metrics, traces, slow statements, the separate operations address, TLS.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -11,7 +11,6 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
-use cmdb_associations::http::TrustedSources;
 use cmdb_associations::server::{Tls, TlsFiles};
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::telemetry::metrics::Metrics;
@@ -21,32 +20,32 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::app::{PATH, TestApp, batch};
 use crate::binary::Program;
-use crate::guards::hold_writers;
+use crate::constraints::block_link_writers;
 use crate::socket::{LIMITS, open};
 use crate::tidy::files;
 
-/// The value of a series in Prometheus' text format.
+/// The value of a series in the text format of Prometheus.
 fn value(text: &str, series: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
 }
 
-/// The test's own counting: a test runs on one thread.
-fn counting() -> (metrics::LocalRecorderGuard<'static>, Metrics) {
-    let (recorder, counted) = Metrics::new().unwrap();
+/// Records the metrics of this test only, which works because a test runs on one thread.
+fn record_metrics() -> (metrics::LocalRecorderGuard<'static>, Metrics) {
+    let (recorder, metrics) = Metrics::new().unwrap();
     let guard = metrics::set_default_local_recorder(Box::leak(Box::new(recorder)));
-    counted.describe();
-    (guard, counted)
+    metrics.describe();
+    (guard, metrics)
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn requests_and_details_are_counted_by_what_became_of_them(pool: PgPool) {
-    let (_guard, counted) = counting();
+async fn requests_and_details_are_counted_by_result(pool: PgPool) {
+    let (_guard, metrics) = record_metrics();
     let app = TestApp::new(pool).await;
-    let text = counted.render();
+    let text = metrics.render();
     assert!(
         (value(&text, r#"cmdb_details_total{verdict="created"}"#)).abs() < 0.5,
-        "zero at first"
+        "counters start at zero"
     );
     app.post(batch("bk_switch_default_host", &[(1, 1), (1, 1), (1, 999_999), (999_999, 1)])).await;
     app.post(json!({"bk_obj_id": "bk_switch"})).await;
@@ -54,7 +53,7 @@ async fn requests_and_details_are_counted_by_what_became_of_them(pool: PgPool) {
     for _ in 0..2 {
         app.post_with(&key, batch("bk_switch_default_host", &[(2, 2)])).await;
     }
-    let text = counted.render();
+    let text = metrics.render();
     let of = |series: &str| value(&text, series);
     for (verdict, count) in [
         ("created", 2.0),
@@ -73,74 +72,71 @@ async fn requests_and_details_are_counted_by_what_became_of_them(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn what_is_refused_for_its_amount_is_counted(pool: PgPool) {
-    let (_guard, counted) = counting();
+async fn requests_refused_by_overload_rate_limit_or_pool_timeout_are_counted(pool: PgPool) {
+    let (_guard, metrics) = record_metrics();
     TestApp::new(pool.clone()).await;
-    let app = Arc::new(TestApp::with_places(pool.clone(), 1));
-    let holder = hold_writers(&pool).await;
+    let app = Arc::new(TestApp::with_permits(pool.clone(), 1));
+    let holder = block_link_writers(&pool).await;
     let waiting = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.post(batch("bk_switch_default_host", &[(1, 1)])).await }
     });
-    crate::guards::many_wait(&pool, 1).await;
+    crate::constraints::wait_until_blocked(&pool, 1).await;
     assert_eq!(app.post(batch("bk_switch_default_host", &[(2, 2)])).await.status, 503);
-    assert!((value(&counted.render(), "cmdb_requests_shed_total") - 1.0).abs() < 0.5);
+    assert!((value(&metrics.render(), "cmdb_requests_shed_total") - 1.0).abs() < 0.5);
     holder.rollback().await.unwrap();
     waiting.await.unwrap();
-    let limited = TestApp::with(pool.clone(), TrustedSources::default(), |service| {
-        service.limiter = Some(Limiter::new(NonZeroU32::MIN));
+    let limited = TestApp::with(pool.clone(), |setup| {
+        setup.limiter = Some(Limiter::new(NonZeroU32::MIN));
     });
     sqlx::query("delete from app").execute(&pool).await.unwrap();
     let limited = limited.await;
     let pairs: Vec<_> = (1..=200).map(|n| (n, 100)).collect();
     assert_eq!(limited.post(batch("bk_switch_default_host", &pairs)).await.status, 200);
     assert_eq!(limited.post(batch("bk_switch_default_host", &pairs)).await.status, 429);
-    assert!((value(&counted.render(), "cmdb_requests_limited_total") - 1.0).abs() < 0.5);
-    // The only connections are taken: whoever comes waits in vain.
+    assert!((value(&metrics.render(), "cmdb_requests_limited_total") - 1.0).abs() < 0.5);
+    // All connections of the pool are in use: the next request times out.
     let mut held = Vec::new();
     for _ in 0..app.serving.status().limit {
-        held.push(app.serving.get().await.unwrap());
+        held.push(app.serving.acquire().await.unwrap());
     }
     assert_eq!(app.post(batch("bk_switch_default_host", &[(3, 3)])).await.status, 503);
-    assert!((value(&counted.render(), "cmdb_database_timeouts_total") - 1.0).abs() < 0.5);
+    assert!((value(&metrics.render(), "cmdb_database_timeouts_total") - 1.0).abs() < 0.5);
 }
 
-/// Whatever is sent, the labels are ours.
 #[sqlx::test]
-async fn no_label_comes_from_a_request(pool: PgPool) {
-    let (_guard, counted) = counting();
+async fn metrics_contain_no_text_from_requests(pool: PgPool) {
+    let (_guard, metrics) = record_metrics();
     let app = TestApp::on(pool);
     for path in ["/marker", "/api/marker", "/api/c/compapi/v2/cc/marker?marker=1"] {
         let request = axum::http::Request::builder().method("MARKER").uri(path);
         app.send(request.body(axum::body::Body::empty()).unwrap()).await;
     }
     app.post(json!({"bk_app_code": "marker", "bk_obj_id": "marker"})).await;
-    let text = counted.render();
+    let text = metrics.render();
     assert!(text.contains(r#"route="other",status="404""#), "{text}");
     assert!(!text.to_lowercase().contains("marker"), "{text}");
 }
 
-/// Every name in `deploy` is one that the server has, and the other way round.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn the_files_for_operators_name_metrics_that_there_are(pool: PgPool) {
-    let (_guard, counted) = counting();
+async fn documents_and_deployment_files_name_only_metrics_that_exist(pool: PgPool) {
+    let (_guard, metrics) = record_metrics();
     let app = TestApp::new(pool).await;
     app.post(batch("bk_switch_default_host", &[(1, 1)])).await;
     app.get("/metrics").await;
-    let rendered = counted.render();
+    let rendered = metrics.render();
     let mut known: BTreeSet<_> = rendered
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .map(str::to_owned)
         .collect();
-    // These need TLS, and the program's own layers of spans.
+    // These are recorded only with TLS, and only in the compiled program.
     known.extend(
         ["cmdb_tls_certificate_expiry_seconds", "cmdb_statement_duration_seconds"]
             .map(String::from),
     );
     let mut found = 0;
-    let pages = [["docs/operators.md".into(), "README.md".into()].to_vec(), files("deploy", "")];
-    for path in pages.concat() {
+    for path in [vec!["README.md".into()], files("docs", ".md"), files("deploy", "")].concat() {
         let text = std::fs::read_to_string(&path).unwrap();
         let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
         for word in words.filter(|word| word.starts_with("cmdb_") || word.starts_with("process_")) {
@@ -154,30 +150,30 @@ async fn the_files_for_operators_name_metrics_that_there_are(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn operators_are_served_at_their_own_address_and_nowhere_else(pool: PgPool) {
+async fn operations_paths_are_served_only_at_the_operations_address_when_it_is_set(pool: PgPool) {
     let program = Program::on(&pool);
     let server = program.serve(&["--ops-listen", "127.0.0.1:0"]);
-    let operators = server.operators.clone().unwrap();
+    let operations = server.operations.clone().unwrap();
     let status = async |url: String| reqwest::get(url).await.unwrap().status().as_u16();
     for path in ["/healthz", "/readyz", "/metrics"] {
-        assert_eq!(status(format!("http://{operators}{path}")).await, 200, "{path}");
+        assert_eq!(status(format!("http://{operations}{path}")).await, 200, "{path}");
         assert_eq!(status(server.url(path)).await, 404, "{path}");
     }
-    assert_eq!(status(format!("http://{operators}{PATH}")).await, 404);
+    assert_eq!(status(format!("http://{operations}{PATH}")).await, 404);
     let text =
-        reqwest::get(format!("http://{operators}/metrics")).await.unwrap().text().await.unwrap();
+        reqwest::get(format!("http://{operations}/metrics")).await.unwrap().text().await.unwrap();
     assert!(value(&text, "cmdb_ready") > 0.5);
     assert!(value(&text, "process_resident_memory_bytes") > 1e6);
-    let asked =
-        program.run(&["healthcheck", "--listen", &server.address, "--ops-listen", &operators]);
-    assert_eq!(asked.status, 0, "{}", asked.stderr);
+    let healthcheck =
+        program.run(&["healthcheck", "--listen", &server.address, "--ops-listen", &operations]);
+    assert_eq!(healthcheck.status, 0, "{}", healthcheck.stderr);
     assert_eq!(program.run(&["healthcheck", "--listen", &server.address]).status, 1);
 }
 
-/// A certificate for `localhost` that signed itself.
-fn certify(folder: &Path) -> TlsFiles {
-    let files = TlsFiles { certificate: folder.join("cert.pem"), key: folder.join("key.pem") };
-    let made = Command::new("openssl")
+/// Writes a self-signed certificate for `localhost` and its key into a directory.
+fn generate_certificate(dir: &Path) -> TlsFiles {
+    let files = TlsFiles { certificate: dir.join("cert.pem"), key: dir.join("key.pem") };
+    let output = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
         .args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
         .args(["-addext", "basicConstraints=critical,CA:FALSE"])
@@ -187,51 +183,57 @@ fn certify(folder: &Path) -> TlsFiles {
         .arg(&files.certificate)
         .output()
         .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     files
 }
 
-fn client_that_trusts(files: &TlsFiles) -> reqwest::Client {
-    client_of(&std::fs::read(&files.certificate).unwrap())
+fn read_certificate(files: &TlsFiles) -> Vec<u8> {
+    std::fs::read(&files.certificate).unwrap()
 }
 
-fn client_of(certificate: &[u8]) -> reqwest::Client {
+fn client_trusting(certificate: &[u8]) -> reqwest::Client {
     let root = reqwest::Certificate::from_pem(certificate).unwrap();
-    // A connection each: what was agreed on one is kept.
+    // One connection per request, so that each performs a handshake.
     let client = reqwest::Client::builder().tls_certs_only([root]).pool_max_idle_per_host(0);
     client.build().unwrap()
 }
 
 #[sqlx::test]
-async fn clients_speak_tls_where_there_is_a_certificate(pool: PgPool) {
-    let folder = tempfile::tempdir().unwrap();
-    let files = certify(folder.path());
+async fn the_server_speaks_only_tls_when_a_certificate_is_configured(pool: PgPool) {
+    let dir = tempfile::tempdir().unwrap();
+    let files = generate_certificate(dir.path());
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let (certificate, key) = (path(&files.certificate), path(&files.key));
     let program = Program::on(&pool);
     let args = ["--tls-certificate", &certificate, "--tls-key", &key];
     let server = program.serve(&args);
     let url = format!("https://{}/readyz", server.address.replace("127.0.0.1", "localhost"));
-    assert_eq!(client_that_trusts(&files).get(&url).send().await.unwrap().status(), 200);
-    assert!(reqwest::get(server.url("/readyz")).await.is_err(), "it is not served in the clear");
-    let metrics = client_that_trusts(&files).get(url.replace("readyz", "metrics")).send().await;
+    assert_eq!(
+        client_trusting(&read_certificate(&files)).get(&url).send().await.unwrap().status(),
+        200
+    );
+    assert!(reqwest::get(server.url("/readyz")).await.is_err(), "plain HTTP is not served");
+    let metrics = client_trusting(&read_certificate(&files))
+        .get(url.replace("readyz", "metrics"))
+        .send()
+        .await;
     let expiry =
         value(&metrics.unwrap().text().await.unwrap(), "cmdb_tls_certificate_expiry_seconds");
     let now = "select extract(epoch from now())::double precision";
     let now: f64 = sqlx::query_scalar(now).fetch_one(&pool).await.unwrap();
     assert!((expiry - now - 2.0 * 86_400.0).abs() < 3_600.0, "{expiry}");
     let listen = ["healthcheck", "--listen", &server.address];
-    let asked = program.run(&[&listen[..], &args[..]].concat());
-    assert_eq!(asked.status, 0, "{}", asked.stderr);
+    let healthcheck = program.run(&[&listen[..], &args[..]].concat());
+    assert_eq!(healthcheck.status, 0, "{}", healthcheck.stderr);
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_taken_up_and_a_broken_one_is_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let first = certify(folder.path());
+async fn a_renewed_certificate_is_loaded_and_an_invalid_one_is_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = generate_certificate(dir.path());
     let tls = Tls::new(first.clone()).unwrap();
     let acceptor = tls.acceptor();
-    let old = std::fs::read(&first.certificate).unwrap();
+    let old = read_certificate(&first);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (draining, _) = tokio::sync::watch::channel(false);
@@ -246,67 +248,72 @@ async fn a_renewed_certificate_is_taken_up_and_a_broken_one_is_not() {
         draining,
         std::future::pending(),
     ));
-    tokio::spawn(tls.renew(Duration::from_millis(10)));
+    tokio::spawn(tls.reload_every(Duration::from_millis(10)));
     let url = format!("https://localhost:{port}/");
-    assert_eq!(client_of(&old).get(&url).send().await.unwrap().status(), 200);
-    // Half written: the last one stays.
+    assert_eq!(client_trusting(&old).get(&url).send().await.unwrap().status(), 200);
+    // An incomplete file: the current certificate stays in use.
     std::fs::write(&first.certificate, "-----BEGIN CERT").unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(client_of(&old).get(&url).send().await.unwrap().status(), 200);
-    let new = client_that_trusts(&certify(folder.path()));
+    assert_eq!(client_trusting(&old).get(&url).send().await.unwrap().status(), 200);
+    let new = client_trusting(&read_certificate(&generate_certificate(dir.path())));
     let started = Instant::now();
     while new.get(&url).send().await.is_err() {
-        assert!(started.elapsed() < Duration::from_secs(20), "it is not renewed");
+        assert!(started.elapsed() < Duration::from_secs(20), "the certificate is not reloaded");
     }
-    assert!(client_of(&old).get(&url).send().await.is_err());
-    // Whoever says nothing is no hindrance to others.
+    assert!(client_trusting(&old).get(&url).send().await.is_err());
+    // A client that does not begin its handshake does not delay others.
     let _silent = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     assert_eq!(new.get(&url).send().await.unwrap().status(), 200);
 }
 
 #[sqlx::test]
-async fn tls_files_of_no_use_are_refused_with_their_names(pool: PgPool) {
-    let folder = tempfile::tempdir().unwrap();
-    let files = certify(folder.path());
+async fn the_server_refuses_to_start_with_unusable_tls_files(pool: PgPool) {
+    let dir = tempfile::tempdir().unwrap();
+    let files = generate_certificate(dir.path());
     let (certificate, key) = (files.certificate.to_str().unwrap(), files.key.to_str().unwrap());
     let other = tempfile::tempdir().unwrap();
-    let stranger = certify(other.path());
-    for (certificate, key, why) in [
+    let other_files = generate_certificate(other.path());
+    for (certificate, key, reason) in [
         ("/nowhere", key, "cannot read /nowhere"),
-        (key, key, "holds no certificate"),
-        (certificate, certificate, "holds no private key"),
-        (certificate, stranger.key.to_str().unwrap(), "certificate and key are of no use"),
+        (key, key, "contains no certificate"),
+        (certificate, certificate, "contains no private key"),
+        (
+            certificate,
+            other_files.key.to_str().unwrap(),
+            "certificate and the private key do not match",
+        ),
     ] {
         let mut program = Program::on(&pool).command(&["serve"]);
         program.env("CMDB_TLS_CERTIFICATE", certificate).env("CMDB_TLS_KEY", key);
         let output = crate::binary::finish(&mut program, "");
         assert_eq!(output.status, 2);
         assert!(
-            output.stderr.contains(why) && output.stderr.contains("CMDB_TLS_"),
+            output.stderr.contains(reason) && output.stderr.contains("CMDB_TLS_"),
             "{}",
             output.stderr
         );
     }
 }
 
-/// Spans arrive at a collector, in the caller's trace, and the trace goes on to the login service.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_request_is_a_span_with_its_steps_in_the_callers_trace(pool: PgPool) {
+async fn a_request_is_exported_and_sent_to_the_login_service_in_the_trace_of_its_caller(
+    pool: PgPool,
+) {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     let exported = Arc::new(Mutex::new(Vec::new()));
-    let passed_on = Arc::new(Mutex::new(String::new()));
-    let (taken, told) = (Arc::clone(&exported), Arc::clone(&passed_on));
-    let collector = Router::new()
-        .route("/v1/traces", post(async move |body: Bytes| taken.lock().unwrap().extend(body)))
+    let login_trace = Arc::new(Mutex::new(String::new()));
+    let (spans, trace) = (Arc::clone(&exported), Arc::clone(&login_trace));
+    let services = Router::new()
+        .route("/v1/traces", post(async move |body: Bytes| spans.lock().unwrap().extend(body)))
         .route(
             "/login/accounts/is_login/",
             get(async move |headers: HeaderMap| {
                 let parent = headers["traceparent"].to_str().unwrap();
-                parent.clone_into(&mut told.lock().unwrap());
+                parent.clone_into(&mut trace.lock().unwrap());
                 r#"{"result": true, "data": {"bk_username": "admin"}}"#
             }),
         );
-    let address = format!("http://{}", open(collector, LIMITS).await);
+    let address = format!("http://{}", open(services, LIMITS).await);
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo"]).stdout;
     program.run(&["grant", "add", "--user", "admin", "--all"]);
@@ -320,29 +327,28 @@ async fn a_request_is_a_span_with_its_steps_in_the_callers_trace(pool: PgPool) {
     let request = request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
     let reply = request.send().await.unwrap().text().await.unwrap();
     assert!(reply.contains(r#""success_created":{"0":1}"#), "{reply}");
-    assert!(passed_on.lock().unwrap().contains(TRACE), "{passed_on:?}");
-    // What is left is sent when it ends.
+    assert!(login_trace.lock().unwrap().contains(TRACE), "{login_trace:?}");
+    // The remaining spans are exported at shutdown.
     server.signal("TERM");
     let (_, log) = tokio::task::spawn_blocking(|| server.wait()).await.unwrap();
     assert!(log.contains(&format!(r#""trace_id":"{TRACE}""#)), "{log}");
     let exported = exported.lock().unwrap();
-    let holds = |bytes: &[u8]| exported.windows(bytes.len()).any(|window| window == bytes);
+    let contains = |bytes: &[u8]| exported.windows(bytes.len()).any(|window| window == bytes);
     let id = u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes();
-    assert!(holds(&id));
+    assert!(contains(&id));
     let name = format!("POST {PATH}");
     let steps = ["credentials", "login", "facts", "permission", "plan", "write"];
     for span in
         steps.into_iter().chain(["cmdb-associations", &name, "db.instance_association.create"])
     {
         let length = u8::try_from(span.len()).unwrap();
-        // In protobuf, a text has its length before it.
-        assert!(holds(&[&[length], span.as_bytes()].concat()), "no {span}");
+        // Protobuf encodes a string as its length and its bytes.
+        assert!(contains(&[&[length], span.as_bytes()].concat()), "no {span}");
     }
 }
 
-/// Named, with the request that it is of.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_slow_statement_is_named_in_the_log(pool: PgPool) {
+async fn a_slow_statement_is_logged_with_its_name_and_its_request_id(pool: PgPool) {
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
     program.run(&["grant", "add", "--user", "admin", "--all"]);
@@ -351,10 +357,10 @@ async fn a_slow_statement_is_named_in_the_log(pool: PgPool) {
     body["bk_app_code"] = "demo".into();
     body["bk_app_secret"] = secret.trim_end().into();
     body["bk_username"] = "admin".into();
-    let holder = hold_writers(&pool).await;
+    let holder = block_link_writers(&pool).await;
     let request = reqwest::Client::new().post(server.url(PATH)).body(body.to_string());
     let sent = tokio::spawn(request.send());
-    crate::guards::many_wait(&pool, 1).await;
+    crate::constraints::wait_until_blocked(&pool, 1).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
     holder.rollback().await.unwrap();
     let reply = sent.await.unwrap().unwrap().text().await.unwrap();

@@ -2,14 +2,13 @@
 
 use axum::http::Request;
 use cmdb_associations::domain::permission::{Authorization, Scope};
-use cmdb_associations::http::TrustedSources;
 use cmdb_associations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::{PATH, Reply, TestApp, batch};
 use crate::binary::Program;
-use crate::guards::someone_waits;
+use crate::constraints::wait_until_blocked;
 
 async fn as_user(app: &TestApp, user: &str, body: &Value, language: &str) -> Reply {
     let credentials =
@@ -132,8 +131,7 @@ async fn permission_is_checked_after_the_model_association(pool: PgPool) {
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn every_user_may_edit_everything_when_authorization_is_off(pool: PgPool) {
-    let off = |service: &mut service::Service| service.authorization = Authorization::Off;
-    let app = TestApp::with(pool, TrustedSources::default(), off).await;
+    let app = TestApp::with(pool, |setup| setup.authorization = Authorization::Off).await;
     let body = batch("bk_switch_connect_host", &[(1, 1)]);
     assert_eq!(as_user(&app, "nobody", &body, "en").await.ids().len(), 1);
 }
@@ -196,7 +194,7 @@ async fn an_instance_that_appears_during_a_request_needs_permission(pool: PgPool
         let reply = as_user(&app, "user", &body, "en").await;
         (missing(&reply), app.count("select count(*) from instance_association").await)
     });
-    someone_waits(&pool).await;
+    wait_until_blocked(&pool, 1).await;
     importing.commit().await.unwrap();
     let host = ("edit_biz_host".to_owned(), vec!["5001".to_owned()]);
     assert_eq!(sending.await.unwrap(), (vec![host], 0));

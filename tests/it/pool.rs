@@ -1,33 +1,34 @@
-//! How connections to the database are lent.
+//! The pool of connections to PostgreSQL.
 
 use cmdb_associations::config::serving_pool;
 use sqlx::{PgConnection, PgPool};
 
-async fn process(conn: &mut PgConnection) -> i32 {
+async fn backend_pid(conn: &mut PgConnection) -> i32 {
     sqlx::query_scalar("select pg_backend_pid()").fetch_one(conn).await.unwrap()
 }
 
 #[sqlx::test]
-async fn the_connection_that_came_back_last_is_lent_first(pool: PgPool) {
-    let serving = serving_pool(pool.connect_options().as_ref().clone(), 2);
-    let (mut one, mut other) = (serving.get().await.unwrap(), serving.get().await.unwrap());
-    let (first, last) = (process(&mut one).await, process(&mut other).await);
+async fn the_connection_released_last_is_acquired_first(pool: PgPool) {
+    let pool = serving_pool(pool.connect_options().as_ref().clone(), 2);
+    let mut one = pool.acquire().await.unwrap();
+    let mut other = pool.acquire().await.unwrap();
+    let (first, last) = (backend_pid(&mut one).await, backend_pid(&mut other).await);
     assert_ne!(first, last);
-    one.give_back();
-    other.give_back();
+    one.release();
+    other.release();
     for _ in 0..2 {
-        let mut loan = serving.get().await.unwrap();
-        assert_eq!(process(&mut loan).await, last);
-        loan.give_back();
+        let mut conn = pool.acquire().await.unwrap();
+        assert_eq!(backend_pid(&mut conn).await, last);
+        conn.release();
     }
 }
 
 #[sqlx::test]
-async fn a_connection_that_is_not_given_back_is_cut_and_replaced(pool: PgPool) {
-    let serving = serving_pool(pool.connect_options().as_ref().clone(), 1);
-    let mut lost = serving.get().await.unwrap();
-    let before = process(&mut lost).await;
-    drop(lost);
-    assert_eq!((serving.status().in_use, serving.status().idle), (0, 0));
-    assert_ne!(process(&mut serving.get().await.unwrap()).await, before);
+async fn a_connection_that_is_dropped_without_release_is_replaced(pool: PgPool) {
+    let pool = serving_pool(pool.connect_options().as_ref().clone(), 1);
+    let mut conn = pool.acquire().await.unwrap();
+    let before = backend_pid(&mut conn).await;
+    drop(conn);
+    assert_eq!((pool.status().in_use, pool.status().idle), (0, 0));
+    assert_ne!(backend_pid(&mut pool.acquire().await.unwrap()).await, before);
 }

@@ -1,4 +1,4 @@
-//! The way to the database, on which things get lost.
+//! A TCP proxy between the program and PostgreSQL that can lose messages and stall.
 
 use std::io;
 use std::pin::Pin;
@@ -13,76 +13,80 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, cop
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
-/// What becomes of a statement that says a certain word.
+/// What the proxy does with the statement that contains a given text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// It arrives, and what the server says to it does not: the connection is cut.
-    AnswerLost,
-    /// It does not arrive: the connection is cut.
+pub(crate) enum InjectedFailure {
+    /// Forwards the statement, and disconnects when PostgreSQL has responded.
+    ResponseLost,
+    /// Disconnects without forwarding the statement.
     StatementLost,
 }
 
-/// A way to the database of a test.
+/// A proxy to the database of a test.
 pub(crate) struct Proxy {
-    /// How to connect by it.
+    /// Connection options through the proxy.
     pub(crate) options: PgConnectOptions,
-    /// On connections that are open when this is set, nothing moves any more, in either direction.
+    /// When this is set, the open connections stop forwarding in both directions.
     stalled: watch::Sender<bool>,
     lost: Arc<AtomicBool>,
     statements: Arc<AtomicUsize>,
 }
 
-/// The message that carries out a statement: any number of rows of the portal without a name.
+/// The protocol message `Execute` for the unnamed portal, without a limit of rows.
 const EXECUTE: &[u8] = b"E\0\0\0\x09\0\0\0\0\0";
 
 impl Proxy {
-    /// Everything gets through.
+    /// A proxy that forwards everything.
     pub(crate) async fn to(database: &PgConnectOptions) -> Self {
-        Self::losing(database, b"nobody says this", Fate::StatementLost).await
+        Self::losing(database, b"no statement contains this", InjectedFailure::StatementLost).await
     }
 
-    /// Everything gets through but the first statement that says `word`.
+    /// A proxy that forwards everything but the first statement that contains `text`.
     pub(crate) async fn losing(
         database: &PgConnectOptions,
-        word: &'static [u8],
-        fate: Fate,
+        text: &'static [u8],
+        failure: InjectedFailure,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut by_proxy = database.to_url_lossy();
-        by_proxy.set_host(Some("127.0.0.1")).unwrap();
-        by_proxy.set_port(Some(port)).unwrap();
-        by_proxy.set_query(Some("sslmode=disable"));
+        let mut url = database.to_url_lossy();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(port)).unwrap();
+        url.set_query(Some("sslmode=disable"));
         let (stalled, _) = watch::channel(false);
         let lost = Arc::new(AtomicBool::new(false));
-        let options = database_at(by_proxy.as_str()).unwrap();
+        let options = database_at(url.as_str()).unwrap();
         let proxy = Self { options, stalled, lost, statements: Arc::default() };
         let (database, stalled, lost) =
             (database.clone(), proxy.stalled.clone(), Arc::clone(&proxy.lost));
         let statements = Arc::clone(&proxy.statements);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // A connection that is opened while others stall gets through.
-                let mut stalls = stalled.subscribe();
+                // A connection that is opened after a stall is forwarded.
+                let mut stall = stalled.subscribe();
                 let (lost, database) = (Arc::clone(&lost), database.clone());
-                let client =
-                    Counted { client, tail: Vec::new(), statements: Arc::clone(&statements) };
+                let client = CountingStream {
+                    client,
+                    tail: Vec::new(),
+                    statements: Arc::clone(&statements),
+                };
                 tokio::spawn(async move {
-                    let carried = async {
-                        if let Some(folder) = database.get_socket() {
-                            let socket = folder.join(format!(".s.PGSQL.{}", database.get_port()));
+                    let forwarding = async {
+                        if let Some(directory) = database.get_socket() {
+                            let socket =
+                                directory.join(format!(".s.PGSQL.{}", database.get_port()));
                             let server = UnixStream::connect(socket).await.unwrap();
-                            carry(client, server, word, fate, lost).await;
+                            forward(client, server, text, failure, lost).await;
                         } else {
                             let address = (database.get_host(), database.get_port());
                             let server = TcpStream::connect(address).await.unwrap();
-                            carry(client, server, word, fate, lost).await;
+                            forward(client, server, text, failure, lost).await;
                         }
                     };
-                    tokio::pin!(carried);
+                    tokio::pin!(forwarding);
                     tokio::select! {
-                        () = &mut carried => {}
-                        _ = stalls.changed() => std::future::pending().await,
+                        () = &mut forwarding => {}
+                        _ = stall.changed() => std::future::pending().await,
                     }
                 });
             }
@@ -90,31 +94,31 @@ impl Proxy {
         proxy
     }
 
-    /// On the connections that are open now, nothing moves any more.
+    /// Stops forwarding on the connections that are open now.
     pub(crate) fn stall(&self) {
         self.stalled.send_replace(true);
     }
 
-    /// How many statements were carried out so far.
+    /// The number of statements that were executed so far.
     pub(crate) fn statements(&self) -> usize {
         self.statements.load(Ordering::SeqCst)
     }
 
-    /// Whether the word was said.
+    /// Whether the failure was injected.
     pub(crate) fn has_lost(&self) -> bool {
         self.lost.load(Ordering::SeqCst)
     }
 }
 
-/// A client whose statements are counted.
-struct Counted {
+/// A client connection that counts executed statements.
+struct CountingStream {
     client: TcpStream,
-    /// The end of what it said last: a message may come in pieces.
+    /// The last bytes received, because a message may arrive in parts.
     tail: Vec<u8>,
     statements: Arc<AtomicUsize>,
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for CountingStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -123,15 +127,15 @@ impl AsyncRead for Counted {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.client).poll_read(context, buffer);
         self.tail.extend_from_slice(&buffer.filled()[before..]);
-        let said = self.tail.windows(EXECUTE.len()).filter(|window| *window == EXECUTE).count();
-        self.statements.fetch_add(said, Ordering::SeqCst);
+        let executed = self.tail.windows(EXECUTE.len()).filter(|window| *window == EXECUTE).count();
+        self.statements.fetch_add(executed, Ordering::SeqCst);
         let rest = self.tail.len().saturating_sub(EXECUTE.len() - 1);
         self.tail.drain(..rest);
         polled
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for CountingStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -149,39 +153,39 @@ impl AsyncWrite for Counted {
     }
 }
 
-async fn carry(
-    mut client: Counted,
+async fn forward(
+    mut client: CountingStream,
     mut server: impl AsyncRead + AsyncWrite + Unpin,
-    word: &[u8],
-    fate: Fate,
+    text: &[u8],
+    failure: InjectedFailure,
     lost: Arc<AtomicBool>,
 ) {
     let mut bytes = vec![0; 1 << 16];
-    let mut answer = vec![0; 1 << 16];
+    let mut response = vec![0; 1 << 16];
     loop {
         tokio::select! {
             read = client.read(&mut bytes) => {
                 let Ok(length @ 1..) = read else { return };
-                let says = bytes[..length].windows(word.len()).any(|window| window == word);
-                if says && !lost.swap(true, Ordering::SeqCst) {
-                    if fate == Fate::AnswerLost {
+                let matches = bytes[..length].windows(text.len()).any(|window| window == text);
+                if matches && !lost.swap(true, Ordering::SeqCst) {
+                    if failure == InjectedFailure::ResponseLost {
                         server.write_all(&bytes[..length]).await.unwrap();
-                        // It has done what it was told when it answers.
-                        assert!(server.read(&mut answer).await.unwrap() > 0);
+                        // PostgreSQL responds after it has executed the statement.
+                        assert!(server.read(&mut response).await.unwrap() > 0);
                     }
                     return;
                 }
                 if lost.load(Ordering::SeqCst) {
-                    // Nothing more is looked for.
+                    // The failure was injected: forward everything.
                     server.write_all(&bytes[..length]).await.unwrap();
                     let _ = copy_bidirectional(&mut client, &mut server).await;
                     return;
                 }
                 server.write_all(&bytes[..length]).await.unwrap();
             }
-            read = server.read(&mut answer) => {
+            read = server.read(&mut response) => {
                 let Ok(length @ 1..) = read else { return };
-                if client.write_all(&answer[..length]).await.is_err() {
+                if client.write_all(&response[..length]).await.is_err() {
                     return;
                 }
             }

@@ -9,7 +9,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::app::{TestApp, batch};
 use crate::binary::{Program, Server};
-use crate::guards::{hold_writers, someone_waits};
+use crate::constraints::{block_link_writers, wait_until_blocked};
 use crate::socket::Client;
 
 /// What the clients observed until the server refused new connections.
@@ -101,10 +101,10 @@ async fn a_server_that_is_stopped_under_load_answers_every_request_it_read(pool:
 async fn with_a_blocked_request(pool: &PgPool) -> (Server, Client, Transaction<'static, Postgres>) {
     TestApp::new(pool.clone()).await;
     let server = Program::on(pool).serve(&[]);
-    let holder = hold_writers(pool).await;
+    let holder = block_link_writers(pool).await;
     let mut client = Client::connect(server.address.parse().unwrap()).await.unwrap();
     client.post(batch("bk_switch_default_host", &[(1, 1)])).await.unwrap();
-    someone_waits(pool).await;
+    wait_until_blocked(pool, 1).await;
     (server, client, holder)
 }
 

@@ -1,7 +1,6 @@
-//! A server's own socket in this process, and a client that writes what it likes.
+//! A server on a socket of its own, in this process, and a client that can send any bytes.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Router;
 use cmdb_associations::server::{Limits, Socket, serve};
@@ -13,14 +12,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::PATH;
 
-/// More than any test needs.
-pub(crate) const LIMITS: Limits = Limits {
-    connections: 100,
-    head_timeout: Duration::from_secs(10),
-    read_timeout: Duration::from_secs(20),
-};
+/// Limits that no test reaches unless it changes them.
+pub(crate) const LIMITS: Limits = Limits::new(100);
 
-/// Serves on a free port until the test ends.
+/// Serves a router on a free port until the test ends. Returns its address.
 pub(crate) async fn open(router: Router, limits: Limits) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -31,18 +26,19 @@ pub(crate) async fn open(router: Router, limits: Limits) -> SocketAddr {
     address
 }
 
-/// A connection.
+/// A client connection.
 pub(crate) struct Client(TcpStream);
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
+    /// Whether the server closes the connection after it.
     pub(crate) closes: bool,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
@@ -75,15 +71,19 @@ impl Client {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await
     }
 
-    /// The next answer; none if the connection ends without one.
-    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+    /// Reads the next response; none if the connection is closed before it begins.
+    pub(crate) async fn answer(&mut self) -> Option<Response> {
         let mut bytes = Vec::new();
         let end = loop {
-            if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end;
             }
             if self.0.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
-                assert!(bytes.is_empty(), "half an answer: {}", String::from_utf8_lossy(&bytes));
+                assert!(
+                    bytes.is_empty(),
+                    "incomplete response: {}",
+                    String::from_utf8_lossy(&bytes)
+                );
                 return None;
             }
         };
@@ -94,9 +94,9 @@ impl Client {
         };
         let length: usize = header("content-length").unwrap().parse().unwrap();
         while bytes.len() < end + 4 + length {
-            assert!(self.0.read_buf(&mut bytes).await.unwrap() > 0, "half an answer: {head}");
+            assert!(self.0.read_buf(&mut bytes).await.unwrap() > 0, "incomplete response: {head}");
         }
-        Some(Answer {
+        Some(Response {
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
             closes: header("connection").is_some_and(|value| value == "close"),
             body: String::from_utf8(bytes[end + 4..].to_vec()).unwrap(),

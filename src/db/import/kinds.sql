@@ -1,23 +1,29 @@
+-- Merges the staged association kinds. Of rows with one key, those with the lowest export number
+-- are kept; of these, the last row counts.
 with ranked as (
-    select *, first_value(number) over in_order as kept, row_number() over in_order as rank
+    select *, first_value(export_number) over by_number as kept_number,
+        row_number() over by_number as rank
     from staged_kind
-    window in_order as (partition by key order by number nulls last, file desc, line desc)
+    window by_number as (
+        partition by key order by export_number nulls last, file desc, line desc)
 ),
 rejected as (
-    insert into left_out
-    select file, line, format('association kind %s has a row with a lower id', key)
-    from ranked where number is distinct from kept
+    insert into rejected_row
+    select file, line, format('another row of association kind %s has a lower id', key)
+    from ranked where export_number is distinct from kept_number
 ),
+-- A row without a name leaves the stored name.
 named as (
-    select ranked.*, coalesce(ranked.name, stored.name, ranked.key) as full_name
+    select ranked.*, coalesce(ranked.name, stored.name, ranked.key) as new_name
     from ranked left join association_kind stored using (key)
     where rank = 1
 ),
 merged as (
     insert into association_kind (key, name)
-    select key, full_name from named
+    select key, new_name from named
     on conflict (key) do update set name = excluded.name
         where association_kind.name is distinct from excluded.name
+    -- xmax is 0 in an inserted row, and the updating transaction in an updated one.
     returning key, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated

@@ -1,15 +1,13 @@
-//! Feeding an export: rows are staged as they come, then merged set-wise, one collection after another.
+//! The import of an export: rows are copied into temporary tables (stages), and then merged.
 //!
-//! The merging is a script for each collection, beside this file. They work on temporary tables, so they
-//! cannot be checked at compile time as other queries are; the tests of the import run every one.
+//! Each stage is merged by a script beside this file. The scripts read temporary tables, so sqlx
+//! cannot check them at compile time; the tests of the import run each of them.
 
 use std::fmt::Write;
 
-use futures_util::TryStreamExt;
-use sqlx::FromRow;
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection};
 
-/// Rows that are staged and merged together, in the order of merging.
+/// A temporary table of rows that are merged together. The order is that of merging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Models.
@@ -20,52 +18,53 @@ pub enum Stage {
     Instances,
     /// Model associations.
     ModelAssociations,
-    /// Association ids that were given away.
-    HighestIds,
+    /// Association ids that BlueKing CMDB has assigned.
+    AssignedIds,
     /// Links.
     Links,
 }
 
 impl Stage {
-    /// All of them, in the order of merging.
+    /// All stages, in the order of merging.
     pub const ALL: [Self; 6] = [
         Self::Models,
         Self::Kinds,
         Self::Instances,
         Self::ModelAssociations,
-        Self::HighestIds,
+        Self::AssignedIds,
         Self::Links,
     ];
 
-    fn copy(self) -> &'static str {
+    fn copy_statement(self) -> &'static str {
         match self {
-            Self::HighestIds => "copy staged_highest_id from stdin",
             Self::Models => "copy staged_model from stdin",
             Self::Kinds => "copy staged_kind from stdin",
-            Self::ModelAssociations => "copy staged_model_association from stdin",
             Self::Instances => "copy staged_instance from stdin",
+            Self::ModelAssociations => "copy staged_model_association from stdin",
+            Self::AssignedIds => "copy staged_assigned_id from stdin",
             Self::Links => "copy staged_link from stdin",
         }
     }
 
-    fn merge(self) -> &'static str {
+    fn merge_script(self) -> &'static str {
         match self {
-            Self::HighestIds => include_str!("highest_ids.sql"),
             Self::Models => include_str!("models.sql"),
             Self::Kinds => include_str!("kinds.sql"),
-            Self::ModelAssociations => include_str!("model_associations.sql"),
             Self::Instances => include_str!("instances.sql"),
+            Self::ModelAssociations => include_str!("model_associations.sql"),
+            Self::AssignedIds => include_str!("assigned_ids.sql"),
             Self::Links => include_str!("links.sql"),
         }
     }
 }
 
-/// The columns of a staged row after its file and line, in the text format of COPY.
+/// A row of a stage without its file and line, in the text format of COPY.
 #[derive(Debug, Default)]
 pub struct Row(String);
 
 impl Row {
-    /// Adds a text. NUL, which Postgres cannot hold, is dropped: names may have it, keys were checked.
+    /// Adds a text without its NUL characters, which a text column cannot store. Only names can
+    /// have them: keys were checked.
     #[must_use]
     pub fn text(mut self, text: &str) -> Self {
         self.0.push('\t');
@@ -113,111 +112,122 @@ impl Row {
         self
     }
 
-    /// Appends the whole line to `chunk`.
-    pub fn write_to(&self, chunk: &mut String, file: usize, line: u64) {
-        let _ = writeln!(chunk, "{file}\t{line}{}", self.0);
+    /// Appends the row, with its file and line, to the input of a COPY.
+    pub fn write_to(&self, copy: &mut String, file: usize, line: u64) {
+        let _ = writeln!(copy, "{file}\t{line}{}", self.0);
     }
 }
 
-/// A row of the export that could not stand.
+/// A row of the export that is not imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedRow {
-    /// The number of its file.
+    /// The number of the file.
     pub file: usize,
-    /// The line on which it begins.
+    /// The line on which the row's document begins.
     pub line: u64,
-    /// Why.
+    /// Why the row is not imported.
     pub reason: String,
 }
 
-/// What a merge did with the rows of one file.
+/// How many rows of a file a merge wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MergeCounts {
     /// The number of the file.
     pub file: usize,
-    /// New rows.
+    /// Rows that were inserted.
     pub added: u64,
-    /// Stored rows that say something else now.
+    /// Rows that changed a stored row.
     pub updated: u64,
 }
 
-/// Whether nothing was ever stored here but what the migrations bring: 12 models, 6 kinds, 1 association.
+/// Whether the database holds nothing but the built-in data of the migrations: 12 models, 6
+/// association kinds and 1 model association.
 pub async fn is_empty(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        r#"select not exists (select from instance) and not exists (select from instance_association)
+        r#"select not exists (select from instance)
+               and not exists (select from instance_association)
                and not exists (select from app) and not exists (select from audit_log)
                and not exists (select from model where export_number is not null)
                and (select count(*) from model) = 12 and (select count(*) from association_kind) = 6
-               and (select count(*) from model_association) = 1 as "empty!""#
+               and (select count(*) from model_association) = 1 as "is_empty!""#
     )
     .fetch_one(conn)
     .await
 }
 
-/// Makes the tables that rows are staged in. They go with the transaction.
+/// Creates the stages. They are dropped when the transaction ends.
 pub async fn create_stages(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::raw_sql(include_str!("stages.sql")).execute(conn).await.map(drop)
+    sqlx::raw_sql(include_str!("create_stages.sql")).execute(conn).await.map(drop)
 }
 
-/// Stages rows, as [`Row::write_to`] wrote them.
+/// Copies rows, as [`Row::write_to`] wrote them, into a stage.
 pub async fn stage(conn: &mut PgConnection, stage: Stage, rows: String) -> sqlx::Result<()> {
-    let mut copy = conn.copy_in_raw(stage.copy()).await?;
+    let mut copy = conn.copy_in_raw(stage.copy_statement()).await?;
     copy.send(rows.into_bytes()).await?;
     copy.finish().await.map(drop)
 }
 
-/// Reports rows that were found unfit before they were staged, and the association ids that they have.
-pub async fn insert_left_out(
+/// Stores rows that were rejected before they were staged, and the association ids in them.
+pub async fn insert_rejected_rows(
     conn: &mut PgConnection,
     rows: &[RejectedRow],
-    given_ids: &[i64],
+    assigned_ids: &[i64],
 ) -> sqlx::Result<()> {
     let files: Vec<i32> = rows.iter().map(|row| i32::try_from(row.file).unwrap_or(-1)).collect();
     let lines: Vec<i64> = rows.iter().map(|row| i64::try_from(row.line).unwrap_or(-1)).collect();
     let reasons: Vec<&str> = rows.iter().map(|row| row.reason.as_str()).collect();
     sqlx::query(
-        "with given as (insert into staged_highest_id select -1, 0, id from unnest($4::bigint[]) id)
-         insert into left_out select * from unnest($1::integer[], $2::bigint[], $3::text[])",
+        "with assigned as (
+             insert into staged_assigned_id select -1, 0, id from unnest($4::bigint[]) id
+         )
+         insert into rejected_row select * from unnest($1::integer[], $2::bigint[], $3::text[])",
     )
     .bind(files)
     .bind(lines)
     .bind(reasons)
-    .bind(given_ids)
+    .bind(assigned_ids)
     .execute(conn)
     .await
     .map(drop)
 }
 
-/// Holds back whoever writes links until the transaction ends, and makes the accounts that rows name.
+/// Blocks other writers of links until the transaction ends. Inserts the tenants of staged rows.
 pub async fn begin_merging(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::raw_sql(include_str!("begin.sql")).execute(conn).await.map(drop)
+    sqlx::raw_sql(include_str!("begin_merging.sql")).execute(conn).await.map(drop)
 }
 
-/// Merges what was staged; what it did, by file.
+/// Merges a stage into the stored data.
 pub async fn merge(conn: &mut PgConnection, stage: Stage) -> sqlx::Result<Vec<MergeCounts>> {
-    let rows = sqlx::raw_sql(stage.merge()).fetch_all(conn).await?;
-    let merged = |row| {
+    let rows = sqlx::raw_sql(stage.merge_script()).fetch_all(conn).await?;
+    let counts = |row| {
         let (file, added, updated): (i32, i64, i64) = FromRow::from_row(row)?;
         Ok(MergeCounts { file: unsigned(file), added: unsigned(added), updated: unsigned(updated) })
     };
-    rows.iter().map(merged).collect()
+    rows.iter().map(counts).collect()
 }
 
-/// Hands every row that was left out to `take`, in the order of files and lines.
-pub async fn for_each_left_out(
+/// Passes each rejected row to `take`, in the order of files and lines.
+pub async fn for_each_rejected_row(
     conn: &mut PgConnection,
     mut take: impl FnMut(RejectedRow),
 ) -> sqlx::Result<()> {
-    let mut rows =
-        sqlx::query_as("select file, line, reason from left_out order by file, line").fetch(conn);
-    while let Some((file, line, reason)) = rows.try_next().await? {
-        let (file, line): (i32, i64) = (file, line);
-        take(RejectedRow { file: unsigned(file), line: unsigned(line), reason });
+    // A cursor, because millions of rows may be rejected. It is closed when the transaction ends.
+    let declare = "declare rejected_rows cursor for
+                   select file, line, reason from rejected_row order by file, line";
+    sqlx::query(declare).execute(&mut *conn).await?;
+    loop {
+        let rows: Vec<(i32, i64, String)> =
+            sqlx::query_as("fetch 1000 from rejected_rows").fetch_all(&mut *conn).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for (file, line, reason) in rows {
+            take(RejectedRow { file: unsigned(file), line: unsigned(line), reason });
+        }
     }
-    Ok(())
 }
 
-/// A number or count as Postgres has it: signed, and never negative.
+/// Converts a number of the database that is never negative.
 fn unsigned<S, U: TryFrom<S> + Default>(number: S) -> U {
     U::try_from(number).unwrap_or_default()
 }

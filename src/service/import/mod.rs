@@ -1,8 +1,9 @@
-//! Feeding an export of the original: all of it or nothing, in one transaction.
+//! Imports an export of BlueKing CMDB in one transaction.
 
 mod collection;
 mod documents;
 
+use std::fmt::Display;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,38 +12,38 @@ use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::mpsc;
 
-use self::collection::{Bad, Collection};
-use self::documents::Stop;
+use self::collection::{Collection, RowError};
+use self::documents::ReadError;
 use crate::db;
 use crate::db::import::{MergeCounts, RejectedRow, Stage};
 
-/// Why an import did not come about. Nothing was changed.
+/// Why an import failed. The database is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder cannot be looked into.
+    /// The folder cannot be read.
     #[error("cannot read the folder {0}")]
     Folder(PathBuf, #[source] io::Error),
-    /// It holds no collection of an export.
-    #[error("{0} holds no collection of an export (cc_*.json)")]
+    /// The folder has no file of a known collection.
+    #[error("the folder {0} has no collection of an export (cc_*.json)")]
     NoCollections(PathBuf),
-    /// A file says something that is not what its collection holds.
+    /// A file cannot be read, or does not hold the documents of its collection.
     #[error("{file}:{line}: {reason}")]
     Unreadable {
         /// The file's name.
         file: String,
-        /// The line on which the document begins, or the reading broke.
+        /// The line on which the document begins, or on which reading failed.
         line: u64,
-        /// What is wrong there.
+        /// What is wrong.
         reason: String,
     },
-    /// The database was to be empty and is not.
-    #[error("the database holds something already")]
+    /// Only an empty database was to be imported into.
+    #[error("the database is not empty")]
     NotEmpty,
-    /// The reading of a file was lost to a bug of ours.
-    #[error("the reading of a file broke off")]
-    Lost(#[from] tokio::task::JoinError),
-    /// The database failed.
-    #[error("the database failed")]
+    /// The thread that reads a file panicked.
+    #[error("the thread that reads a file failed")]
+    Reader(#[from] tokio::task::JoinError),
+    /// A statement failed.
+    #[error("the database returned an error")]
     Database(#[from] sqlx::Error),
 }
 
@@ -50,9 +51,9 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Export {
     files: Vec<ExportFile>,
-    /// Names of files that mean nothing to us.
+    /// The names of files that are not imported.
     pub ignored: Vec<String>,
-    /// The size of the others, in bytes.
+    /// The total size of the files that are imported, in bytes.
     pub bytes: u64,
 }
 
@@ -63,48 +64,48 @@ struct ExportFile {
     collection: Collection,
 }
 
-/// What became of the rows of one collection.
+/// What an import did with the rows of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// The collection's file.
+    /// The file's name.
     pub file: String,
     /// Rows read.
     pub read: u64,
-    /// New ones.
+    /// Rows that were inserted.
     pub added: u64,
-    /// Stored ones that say something else now.
+    /// Rows that changed a stored row.
     pub updated: u64,
-    /// Rows that could not stand.
-    pub left_out: u64,
+    /// Rows that were not imported.
+    pub rejected: u64,
 }
 
 impl Stats {
-    /// Rows that say what is stored, or what another row says.
-    pub fn same(&self) -> u64 {
-        self.read.saturating_sub(self.added + self.updated + self.left_out)
+    /// Rows that are equal to a stored row or to another row.
+    pub fn unchanged(&self) -> u64 {
+        self.read.saturating_sub(self.added + self.updated + self.rejected)
     }
 }
 
-/// A row that was left out, for whoever reads the report.
+/// A rejected row, as it is reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Omission<'a> {
+pub struct Rejection<'a> {
     /// The file's name.
     pub file: &'a str,
-    /// The line on which the row begins.
+    /// The line on which the row's document begins.
     pub line: u64,
-    /// Why it cannot stand.
+    /// Why the row is not imported.
     pub reason: &'a str,
 }
 
-/// Looks for collections in a folder.
+/// Finds the collections of an export in a folder.
 pub fn find_export(folder: &Path) -> Result<Export, Error> {
     let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let cannot = |error| Error::Folder(folder.to_owned(), error);
+    let folder_error = |error| Error::Folder(folder.to_owned(), error);
     let mut export = Export { files: Vec::new(), ignored: Vec::new(), bytes: 0 };
-    for entry in entries.map_err(cannot)? {
+    for entry in entries.map_err(folder_error)? {
         let name = entry.file_name().to_string_lossy().into_owned();
         let file = std::fs::metadata(entry.path()).ok().filter(Metadata::is_file);
-        match name.strip_suffix(".json").and_then(Collection::named).zip(file) {
+        match name.strip_suffix(".json").and_then(Collection::from_name).zip(file) {
             Some((collection, metadata)) => {
                 export.bytes += metadata.len();
                 export.files.push(ExportFile { name, path: entry.path(), collection });
@@ -122,152 +123,155 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
     Ok(export)
 }
 
-/// Reads a collection without a database: how many documents it has, none if its name means nothing to us.
-/// `staged` gets the rows, a line each as COPY takes it, `left_out` those that cannot stand whatever is stored.
+/// Reads a collection without a database, and returns the number of its documents. That is 0 if no
+/// collection of this name is imported.
+///
+/// `on_rows` receives rows as input of a COPY; `on_rejection`, rows that are invalid in any database.
 pub fn read_collection(
     name: &str,
     file: impl Read,
-    mut staged: impl FnMut(Stage, &str),
-    mut left_out: impl FnMut(Omission<'_>),
+    mut on_rows: impl FnMut(Stage, &str),
+    mut on_rejection: impl FnMut(Rejection<'_>),
 ) -> Result<u64, Error> {
-    let Some(collection) = Collection::named(name) else { return Ok(0) };
+    let Some(collection) = Collection::from_name(name) else { return Ok(0) };
     let read = read(file, &collection, 0, |chunk| {
-        staged(collection.stage(), &chunk.copy);
-        for RejectedRow { line, reason, .. } in &chunk.left_out {
-            left_out(Omission { file: name, line: *line, reason });
+        on_rows(collection.stage(), &chunk.copy);
+        for RejectedRow { line, reason, .. } in &chunk.rejected {
+            on_rejection(Rejection { file: name, line: *line, reason });
         }
         Ok(())
     });
-    read.map_err(|broken| unreadable(name, broken))
+    read.map_err(|error| file_error(name, error))
 }
 
-fn unreadable(file: &str, (line, reason): (u64, String)) -> Error {
+fn file_error(file: &str, ReadError { line, reason }: ReadError) -> Error {
     Error::Unreadable { file: file.to_owned(), line, reason }
 }
 
-/// How far an import has come.
+/// The progress of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// So many more bytes were read.
+    /// This number of bytes was read since the last report.
     Read(u64),
-    /// Everything was read.
+    /// All files are read, and their rows are being merged.
     Merging,
 }
 
-/// Imports the export. `advanced` hears how far it has come, `left_out` of every row that cannot stand.
+/// Imports an export. `on_rejection` receives every row that is not imported, in the order of files
+/// and lines.
 pub async fn import(
     conn: &mut PgConnection,
     export: &Export,
     only_if_empty: bool,
-    advanced: impl Fn(Progress),
-    mut left_out: impl FnMut(Omission<'_>),
+    on_progress: impl Fn(Progress),
+    mut on_rejection: impl FnMut(Rejection<'_>),
 ) -> Result<Vec<Stats>, Error> {
     let mut tx = conn.begin().await?;
     if only_if_empty && !db::import::is_empty(&mut tx).await? {
         return Err(Error::NotEmpty);
     }
     db::import::create_stages(&mut tx).await?;
-    let mut tallies = Vec::new();
+    let mut stats = Vec::new();
     for (number, file) in export.files.iter().enumerate() {
-        let read = stage(&mut tx, number, file, &advanced).await?;
-        tallies.push(Stats { file: file.name.clone(), read, ..Stats::default() });
+        let read = stage(&mut tx, number, file, &on_progress).await?;
+        stats.push(Stats { file: file.name.clone(), read, ..Stats::default() });
     }
-    advanced(Progress::Merging);
+    on_progress(Progress::Merging);
     db::import::begin_merging(&mut tx).await?;
     for stage in Stage::ALL {
         for MergeCounts { file, added, updated } in db::import::merge(&mut tx, stage).await? {
-            if let Some(tally) = tallies.get_mut(file) {
-                tally.added += added;
-                tally.updated += updated;
+            if let Some(stats) = stats.get_mut(file) {
+                stats.added += added;
+                stats.updated += updated;
             }
         }
     }
-    db::import::for_each_left_out(&mut tx, |row: RejectedRow| {
-        if let Some(tally) = tallies.get_mut(row.file) {
-            tally.left_out += 1;
-            left_out(Omission { file: &tally.file, line: row.line, reason: &row.reason });
+    db::import::for_each_rejected_row(&mut tx, |row| {
+        if let Some(stats) = stats.get_mut(row.file) {
+            stats.rejected += 1;
+            on_rejection(Rejection { file: &stats.file, line: row.line, reason: &row.reason });
         }
     })
     .await?;
     tx.commit().await?;
-    Ok(tallies)
+    Ok(stats)
 }
 
-/// What the reading of a file hands over.
+/// A part of a file's rows.
 #[derive(Default)]
 struct Chunk {
-    /// Rows to stage.
+    /// The rows to stage, as input of a COPY.
     copy: String,
-    /// Rows that were found unfit already.
-    left_out: Vec<RejectedRow>,
-    /// Association ids that those have.
-    given_ids: Vec<i64>,
-    /// How far the reading has come, in bytes.
+    /// Rows that are invalid in any database.
+    rejected: Vec<RejectedRow>,
+    /// The association ids of the rejected rows.
+    assigned_ids: Vec<i64>,
+    /// The number of bytes of the file that were read.
     position: u64,
 }
 
 impl Chunk {
     fn is_large(&self) -> bool {
-        self.copy.len() >= 256 << 10 || self.left_out.len() >= 1_000
+        self.copy.len() >= 256 << 10 || self.rejected.len() >= 1_000
     }
 }
 
-/// Reads a file on a thread of its own into its staging table; how many rows it had.
+/// Reads a file on a blocking thread and stages its rows. Returns the number of its documents.
 async fn stage(
     conn: &mut PgConnection,
     number: usize,
     file: &ExportFile,
-    advanced: &impl Fn(Progress),
+    on_progress: &impl Fn(Progress),
 ) -> Result<u64, Error> {
     let (sender, mut chunks) = mpsc::channel(2);
     let (path, collection) = (file.path.clone(), file.collection.clone());
-    let reading = tokio::task::spawn_blocking(move || {
-        let file = File::open(path).map_err(|error| (0, error.to_string()))?;
-        read(file, &collection, number, |chunk| sender.blocking_send(chunk).or(Err(Stop::Unwanted)))
+    let reader = tokio::task::spawn_blocking(move || {
+        let read_error = |error: &dyn Display| ReadError { line: 0, reason: error.to_string() };
+        let file = File::open(path).map_err(|error| read_error(&error))?;
+        // Sending fails only after a database error, which is returned below instead of this one.
+        let send = |chunk| sender.blocking_send(chunk).map_err(|error| read_error(&error));
+        read(file, &collection, number, send)
     });
 
     let mut position = 0;
     while let Some(chunk) = chunks.recv().await {
         db::import::stage(conn, file.collection.stage(), chunk.copy).await?;
-        if !chunk.left_out.is_empty() {
-            db::import::insert_left_out(conn, &chunk.left_out, &chunk.given_ids).await?;
+        if !chunk.rejected.is_empty() {
+            db::import::insert_rejected_rows(conn, &chunk.rejected, &chunk.assigned_ids).await?;
         }
-        advanced(Progress::Read(chunk.position - position));
+        on_progress(Progress::Read(chunk.position - position));
         position = chunk.position;
     }
-    reading.await?.map_err(|broken| unreadable(&file.name, broken))
+    reader.await?.map_err(|error| file_error(&file.name, error))
 }
 
-/// Reads a file and hands its rows to `take`; how many documents it had.
+/// Reads a file and passes its rows to `take`. Returns the number of its documents.
 fn read(
     file: impl Read,
     collection: &Collection,
     number: usize,
-    mut take: impl FnMut(Chunk) -> Result<(), Stop>,
-) -> Result<u64, (u64, String)> {
-    let mut rows = 0;
+    mut take: impl FnMut(Chunk) -> Result<(), ReadError>,
+) -> Result<u64, ReadError> {
+    let mut documents = 0;
     let mut chunk = Chunk::default();
-    let mut hand_over = |chunk: &mut Chunk| {
+    let mut pass_on = |chunk: &mut Chunk| {
         let position = chunk.position;
         take(std::mem::replace(chunk, Chunk { position, ..Chunk::default() }))
     };
-    let read = documents::read(file, |document, line, position| {
-        rows += 1;
+    documents::read(file, |document, line, position| {
+        documents += 1;
         chunk.position = position;
         match collection.row(&document) {
             Ok(Some(row)) => row.write_to(&mut chunk.copy, number, line),
             Ok(None) => {}
-            Err(Bad::Unfit(reason)) => {
-                chunk.left_out.push(RejectedRow { file: number, line, reason });
-                chunk.given_ids.extend(collection.given_id(&document));
+            Err(RowError::Invalid(reason)) => {
+                chunk.rejected.push(RejectedRow { file: number, line, reason });
+                chunk.assigned_ids.extend(collection.assigned_id(&document));
             }
-            Err(Bad::Unreadable(reason)) => return Err(Stop::Unreadable(line, reason)),
+            Err(RowError::Unreadable(reason)) => return Err(ReadError { line, reason }),
         }
-        if chunk.is_large() { hand_over(&mut chunk) } else { Ok(()) }
-    });
-    match read.and_then(|()| hand_over(&mut chunk)) {
-        Err(Stop::Unreadable(line, reason)) => Err((line, reason)),
-        // Nobody listens any more: whoever stopped listening knows why.
-        Ok(()) | Err(Stop::Unwanted) => Ok(rows),
-    }
+        if chunk.is_large() { pass_on(&mut chunk) } else { Ok(()) }
+    })?;
+    pass_on(&mut chunk)?;
+    Ok(documents)
 }

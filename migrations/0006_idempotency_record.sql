@@ -1,0 +1,31 @@
+-- Stored responses, so that a request with an Idempotency-Key can be retried.
+
+create table idempotency_record (
+    app text not null,
+    user_name text not null,
+    key text not null,
+    request_hash bytea not null,
+    created_at timestamptz not null default now(),
+    request_id text not null,
+    language text not null,
+    association_ids int8multirange not null,
+    refusals integer[] not null,
+    constraint idempotency_record_pkey primary key (app, user_name, key),
+    constraint idempotency_record_key_check check (char_length(key) between 1 and 255),
+    constraint idempotency_record_request_hash_check check (octet_length(request_hash) = 32),
+    constraint idempotency_record_language_check check (language in ('en', 'zh'))
+);
+
+create index idempotency_record_created_at_idx on idempotency_record (created_at);
+
+comment on table idempotency_record is
+    'The response to a request that had an Idempotency-Key. A record is committed together with '
+    'the links of its request. The server deletes it after a day.';
+comment on column idempotency_record.request_hash is
+    'SHA-256 of the content of the request. A different request cannot reuse the key.';
+comment on column idempotency_record.request_id is 'The request id in the stored response.';
+comment on column idempotency_record.language is 'The language of the stored response.';
+comment on column idempotency_record.association_ids is
+    'The ids of the created links, in ascending order for the details in the order of the request.';
+comment on column idempotency_record.refusals is
+    'The error code of each detail, in the order of the request. Null where a link was created.';

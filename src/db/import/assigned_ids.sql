@@ -1,0 +1,16 @@
+-- Moves the sequence of association ids past every id that BlueKing CMDB assigned, including those
+-- of rejected rows, because no id is assigned twice. A DO block returns no row to the caller.
+do $$
+begin
+    perform setval('instance_association_id_seq', highest.id)
+    from (
+        select max(id) as id
+        from (
+            select id from staged_assigned_id
+            union all select id from staged_link
+            union all select max(id) from instance_association
+        ) assigned
+    ) highest
+    where highest.id >= (select last_value from instance_association_id_seq);
+end
+$$;

@@ -1,0 +1,14 @@
+-- Blocks other writers, and inserts the tenants that staged rows name.
+
+-- Merging depends on the stored rows. Until this transaction ends, no other one may write links,
+-- delete what links refer to, or import.
+lock table instance_association in share row exclusive mode;
+
+analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
+
+insert into tenant (key)
+select tenant from staged_model
+union select tenant from staged_model_association
+union select tenant from staged_instance
+union select tenant from staged_link
+on conflict (key) do nothing;

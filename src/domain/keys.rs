@@ -1,0 +1,84 @@
+//! Keys: the texts by which callers name models, associations, applications, users and tenants.
+
+use std::fmt;
+
+/// The longest key of a model, association kind or tenant, in characters.
+pub const MODEL_KEY_LIMIT: usize = 128;
+
+/// The longest key of a model association, in characters.
+pub const MODEL_ASSOCIATION_KEY_LIMIT: usize = 512;
+
+/// The longest code of an application, in characters.
+pub const APP_CODE_LIMIT: usize = 128;
+
+/// The longest name of a user, in characters.
+pub const USERNAME_LIMIT: usize = 128;
+
+/// The longest `Idempotency-Key`, in characters.
+pub const IDEMPOTENCY_KEY_LIMIT: usize = 255;
+
+/// Whether `key` can be stored: not empty, at most `limit` characters, no NUL.
+pub fn is_valid_key(key: &str, limit: usize) -> bool {
+    !key.is_empty() && key.chars().nth(limit).is_none() && !key.contains('\0')
+}
+
+/// A tenant's key (`bk_supplier_account` on the wire). Every tenant sees the data of `"0"`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tenant(String);
+
+impl Tenant {
+    /// The tenant whose data every tenant sees; also the default.
+    pub const SHARED: &'static str = "0";
+
+    /// Accepts a valid key of at most [`MODEL_KEY_LIMIT`] characters. The empty key means
+    /// [`Tenant::SHARED`].
+    pub fn parse(key: &str) -> Option<Self> {
+        if key.is_empty() {
+            return Some(Self::default());
+        }
+        is_valid_key(key, MODEL_KEY_LIMIT).then(|| Self(key.to_owned()))
+    }
+
+    /// The key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self(Self::SHARED.to_owned())
+    }
+}
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether `key` is an `Idempotency-Key`: 1 to 255 visible ASCII characters.
+pub fn is_valid_idempotency_key(key: &str) -> bool {
+    (1..=IDEMPOTENCY_KEY_LIMIT).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_measured_in_characters() {
+        assert!(is_valid_key(&"机".repeat(128), MODEL_KEY_LIMIT));
+        assert!(!is_valid_key(&"机".repeat(129), MODEL_KEY_LIMIT));
+        assert!(!is_valid_key("", MODEL_KEY_LIMIT));
+        assert!(!is_valid_key("a\0b", MODEL_KEY_LIMIT));
+    }
+
+    #[test]
+    fn the_empty_tenant_is_the_shared_one() {
+        assert_eq!(Tenant::parse("").unwrap().as_str(), "0");
+        assert_eq!(Tenant::parse("superadmin").unwrap().as_str(), "superadmin");
+        assert_eq!(Tenant::parse("\0"), None);
+    }
+}

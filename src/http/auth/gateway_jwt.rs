@@ -1,0 +1,101 @@
+//! The JWT that an API gateway signs (`X-Bkapi-JWT`, RS512): it names the application and the user.
+
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use serde::{Deserialize, Deserializer};
+
+use crate::domain::error::RequestError;
+
+/// Verifies tokens with the gateway's public key.
+pub struct JwtVerifier {
+    key: DecodingKey,
+    validation: Validation,
+}
+
+/// The claims of a token.
+#[derive(Debug, Deserialize)]
+pub(in crate::http) struct Claims {
+    #[serde(default, deserialize_with = "null_as_default")]
+    app: AppClaims,
+    #[serde(default, deserialize_with = "null_as_default")]
+    user: UserClaims,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct AppClaims {
+    app_code: Option<String>,
+    verified: Option<bool>,
+    valid_error_message: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct UserClaims {
+    username: Option<String>,
+    verified: Option<bool>,
+    valid_error_message: Option<String>,
+}
+
+fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl JwtVerifier {
+    /// Verifies with a public key in PEM. If an issuer is given, only its tokens are accepted.
+    pub fn new(public_key: &str, issuer: Option<&str>) -> Result<Self, Error> {
+        // A private key would be accepted, too, and verify nothing.
+        if !public_key.contains("PUBLIC KEY-----") {
+            return Err(ErrorKind::InvalidKeyFormat.into());
+        }
+        let key = DecodingKey::from_rsa_pem(public_key.as_bytes())?;
+        let mut validation = Validation::new(Algorithm::RS512);
+        validation.leeway = 0;
+        validation.validate_nbf = true;
+        validation.validate_aud = false;
+        if let Some(issuer) = issuer {
+            validation.set_issuer(&[issuer]);
+            validation.set_required_spec_claims(&["exp", "iss"]);
+        }
+        Ok(Self { key, validation })
+    }
+
+    pub(super) fn verify(&self, token: &str) -> Result<Claims, RequestError> {
+        decode(token, &self.key, &self.validation).map(|data| data.claims).map_err(|error| {
+            RequestError::InvalidJwt(match error.kind() {
+                ErrorKind::ExpiredSignature => "[X-Bkapi-JWT] has expired",
+                ErrorKind::ImmatureSignature => "[X-Bkapi-JWT] is not valid yet",
+                ErrorKind::InvalidIssuer => "[X-Bkapi-JWT] has invalid issuer",
+                _ => {
+                    "[X-Bkapi-JWT] decode error, please check if jwt is correct, or if its \
+                     private key is correct"
+                }
+            })
+        })
+    }
+}
+
+impl Claims {
+    /// The application's code, if the gateway verified the application.
+    pub(super) fn app_code(&self) -> Result<String, RequestError> {
+        let AppClaims { app_code, verified, valid_error_message } = &self.app;
+        let code = app_code.clone().filter(|code| *verified == Some(true) && !code.is_empty());
+        let default = "verify app fail, please check if the authentication parameters are correct";
+        code.ok_or_else(|| not_verified(valid_error_message.as_deref(), default))
+    }
+
+    /// The user's name, if the gateway verified the user or the application is trusted with user
+    /// names: gateways also sign names that they did not verify.
+    pub(super) fn user(&self, trusts_username: bool) -> Result<String, RequestError> {
+        let UserClaims { username, verified, valid_error_message } = &self.user;
+        let is_accepted = *verified == Some(true) || trusts_username;
+        let name = username.clone().filter(|name| is_accepted && !name.is_empty());
+        let default = "Please provide a valid user identity, such as bk_username";
+        name.ok_or_else(|| not_verified(valid_error_message.as_deref(), default))
+    }
+}
+
+fn not_verified(message: Option<&str>, default: &str) -> RequestError {
+    let message = message.filter(|message| !message.is_empty()).unwrap_or(default);
+    RequestError::NotVerifiedByGateway(message.to_owned())
+}

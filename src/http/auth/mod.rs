@@ -1,0 +1,141 @@
+//! Who sends a request: credentials are found, then the application is verified, then the user.
+//!
+//! One file for each way of proving an identity. An identity that is claimed and cannot be verified
+//! is refused; there is no fallback to a weaker one.
+
+pub mod gateway_jwt;
+pub mod login_token;
+mod secret;
+mod trusted_peer;
+
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use ipnet::IpNet;
+use tokio::time::{Instant, timeout_at};
+
+use self::gateway_jwt::{Claims, JwtVerifier};
+use self::login_token::LoginService;
+use self::secret::ClaimedUser;
+pub use self::secret::CredentialFields;
+use super::api::Api;
+use super::json::JsonObject;
+use crate::domain::error::RequestError;
+use crate::domain::identity::{App, UnsupportedScheme};
+use crate::domain::keys::{APP_CODE_LIMIT, USERNAME_LIMIT, is_valid_key};
+use crate::service::app::has_secret;
+
+/// What credentials are verified with.
+#[derive(Default)]
+pub struct Authenticator {
+    /// Verifies the gateway's tokens, if its public key is configured.
+    pub jwt: Option<JwtVerifier>,
+    /// Knows whose a `bk_token` is, if it is configured.
+    pub login: Option<LoginService>,
+    /// The networks whose identity headers are trusted at the CMDB API.
+    pub trusted_peers: Vec<IpNet>,
+}
+
+impl Authenticator {
+    /// Whether any request could be authenticated at the CMDB API; otherwise it is not served.
+    pub(super) fn serves_cmdb_api(&self) -> bool {
+        self.jwt.is_some() || !self.trusted_peers.is_empty()
+    }
+}
+
+/// What a request claims about its sender: complete, and not verified yet.
+pub(super) enum Credentials {
+    /// An application's code and secret, from the body or `X-Bkapi-Authorization`.
+    Secret { app_code: String, secret: String, user: ClaimedUser },
+    /// The gateway's token. Its signature was verified.
+    Jwt { app_code: String, claims: Claims },
+    /// The identity headers of a trusted peer. It may name no application.
+    TrustedPeer { app_code: String, user: Option<String> },
+}
+
+impl Credentials {
+    /// Finds the credentials of a request and refuses incomplete ones, without any I/O.
+    pub(super) fn find(
+        authenticator: &Authenticator,
+        api: Api,
+        head: &Parts,
+        body: &JsonObject<'_>,
+    ) -> Result<Self, RequestError> {
+        if let Some(verifier) = &authenticator.jwt
+            && let Some(token) = head.headers.get("x-bkapi-jwt")
+        {
+            let claims = verifier.verify(&String::from_utf8_lossy(token.as_bytes()))?;
+            return Ok(Self::Jwt { app_code: claims.app_code()?, claims });
+        }
+        match api {
+            Api::Gateway => secret::find(head, body),
+            Api::Cmdb => trusted_peer::find(&authenticator.trusted_peers, head),
+        }
+    }
+
+    /// The code of the application that the request claims to come from.
+    pub(super) fn app_code(&self) -> &str {
+        match self {
+            Self::Secret { app_code, .. }
+            | Self::Jwt { app_code, .. }
+            | Self::TrustedPeer { app_code, .. } => app_code,
+        }
+    }
+
+    /// The code, if an application can have it.
+    pub(super) fn valid_app_code(&self) -> Option<&str> {
+        Some(self.app_code()).filter(|code| is_valid_key(code, APP_CODE_LIMIT))
+    }
+
+    /// Verifies the application, given what is stored about it. One that the gateway or a trusted
+    /// peer vouches for need not be stored; one that is stored and disabled is always refused.
+    pub(super) fn verify_app(&self, app: Option<&App>) -> Result<(), RequestError> {
+        let is_accepted = match (self, app) {
+            (_, Some(app)) => app.enabled,
+            (Self::Secret { .. }, None) => false,
+            (_, None) => self.app_code().is_empty() || self.valid_app_code().is_some(),
+        };
+        if !is_accepted {
+            return Err(RequestError::UnknownApp(self.app_code().to_owned()));
+        }
+        match self {
+            Self::Secret { secret, .. } if !app.is_some_and(|app| has_secret(app, secret)) => {
+                Err(RequestError::WrongSecret(self.app_code().to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The token whose user only the login service knows, if the request identifies its user so.
+    pub(super) fn login_token(&self) -> Option<&str> {
+        match self {
+            Self::Secret { user: ClaimedUser::LoginToken(token), .. } => Some(token),
+            _ => None,
+        }
+    }
+
+    /// Verifies the user of a verified application and returns the user's name.
+    pub(super) async fn verify_user(
+        &self,
+        authenticator: &Authenticator,
+        app: Option<&Arc<App>>,
+        deadline: Instant,
+    ) -> Result<String, RequestError> {
+        let trusts_username = app.is_some_and(|app| app.trusts_username);
+        let user = match self {
+            Self::Secret { user: ClaimedUser::AccessToken, .. } => {
+                return Err(RequestError::UnsupportedScheme(UnsupportedScheme::AccessToken));
+            }
+            Self::Secret { user: ClaimedUser::LoginToken(token), .. } => {
+                let login = authenticator.login.as_ref().ok_or(RequestError::InvalidToken)?;
+                let user = timeout_at(deadline, login.user_of(token)).await;
+                user.unwrap_or(Err(RequestError::Unavailable("login service")))?
+            }
+            Self::Secret { user: ClaimedUser::Name(name), .. } if trusts_username => name.clone(),
+            Self::Secret { .. } => return Err(RequestError::UserMissing),
+            Self::Jwt { claims, .. } => claims.user(trusts_username)?,
+            Self::TrustedPeer { user, .. } => user.clone().ok_or(RequestError::UserMissing)?,
+        };
+        if is_valid_key(&user, USERNAME_LIMIT) { Ok(user) } else { Err(RequestError::UserMissing) }
+    }
+}

@@ -1,0 +1,136 @@
+//! The table of endpoints, and what an endpoint is. Routes of both APIs, the `Allow` header, the API
+//! description, the labels of metrics and the names for `app limit --api` follow from the table.
+
+pub mod batch_create_instance_association;
+
+use std::pin::Pin;
+
+use axum::extract::Request;
+use axum::http::Method;
+use axum::response::Response;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{RefOr, Schema};
+
+use self::batch_create_instance_association::BatchCreateInstanceAssociation;
+use super::api::Api;
+use super::success::Success;
+use super::{AppState, openapi, pipeline};
+use crate::domain::error::RequestError;
+use crate::service;
+use crate::service::context::RequestContext;
+
+/// Every endpoint, in the order of the README's table.
+pub static ENDPOINTS: [EndpointEntry; 1] = [entry::<BatchCreateInstanceAssociation>(
+    "batch_create_instance_association",
+    Method::POST,
+    "/api/v3/createmany/instassociation",
+)];
+
+/// An endpoint: what it takes, what it does and what it answers. The pipeline calls its functions in
+/// this order.
+pub(super) trait Endpoint: Send + 'static {
+    /// The endpoint's fields of the body, as they are sent.
+    type Body: DeserializeOwned + ToSchema + Send;
+
+    /// What the body asks for, after its checks.
+    type Input: Send + Sync;
+
+    /// The `data` of the answer.
+    type Data: Serialize + ToSchema + Send + 'static;
+
+    /// What the endpoint does, in a few words.
+    const SUMMARY: &'static str;
+
+    /// What else callers must know, in Markdown.
+    const DESCRIPTION: &'static str;
+
+    /// Whether an empty body and `null` are refused at the CMDB API, too. Otherwise they count as `{}`
+    /// there.
+    const REQUIRES_BODY: bool = false;
+
+    /// Checks what can be checked without any I/O: presence, counts, ranges.
+    fn check(body: Self::Body) -> Result<Self::Input, RequestError>;
+
+    /// What the request costs of the rate limit.
+    fn cost(_: &Self::Input) -> usize {
+        1
+    }
+
+    /// The stored answer to a request that was sent before with its `Idempotency-Key`. Endpoints
+    /// that change nothing store none.
+    fn find_replay(
+        _: &RequestContext<'_>,
+        _: &Self::Input,
+    ) -> impl Future<Output = Result<Option<Success<Self::Data>>, service::Error>> + Send {
+        async { Ok(None) }
+    }
+
+    /// Serves the request.
+    fn handle(
+        cx: &RequestContext<'_>,
+        input: &Self::Input,
+    ) -> impl Future<Output = Result<Success<Self::Data>, service::Error>> + Send;
+
+    /// An example of a request's own fields and of its `data`, on the demo inventory.
+    fn example() -> (Value, Value);
+
+    /// One of each error with which `check` and `handle` refuse a request.
+    fn errors() -> Vec<RequestError>;
+}
+
+/// A line of the table.
+pub struct EndpointEntry {
+    /// The name at the gateway API, and for `app limit --api`.
+    pub name: &'static str,
+    /// The method at the CMDB API. At the gateway API it is always POST.
+    pub method: Method,
+    /// The path at the CMDB API.
+    pub cmdb_path: &'static str,
+    /// One of each error that the endpoint has besides those of the pipeline.
+    pub errors: fn() -> Vec<RequestError>,
+    pub(super) serve: fn(&'static EndpointEntry, AppState, Api, Request) -> BoxFuture<Response>,
+    pub(super) describe: fn(&EndpointEntry, Api) -> Operation,
+    pub(super) schemas: fn(Api) -> Vec<(String, RefOr<Schema>)>,
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+const fn entry<E: Endpoint>(
+    name: &'static str,
+    method: Method,
+    cmdb_path: &'static str,
+) -> EndpointEntry {
+    EndpointEntry {
+        name,
+        method,
+        cmdb_path,
+        errors: E::errors,
+        serve: |entry, state, api, request| {
+            Box::pin(pipeline::serve::<E>(entry, state, api, request))
+        },
+        describe: openapi::operation::<E>,
+        schemas: openapi::schemas::<E>,
+    }
+}
+
+impl EndpointEntry {
+    /// The path at an API.
+    pub fn path(&self, api: Api) -> String {
+        match api {
+            Api::Gateway => format!("/api/c/compapi/v2/cc/{}/", self.name),
+            Api::Cmdb => self.cmdb_path.to_owned(),
+        }
+    }
+
+    /// The method at an API.
+    pub fn method(&self, api: Api) -> Method {
+        match api {
+            Api::Gateway => Method::POST,
+            Api::Cmdb => self.method.clone(),
+        }
+    }
+}

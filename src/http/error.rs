@@ -1,0 +1,332 @@
+//! The error table: code, HTTP status, texts in both languages and headers of every refusal.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::domain::batch::DETAIL_LIMIT;
+use crate::domain::error::{DetailError, End, RateLimit, RequestError};
+use crate::domain::identity::UnsupportedScheme;
+use crate::domain::keys::IDEMPOTENCY_KEY_LIMIT;
+use crate::domain::language::Language;
+
+/// How a refused request is answered.
+pub struct ErrorAnswer {
+    /// The original's error code.
+    pub code: u32,
+    /// 200 for every refusal that clients expect to read from the body.
+    pub status: StatusCode,
+    /// The English text.
+    pub english: Cow<'static, str>,
+    /// The Chinese text; the gateway's own errors (13xxxxx) have none.
+    pub chinese: Option<Cow<'static, str>>,
+}
+
+impl ErrorAnswer {
+    /// The text in a language.
+    pub fn text(self, language: Language) -> String {
+        match (language, self.chinese) {
+            (Language::Chinese, Some(chinese)) => chinese.into_owned(),
+            _ => self.english.into_owned(),
+        }
+    }
+}
+
+/// The row of the table for an error.
+pub fn answer_to(error: &RequestError) -> ErrorAnswer {
+    use RequestError as E;
+    let row = |code, status, english: Cow<'static, str>, chinese: Option<Cow<'static, str>>| {
+        ErrorAnswer { code, status, english, chinese }
+    };
+    let gateway = |code, english: Cow<'static, str>| row(code, StatusCode::OK, english, None);
+    let cmdb = |code, english: Cow<'static, str>, chinese: Cow<'static, str>| {
+        row(code, StatusCode::OK, english, Some(chinese))
+    };
+    match error {
+        E::NotFound => {
+            row(1_306_404, StatusCode::NOT_FOUND, "The content does not exist".into(), None)
+        }
+        E::MethodNotAllowed(_) => row(
+            1_306_209,
+            StatusCode::METHOD_NOT_ALLOWED,
+            "The interface does not support the request method".into(),
+            None,
+        ),
+        E::Overloaded => row(
+            1_306_201,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The server is overloaded, please try again later".into(),
+            None,
+        ),
+        E::BodyTooLarge(limit) => row(
+            1_306_406,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("Parameters error, the request body is larger than {limit} bytes").into(),
+            None,
+        ),
+        E::BodyTimeout | E::NotJson => gateway(
+            1_306_000,
+            "Request JSON string is wrong in format, which cannot be analyzed.".into(),
+        ),
+
+        E::AuthorizationNotJson => gateway(
+            1_306_406,
+            "Parameters error, request header X-Bkapi-Authorization is not a valid JSON format \
+             string"
+                .into(),
+        ),
+        E::AppMissing => gateway(
+            1_306_000,
+            "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty".into(),
+        ),
+        E::AppCodeMissing => gateway(1_306_000, "APP Code [bk_app_code] cannot be empty".into()),
+        E::AppSecretMissing => {
+            gateway(1_306_000, "APP Secret [bk_app_secret] cannot be empty".into())
+        }
+        E::InvalidJwt(reason) => {
+            gateway(1_306_408, format!("APIGateway JWT verification failed, {reason}").into())
+        }
+        E::NotVerifiedByGateway(message) => gateway(1_306_000, message.clone().into()),
+        E::UnsupportedScheme(UnsupportedScheme::Signature) => {
+            gateway(1_306_000, "bk_signature is not supported, please use bk_app_secret".into())
+        }
+        E::UnsupportedScheme(UnsupportedScheme::AccessToken) => gateway(
+            1_306_000,
+            "bk_access_token is not supported, please use bk_token or bk_username".into(),
+        ),
+        E::UnknownApp(code) => gateway(
+            1_306_000,
+            format!(
+                "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been \
+                 registered"
+            )
+            .into(),
+        ),
+        E::WrongSecret(code) => gateway(
+            1_306_000,
+            format!(
+                "APP Secret verification failed, please confirm if the APP Secret and APP Code \
+                 [bk_app_code={code}] match"
+            )
+            .into(),
+        ),
+        E::InvalidToken => gateway(
+            1_306_000,
+            "User authentication failed, please check if the bk_token is valid".into(),
+        ),
+        E::UserMissing => gateway(
+            1_306_000,
+            "User authentication failed, please provide a valid user identity, such as bk_token, \
+             bk_username"
+                .into(),
+        ),
+        E::ApiForbidden(name) => gateway(
+            1_306_403,
+            format!(
+                "APP permission is insufficient, APP has no permission to access the component \
+                 ({name}) of the system (CC)."
+            )
+            .into(),
+        ),
+
+        E::WrongType { path, problem } => cmdb(
+            1_199_000,
+            format!("Deserializing JSON data failed: {path}: {problem}").into(),
+            format!("反序列化JSON数据失败: {path}: {problem}").into(),
+        ),
+        E::InvalidIdempotencyKey => gateway(
+            1_306_406,
+            format!(
+                "Parameters error, Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_LIMIT} visible \
+                 ASCII characters"
+            )
+            .into(),
+        ),
+        E::MissingField(field) => cmdb(
+            1_199_011,
+            format!("'{field}' the parameter is invalid or does not exist").into(),
+            format!("'{field}' 参数无效或不存在").into(),
+        ),
+        E::InvalidField(field) => mismatch(field),
+        E::NoDetails => {
+            cmdb(1_199_038, "details must not be empty".into(), "数据 details 不能为空".into())
+        }
+        E::TooManyDetails => cmdb(
+            1_199_035,
+            format!("details exceed the limit {DETAIL_LIMIT}").into(),
+            format!("details 超过限制 {DETAIL_LIMIT}").into(),
+        ),
+        E::RateLimited(RateLimit { app, rate, .. }) => row(
+            1_306_429,
+            StatusCode::TOO_MANY_REQUESTS,
+            format!(
+                "Access frequency limit, Access frequency of APP [{app}] exceeds the limit; the \
+                 frequency limit is [{rate} details per second], please try again later"
+            )
+            .into(),
+            None,
+        ),
+        E::IdempotencyKeyReused => gateway(
+            1_306_406,
+            "Parameters error, Idempotency-Key was used with a different request".into(),
+        ),
+
+        E::UnknownModelAssociation => cmdb(
+            1_101_046,
+            "object association does not exist.".into(),
+            "模型的关联关系不存在".into(),
+        ),
+        E::ModelMismatch(End::Source) => mismatch("bk_obj_id"),
+        E::ModelMismatch(End::Target) => mismatch("bk_asst_obj_id"),
+        E::PermissionDenied(_) => {
+            cmdb(9_900_403, "Do not have access permission.".into(), "没有操作的权限".into())
+        }
+
+        E::Unavailable(service) => row(
+            1_306_201,
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{service} is unavailable, please try again later").into(),
+            None,
+        ),
+        E::Internal => row(
+            1_306_000,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Internal error, please try again later or contact the administrator".into(),
+            None,
+        ),
+    }
+}
+
+fn mismatch(field: &str) -> ErrorAnswer {
+    ErrorAnswer {
+        code: 1_199_006,
+        status: StatusCode::OK,
+        english: format!("'{field}' data parameter verification does not pass").into(),
+        chinese: Some(format!("'{field}' 数据参数校验不通过").into()),
+    }
+}
+
+/// The text of a detail's error, for a pair of models.
+pub fn detail_text(error: DetailError, language: Language, source: &str, target: &str) -> String {
+    use DetailError as E;
+    use Language::{Chinese, English};
+    match (error, language) {
+        (E::AlreadyExists, English) => {
+            return format!("the associations {source}->{target} already exist");
+        }
+        (E::AlreadyExists, Chinese) => return format!("关联关系 {source}->{target} 重复"),
+        (E::SourceMissing, English) => "Association instance does not exist",
+        (E::SourceMissing, Chinese) => "关联实例不存在",
+        (E::TargetMissing, English) => "Associated instance does not exist",
+        (E::TargetMissing, Chinese) => "被关联实例不存在",
+        (E::OneToOneTaken, English) => {
+            "can not create multiple instance association for a 1:1 association."
+        }
+        (E::OneToOneTaken, Chinese) => "关联关系为1:1的，不能同时关联多个实例",
+        (E::OneToManyTaken, English) => {
+            "The relationship is 1:n, and multiple source model instances cannot be associated at \
+             the same time."
+        }
+        (E::OneToManyTaken, Chinese) => "关联关系为1:n的，不能同时关联多个源模型实例",
+    }
+    .to_owned()
+}
+
+/// The headers of the IETF draft "RateLimit header fields for HTTP".
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// The headers that belong to an error.
+pub(super) fn headers_of(error: &RequestError) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    match error {
+        RequestError::MethodNotAllowed(methods) => {
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
+        RequestError::RateLimited(RateLimit { rate, burst, remaining, wait, .. }) => {
+            headers.insert(header::RETRY_AFTER, (*wait).into());
+            let policy = format!("\"details\";q={burst};w={}", burst.div_ceil(*rate));
+            headers.extend(policy.parse().ok().map(|policy| (RATE_LIMIT_POLICY, policy)));
+            let state = format!("\"details\";r={remaining};t={wait}");
+            headers.extend(state.parse().ok().map(|state| (RATE_LIMIT, state)));
+        }
+        RequestError::Unavailable(_) | RequestError::Overloaded => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
+    }
+    headers
+}
+
+/// One error of each kind that the pipeline refuses a request with before its handler, in the order
+/// of its steps, and two that may happen at any step. The API description shows them.
+pub fn pipeline_errors() -> Vec<RequestError> {
+    use RequestError as E;
+    let app = || "my_app".to_owned();
+    vec![
+        E::NotFound,
+        E::MethodNotAllowed("POST"),
+        E::Overloaded,
+        E::BodyTooLarge(1 << 20),
+        E::BodyTimeout,
+        E::NotJson,
+        E::AuthorizationNotJson,
+        E::AppMissing,
+        E::AppCodeMissing,
+        E::AppSecretMissing,
+        E::InvalidJwt("[X-Bkapi-JWT] is missing"),
+        E::NotVerifiedByGateway("app not found".to_owned()),
+        E::UnsupportedScheme(UnsupportedScheme::Signature),
+        E::UnsupportedScheme(UnsupportedScheme::AccessToken),
+        E::UnknownApp(app()),
+        E::WrongSecret(app()),
+        E::InvalidToken,
+        E::UserMissing,
+        E::ApiForbidden("batch_create_instance_association"),
+        E::WrongType {
+            path: "details[3].bk_inst_id".to_owned(),
+            problem: "expected an integer, got a string".to_owned(),
+        },
+        E::InvalidIdempotencyKey,
+        E::InvalidField("bk_supplier_account"),
+        E::RateLimited(RateLimit { app: app(), rate: 100, burst: 200, remaining: 0, wait: 2 }),
+        E::Unavailable("Postgres"),
+        E::Unavailable("login service"),
+        E::Internal,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::mem::discriminant;
+
+    use strum::EnumCount;
+
+    use super::*;
+    use crate::http::endpoints::ENDPOINTS;
+
+    #[test]
+    fn every_error_is_described_for_some_endpoint_with_its_texts() {
+        let own = ENDPOINTS.iter().flat_map(|endpoint| (endpoint.errors)());
+        let errors: Vec<_> = pipeline_errors().into_iter().chain(own).collect();
+        let kinds: HashSet<_> = errors.iter().map(discriminant).collect();
+        assert_eq!(kinds.len(), RequestError::COUNT, "an error is missing in the description");
+        for error in &errors {
+            let ErrorAnswer { code, english, chinese, .. } = answer_to(error);
+            assert!(!english.is_empty() && chinese.as_deref() != Some(""), "{error:?}");
+            // The gateway's errors are English only, the CMDB's are in both languages.
+            assert_eq!(chinese.is_none(), (1_300_000..1_400_000).contains(&code), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn every_detail_error_has_a_text_in_each_language() {
+        for error in DetailError::ALL {
+            let english = detail_text(error, Language::English, "a", "b");
+            let chinese = detail_text(error, Language::Chinese, "a", "b");
+            assert!(english.is_ascii() && !chinese.is_ascii(), "{english} {chinese}");
+            assert_eq!(DetailError::from_code(error.code()), Some(error));
+        }
+    }
+}

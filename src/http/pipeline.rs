@@ -1,0 +1,396 @@
+//! The pipeline around every endpoint: [`handle`] has its steps in the order in which they happen,
+//! and so the order in which a request is refused. [`respond`] surrounds it: id, answer, log line,
+//! metrics, trace.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::channel::{Channel, Sender};
+use serde::Serialize;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, error, error_span, info, warn};
+
+use super::api::{Api, OverCapacity, TenantField};
+use super::auth::{CredentialFields, Credentials};
+use super::endpoints::{Endpoint, EndpointEntry};
+use super::envelope::Envelope;
+use super::error::{answer_to, headers_of};
+use super::json::{JsonObject, field_names};
+use super::success::{Counts, JsonPages, Success};
+use super::{AppState, body, metrics};
+use crate::domain::error::RequestError;
+use crate::domain::identity::Caller;
+use crate::domain::keys::{Tenant, is_valid_idempotency_key};
+use crate::domain::language::Language;
+use crate::service::context::RequestContext;
+use crate::service::limit::RateCharge;
+use crate::service::lookup::{Lookups, Retry};
+use crate::service::{Error, app};
+use crate::telemetry::{error_chain, traces};
+
+/// Serves a request to an endpoint.
+pub(super) async fn serve<E: Endpoint>(
+    entry: &'static EndpointEntry,
+    state: AppState,
+    api: Api,
+    request: Request,
+) -> Response {
+    let exchange = Exchange::new(api, entry.path(api), &request);
+    let handling = handle::<E>(entry, state.clone(), exchange.clone(), request);
+    respond(state, exchange, handling).await
+}
+
+/// Refuses a request that no endpoint serves.
+pub(super) async fn refuse(
+    state: AppState,
+    api: Api,
+    route: String,
+    request: Request,
+    error: RequestError,
+) -> Response {
+    let exchange = Exchange::new(api, route, &request);
+    let refusing = async {
+        body::discard(request.into_body()).await;
+        Err::<Success<()>, _>(error.into())
+    };
+    respond(state, exchange, refusing).await
+}
+
+/// Takes a request from its body to its result, step by step. Each step may refuse it.
+async fn handle<E: Endpoint>(
+    entry: &'static EndpointEntry,
+    state: AppState,
+    exchange: Exchange,
+    request: Request,
+) -> Result<Success<E::Data>, Error> {
+    let (api, service) = (exchange.api, &state.service);
+    let (head, body) = request.into_parts();
+    if head.extensions.get::<OverCapacity>().is_some() {
+        body::discard(body).await;
+        return Err(RequestError::Overloaded.into());
+    }
+
+    // The body. A permit is acquired only after it, so that slow senders hold none.
+    let deadline = Instant::now() + state.request_timeout;
+    let body = body::read(body, state.body_limit, &state.body_budget, deadline).await?;
+    if Instant::now() + state.request_timeout / 3 > deadline {
+        // Too late: a statement that starts now could still run at the deadline.
+        return Err(RequestError::BodyTimeout.into());
+    }
+    let mut permit = Some(service.acquire_permit()?);
+
+    // The JSON object.
+    let text = match body.text.trim_ascii() {
+        "" | "null" if api == Api::Cmdb && !E::REQUIRES_BODY => "{}",
+        _ => &body.text,
+    };
+    let json = JsonObject::parse(text, &known_keys::<E>()).ok_or(RequestError::NotJson)?;
+
+    // The credentials, without any I/O.
+    let credentials = Credentials::find(&state.authenticator, api, &head, &json)?;
+
+    let mut charge = RateCharge::new(service.limiter.as_ref(), credentials.app_code());
+    let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
+    let mut retry = Retry::new(service, deadline);
+    let result = loop {
+        let lookups = retry.lookups();
+        let attempt = received.attempt::<E>(&credentials, &lookups, &mut charge, &mut permit);
+        let result = attempt.await;
+        if let Some(result) = retry.settle(&lookups, result).await {
+            break result;
+        }
+    };
+    charge.settle(&result);
+    result
+}
+
+/// A request that has been read.
+struct Received<'a> {
+    entry: &'static EndpointEntry,
+    state: &'a AppState,
+    exchange: &'a Exchange,
+    head: Parts,
+    json: JsonObject<'a>,
+    deadline: Instant,
+}
+
+impl<'a> Received<'a> {
+    /// The steps after [`handle`]'s. They are run again when what they looked up was stale, or when
+    /// the request conflicted with another one.
+    async fn attempt<E: Endpoint>(
+        &self,
+        credentials: &Credentials,
+        lookups: &Lookups<'_>,
+        charge: &mut RateCharge<'_>,
+        permit: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<Success<E::Data>, Error> {
+        let Self { entry, state, exchange, head, json, deadline } = self;
+
+        // The application.
+        let app = match credentials.valid_app_code() {
+            Some(code) => lookups.app(code).await?,
+            None => None,
+        };
+        credentials.verify_app(app.as_deref())?;
+        charge.app_is_proven();
+        Span::current().record("app", credentials.app_code());
+
+        // The user. No permit is held while the login service is asked, which may take seconds.
+        if credentials.login_token().is_some() {
+            *permit = None;
+        }
+        let user = credentials.verify_user(&state.authenticator, app.as_ref(), *deadline).await?;
+        Span::current().record("user", &user);
+        if permit.is_none() {
+            *permit = Some(state.service.acquire_permit()?);
+        }
+
+        // May the application call this endpoint?
+        app::require_endpoint(app.as_deref(), entry.name)?;
+
+        // The types of the body, then its own checks.
+        json.require_unique_keys()?;
+        let body = json.decode::<E::Body>()?;
+        let tenant_field = json.decode::<TenantField>()?;
+        let idempotency_key = idempotency_key(&head.headers)?;
+        let input = E::check(body)?;
+        let tenant = exchange.api.tenant(&head.headers).or(tenant_field.key()).unwrap_or_default();
+        let tenant =
+            Tenant::parse(&tenant).ok_or(RequestError::InvalidField("bk_supplier_account"))?;
+
+        // The rate limit.
+        charge.charge(E::cost(&input))?;
+
+        // May the application act for this tenant?
+        app::require_tenant(app.as_deref(), &tenant, entry.name)?;
+
+        // The stored answer to a request with this Idempotency-Key, or the endpoint itself.
+        let cx = RequestContext {
+            service: &state.service,
+            lookups,
+            request_id: &exchange.request_id,
+            deadline: *deadline,
+            language: exchange.language,
+            caller: Caller { app: credentials.app_code().to_owned(), user },
+            tenant,
+            idempotency_key,
+        };
+        match E::find_replay(&cx, &input).await? {
+            Some(replay) => Ok(replay),
+            None => E::handle(&cx, &input).await,
+        }
+    }
+}
+
+/// The keys of a body that mean something: the endpoint's, the tenant's and the credentials'.
+fn known_keys<E: Endpoint>() -> Vec<&'static str> {
+    let groups =
+        [field_names::<E::Body>(), field_names::<TenantField>(), field_names::<CredentialFields>()];
+    groups.concat()
+}
+
+/// The request's `Idempotency-Key`. Several headers are no valid key: joined, they contain a space.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, RequestError> {
+    let values = headers.get_all("idempotency-key").iter();
+    let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let key = (!values.is_empty()).then(|| values.join(", "));
+    match key {
+        Some(key) if !is_valid_idempotency_key(&key) => Err(RequestError::InvalidIdempotencyKey),
+        key => Ok(key),
+    }
+}
+
+/// What identifies a request in its answer, the log, the metrics and its trace.
+#[derive(Clone)]
+struct Exchange {
+    api: Api,
+    /// The path in the table of endpoints, for metrics and traces; `other` for unknown paths.
+    route: String,
+    request_id: Arc<str>,
+    language: Language,
+    started: Instant,
+    /// The span in the log.
+    span: Span,
+    /// The span in the caller's trace.
+    trace: Span,
+}
+
+impl Exchange {
+    fn new(api: Api, route: String, request: &Request) -> Self {
+        let headers = request.headers();
+        let request_id = api.request_id(headers);
+        let trace = traces::request(request.method(), &route, headers);
+        // At the highest level, so that the id is on every line, whatever the filter.
+        let span = error_span!(
+            "request",
+            id = &*request_id,
+            method = request.method().as_str(),
+            path = request.uri().path(),
+            app = Empty,
+            user = Empty,
+            trace_id = Empty,
+        );
+        if let Some(id) = traces::id(&trace) {
+            span.record("trace_id", id);
+        }
+        let language = api.language(headers);
+        Self { api, route, request_id, language, started: Instant::now(), span, trace }
+    }
+}
+
+/// Answers a request with the result of `handling`. Both run in a task of their own, so that a
+/// request goes on and is logged when its client disconnects, and a panic does not end the answer.
+async fn respond<T: Serialize + Send + 'static>(
+    state: AppState,
+    exchange: Exchange,
+    handling: impl Future<Output = Result<Success<T>, Error>> + Send + 'static,
+) -> Response {
+    let (span, trace) = (exchange.span.clone(), exchange.trace.clone());
+    let in_flight = state.in_flight.clone();
+    let answering = async move {
+        // The panic hook logs the message of a panic.
+        let result = tokio::spawn(handling.in_current_span()).await;
+        let result = result.unwrap_or_else(|_| Err(RequestError::Internal.into()));
+        answer(&state, exchange, result)
+    };
+    let answered = in_flight.spawn(answering.instrument(span).instrument(trace)).await;
+    answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+const REQUEST_ID_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-bkapi-request-id"), HeaderName::from_static("x-request-id")];
+
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Builds the response and writes the log line. A streamed answer is logged at its end.
+fn answer<T: Serialize>(
+    state: &AppState,
+    exchange: Exchange,
+    result: Result<Success<T>, Error>,
+) -> Response {
+    let refusal = result.as_ref().err().map(Error::request_error);
+    let mut headers = refusal.as_ref().map(headers_of).unwrap_or_default();
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, json);
+    for name in REQUEST_ID_HEADERS {
+        headers.extend(HeaderValue::from_str(&exchange.request_id).ok().map(|id| (name, id)));
+    }
+    let status = refusal.as_ref().map_or(StatusCode::OK, |error| answer_to(error).status);
+
+    let (data, more_rows, replay_of, end) = match result {
+        Ok(Success { data, more_rows, counts, replay_of }) => {
+            (Some(data), more_rows, replay_of, Ok(counts))
+        }
+        Err(error) => (None, None, None, Err(error)),
+    };
+    let replayed_id = replay_of.as_ref().map(|replay| replay.request_id.clone());
+    let (language, request_id) = match &replay_of {
+        Some(replay) => {
+            headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+            (replay.language, &*replay.request_id)
+        }
+        None => (exchange.language, &*exchange.request_id),
+    };
+    let result = match (data, &refusal) {
+        (Some(data), _) => Ok(data),
+        (None, Some(error)) => Err(error),
+        (None, None) => Err(&RequestError::Internal),
+    };
+    let envelope = Envelope::new(exchange.api, result, language, request_id);
+    // Serializing these types cannot fail.
+    let bytes = serde_json::to_vec(&envelope).unwrap_or_default();
+
+    let body = match more_rows {
+        None => {
+            finish(&exchange, status, end, replayed_id);
+            Body::from(bytes)
+        }
+        Some(pages) => {
+            let (sender, channel) = Channel::new(1);
+            let counts = end.unwrap_or_default();
+            let span = exchange.span.clone();
+            let streaming = async move {
+                let end = stream(sender, bytes, pages, counts).await;
+                finish(&exchange, status, end, None);
+            };
+            state.in_flight.spawn(streaming.instrument(span));
+            Body::new(channel)
+        }
+    };
+    (status, headers, body).into_response()
+}
+
+/// How long a client may take to read one page of a streamed answer.
+const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Sends an answer whose `data` is a list, followed by more pages of the list. If that fails, the
+/// body ends without its last chunk, so that no client takes it for complete.
+async fn stream(
+    mut sender: Sender<Bytes, std::io::Error>,
+    mut answer: Vec<u8>,
+    mut pages: Box<dyn JsonPages>,
+    mut counts: Counts,
+) -> Result<Counts, Error> {
+    // The answer ends with its list and its closing brace: `…]}`.
+    let end = answer.split_off(answer.len().saturating_sub(2));
+    let mut next = answer;
+    let result = loop {
+        let sent = timeout(PAGE_READ_TIMEOUT, sender.send_data(next.into())).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            break Err(Error::OutOfTime);
+        }
+        match pages.next().await {
+            Ok(Some((rows, count))) => {
+                next = [b",".as_slice(), &rows].concat();
+                counts.rows = counts.rows.map(|rows| rows + count);
+            }
+            Ok(None) => break Ok(counts),
+            Err(error) => break Err(error),
+        }
+    };
+    match result {
+        Ok(counts) => sender.send_data(end.into()).await.map(|()| counts).or(Err(Error::OutOfTime)),
+        Err(error) => {
+            sender.abort(std::io::ErrorKind::ConnectionAborted.into());
+            Err(error)
+        }
+    }
+}
+
+/// Writes the log line of a request, counts it, and ends its span in the trace. The cause of a
+/// failure is in the log only.
+fn finish(
+    exchange: &Exchange,
+    status: StatusCode,
+    result: Result<Counts, Error>,
+    replay_of: Option<String>,
+) {
+    let elapsed = exchange.started.elapsed();
+    let duration_ms = f64::from(u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX)) / 1000.0;
+    let error = result.as_ref().err().map(Error::request_error);
+    let code = error.as_ref().map_or(0, |error| answer_to(error).code);
+    match (&result, &error) {
+        (Ok(Counts { created, refused, rows }), _) => {
+            info!(code, created, refused, rows, duration_ms, replay_of, "answered");
+        }
+        (Err(cause), Some(error)) => {
+            let cause = error_chain(cause);
+            match error {
+                RequestError::Internal => error!(code, duration_ms, cause, "failed"),
+                RequestError::Unavailable(_) => warn!(code, duration_ms, cause, "unavailable"),
+                RequestError::Overloaded => warn!(code, duration_ms, cause, "overloaded"),
+                _ => info!(code, duration_ms, cause, "refused"),
+            }
+        }
+        (Err(_), None) => {}
+    }
+    metrics::count_request(&exchange.route, status, code, error.as_ref(), elapsed);
+    traces::answered(&exchange.trace, status, code);
+}

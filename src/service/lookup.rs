@@ -1,0 +1,178 @@
+//! Looking up what a request is authorized on, in the caches or in the database, and running the
+//! request again when that was stale or when it conflicted with another one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moka::sync::Cache;
+use sqlx::PgConnection;
+use tokio::time::Instant;
+
+use super::cache::Versioned;
+use super::{Error, Service, with_connection};
+use crate::db;
+use crate::db::cache_version::CacheVersion;
+use crate::db::permission::{AssociationAccess, ModelAccess};
+use crate::domain::identity::App;
+use crate::domain::keys::Tenant;
+
+/// How often a request is run again. Each time another transaction made progress, so this many
+/// times mean that something else is wrong.
+const MAX_RETRIES: usize = 100;
+
+/// The lookups of one attempt to serve a request. All of them are of one cache version, or the
+/// attempt fails with [`Error::Stale`].
+pub struct Lookups<'a> {
+    service: &'a Service,
+    deadline: Instant,
+    uses_caches: bool,
+    basis: Mutex<Basis>,
+}
+
+/// What the attempt relies on so far.
+#[derive(Default)]
+struct Basis {
+    /// The cache version of what was looked up.
+    version: Option<CacheVersion>,
+    /// Whether something came from a cache and no statement has confirmed its version since.
+    is_unconfirmed: bool,
+}
+
+impl Lookups<'_> {
+    /// The application with this code, if there is one.
+    pub async fn app(&self, code: &str) -> Result<Option<Arc<App>>, Error> {
+        let query = async |conn: &mut PgConnection| db::app::find(conn, code).await;
+        self.find(&self.service.caches.apps, code.to_owned(), query).await
+    }
+
+    /// The model association with this key that is visible to the tenant, with the user's access to
+    /// its models.
+    pub(super) async fn association_access(
+        &self,
+        user: &str,
+        key: &str,
+        tenant: &Tenant,
+    ) -> Result<Option<Arc<AssociationAccess>>, Error> {
+        let query = async |conn: &mut PgConnection| {
+            db::permission::find_association_access(conn, user, key, tenant).await
+        };
+        let cache_key = [user, key, tenant.as_str()].map(str::to_owned);
+        self.find(&self.service.caches.association_access, cache_key, query).await
+    }
+
+    /// The model with this key, with the user's access to it.
+    pub(super) async fn model_access(
+        &self,
+        user: &str,
+        key: &str,
+    ) -> Result<Option<Arc<ModelAccess>>, Error> {
+        let query = async |conn: &mut PgConnection| {
+            db::permission::find_model_access(conn, user, key).await
+        };
+        let cache_key = [user, key].map(str::to_owned);
+        self.find(&self.service.caches.model_access, cache_key, query).await
+    }
+
+    async fn find<K, T>(
+        &self,
+        cache: &Cache<K, Versioned<T>>,
+        key: K,
+        query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<(CacheVersion, Option<T>)>,
+    ) -> Result<Option<Arc<T>>, Error>
+    where
+        K: std::hash::Hash + Eq + Send + Sync + 'static,
+        T: Send + Sync + 'static,
+    {
+        if self.uses_caches
+            && let Some((version, value)) = cache.get(&key)
+        {
+            self.rely_on(version)?;
+            self.basis().is_unconfirmed = true;
+            return Ok(Some(value));
+        }
+        let (version, value) =
+            with_connection(&self.service.pool, self.deadline, async |conn| Ok(query(conn).await?))
+                .await?;
+        self.rely_on(version)?;
+        let value = value.map(Arc::new);
+        if let Some(value) = &value {
+            cache.insert(key, (version, Arc::clone(value)));
+        }
+        Ok(value)
+    }
+
+    /// The version that a statement must confirm.
+    pub(super) fn version(&self) -> Option<CacheVersion> {
+        self.basis().version
+    }
+
+    /// Notes that a statement has compared the version, and found it current.
+    pub(super) fn confirm(&self) {
+        self.basis().is_unconfirmed = false;
+    }
+
+    /// Fails unless everything that was looked up is of this version.
+    pub(super) fn rely_on(&self, version: CacheVersion) -> Result<(), Error> {
+        let relied_on = *self.basis().version.get_or_insert(version);
+        if relied_on == version { Ok(()) } else { Err(Error::Stale) }
+    }
+
+    /// Whether what the attempt relied on is current.
+    async fn are_current(&self) -> Result<bool, Error> {
+        let (version, is_unconfirmed) = {
+            let basis = self.basis();
+            (basis.version, basis.is_unconfirmed)
+        };
+        if !is_unconfirmed {
+            return Ok(true);
+        }
+        let find = async |conn: &mut PgConnection| Ok(db::cache_version::find(conn).await?);
+        let current = with_connection(&self.service.pool, self.deadline, find).await?;
+        Ok(version == Some(current))
+    }
+
+    fn basis(&self) -> std::sync::MutexGuard<'_, Basis> {
+        self.basis.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a request again while it conflicts with other transactions or relies on stale lookups. No
+/// answer, and no refusal, is given on cached state that has changed.
+pub struct Retry<'a> {
+    service: &'a Service,
+    deadline: Instant,
+    uses_caches: bool,
+    retries: usize,
+}
+
+impl<'a> Retry<'a> {
+    /// For a request that must be answered at `deadline`.
+    pub fn new(service: &'a Service, deadline: Instant) -> Self {
+        Self { service, deadline, uses_caches: true, retries: 0 }
+    }
+
+    /// The lookups of the next attempt.
+    pub fn lookups(&self) -> Lookups<'a> {
+        let Self { service, deadline, uses_caches, .. } = *self;
+        Lookups { service, deadline, uses_caches, basis: Mutex::default() }
+    }
+
+    /// The result of an attempt, or `None` if the request must be run again.
+    pub async fn settle<T>(
+        &mut self,
+        lookups: &Lookups<'_>,
+        result: Result<T, Error>,
+    ) -> Option<Result<T, Error>> {
+        match result {
+            Err(Error::Stale) => self.uses_caches = false,
+            Err(Error::Conflict) => {}
+            Err(Error::Database(_) | Error::OutOfTime) => return Some(result),
+            Ok(_) | Err(Error::Refused(_)) => match lookups.are_current().await {
+                Ok(true) => return Some(result),
+                Ok(false) => self.uses_caches = false,
+                Err(error) => return Some(Err(error)),
+            },
+        }
+        self.retries += 1;
+        (self.retries > MAX_RETRIES).then_some(Err(Error::Conflict))
+    }
+}

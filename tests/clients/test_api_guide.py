@@ -1,0 +1,74 @@
+"""The programs printed in the API guide run as printed and print what the guide says.
+
+A fenced block labelled `python`, `go` or `bash` is such a program. Only the server's address and
+`…`, which stands for the secret, are replaced. If the next fenced block is labelled `text`, it is
+the expected output.
+"""
+
+import re
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from conftest import ROOT, environment
+
+GUIDE = ROOT / "docs/api.md"
+ADDRESS = "http://127.0.0.1:8090"
+COMMANDS = {
+    "python": [sys.executable, "program.py"],
+    "go": ["go", "run", "program.go"],
+    "bash": ["bash", "-euo", "pipefail", "program.bash"],
+}
+
+
+def programs():
+    """Every program of the guide: its language, its text and its expected output or None."""
+    found = []
+    text = GUIDE.read_text()
+    fences = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    for fence, following in zip(fences, [*fences[1:], None], strict=True):
+        language, program = fence.groups()
+        if language in COMMANDS:
+            expected = following[2] if following and following[1] == "text" else None
+            line = text.count("\n", 0, fence.start()) + 1
+            name = f"line-{line}-{language}"
+            found.append(pytest.param(language, program, expected, id=name))
+    return found
+
+
+@pytest.mark.parametrize(("language", "program", "expected"), programs())
+def test_program_runs_as_printed(demo, tmp_path, language, program, expected):
+    assert ADDRESS in program
+    program = program.replace(ADDRESS, demo.url).replace("…", demo.secret)
+    (tmp_path / COMMANDS[language][-1]).write_text(program)
+    done = subprocess.run(
+        COMMANDS[language],
+        cwd=tmp_path,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    print(done.stdout, done.stderr)  # pytest shows it if the test fails
+    assert done.returncode == 0
+    assert successful_requests(demo) > 0
+    if expected is not None:
+        assert without_request_ids(done.stdout) == without_request_ids(expected)
+
+
+def test_guide_has_a_program_in_each_language():
+    assert {program.values[0] for program in programs()} == set(COMMANDS)
+
+
+def successful_requests(demo):
+    """How many requests the server has answered with code 0."""
+    with urllib.request.urlopen(f"{demo.url}/metrics", timeout=25) as response:
+        metrics = response.read().decode()
+    counts = re.findall(r'^cmdb_requests_total\{.*\bcode="0".*\} (\d+)$', metrics, re.MULTILINE)
+    return sum(map(int, counts))
+
+
+def without_request_ids(output):
+    return re.sub(r"\b[0-9a-f]{32}\b", "<request id>", output).strip()
