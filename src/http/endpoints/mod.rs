@@ -12,13 +12,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::{RefOr, Schema};
 
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
 use super::api::Api;
+use super::openapi::{self, Schemas};
 use super::success::Success;
-use super::{AppState, openapi, pipeline};
+use super::{AppState, pipeline};
 use crate::domain::error::RequestError;
 use crate::service;
 use crate::service::context::RequestContext;
@@ -93,8 +92,7 @@ pub struct EndpointEntry {
     /// One of each error that the endpoint has besides those of the pipeline.
     pub errors: fn() -> Vec<RequestError>,
     pub(super) serve: fn(&'static EndpointEntry, AppState, Api, Request) -> BoxFuture<Response>,
-    pub(super) describe: fn(&EndpointEntry, Api) -> Operation,
-    pub(super) schemas: fn(Api) -> Vec<(String, RefOr<Schema>)>,
+    pub(super) describe: fn(&EndpointEntry, Api) -> (Value, Schemas),
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -113,7 +111,6 @@ const fn entry<E: Endpoint>(
             Box::pin(pipeline::serve::<E>(entry, state, api, request))
         },
         describe: openapi::operation::<E>,
-        schemas: openapi::schemas::<E>,
     }
 }
 
