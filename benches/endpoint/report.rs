@@ -118,8 +118,8 @@ impl Report {
         lines.push(format!(
             "\n{half_clients} clients: {half_rate:.0} batches/s, p99 {half_p99:.0} ms. \
              {over_clients} clients: {over_rate:.0} batches/s, p99 of the admitted \
-             {over_p99:.0} ms ({:.2} ×), {refused} refused, p99 of their answers {refused_p99:.1} ms. \
-             {half_clients} clients right after: {after_rate:.0} batches/s.",
+             {over_p99:.0} ms ({:.2} ×), {refused} refused, p99 of their answers \
+             {refused_p99:.1} ms. {half_clients} clients right after: {after_rate:.0} batches/s.",
             over_p99 / half_p99
         ));
         lines.push(format!("\n{} rounds, {} s in all", self.rounds, self.took.as_secs()));

@@ -20,7 +20,7 @@ mod batches; // what happens to each detail of a batch
 mod cache; // cached look-ups, and when they become invalid
 mod checks; // what the `check` command finds
 mod commands; // the command line
-mod constraints; // what the database itself refuses
+mod constraints; // what the database rejects from any client
 mod credentials; // application and user credentials
 mod description; // the OpenAPI description
 mod envelope; // the form of every answer, and the answers to errors
