@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::fmt::{self, Display};
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{self, Deserializer, Expected, IntoDeserializer, MapAccess, Unexpected, Visitor};
+use serde::de::{
+    Deserializer, Error as _, Expected, IntoDeserializer, MapAccess, Unexpected, Visitor,
+};
 use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -21,7 +23,8 @@ pub struct Id(pub i64);
 
 /// The known members of a JSON object. Of a repeated key the last one counts.
 pub struct JsonObject<'a> {
-    members: Vec<(&'static str, Value<'a>)>,
+    /// Every known key, and its value if the object has it.
+    members: Vec<(&'static str, Option<Value<'a>>)>,
     given_twice: Option<&'static str>,
 }
 
@@ -29,26 +32,32 @@ impl<'a> JsonObject<'a> {
     /// Parses `json` if it is one JSON object and nothing else. Members that are not in `known` are
     /// checked for being JSON and dropped.
     pub fn parse(json: &'a str, known: &[&'static str]) -> Option<Self> {
-        if has_lone_surrogate(json) {
-            return None;
-        }
+        if has_lone_surrogate(json) { None } else { Self::read(json, known).ok() }
+    }
+
+    fn read(json: &'a str, known: &[&'static str]) -> serde_json::Result<Self> {
         let mut deserializer = serde_json::Deserializer::from_str(json);
-        let object = deserializer.deserialize_map(ObjectVisitor(known)).ok()?;
-        deserializer.end().ok()?;
-        Some(object)
+        let object = deserializer.deserialize_map(ObjectVisitor(known))?;
+        deserializer.end()?;
+        Ok(object)
     }
 
     /// Refuses a known key that is given twice.
     pub fn require_unique_keys(&self) -> Result<(), RequestError> {
-        self.given_twice.map_or(Ok(()), |key| Err(wrong_type("", Problem::given_twice(key))))
+        self.given_twice.map_or(Ok(()), |key| Err(wrong_type("", Problem::duplicate_field(key))))
     }
 
-    /// Decodes the members that are fields of `T`, in the order of its fields.
+    /// Decodes the members that are fields of `T`, in the order of the known keys.
     pub fn decode<T: Deserialize<'a>>(&self) -> Result<T, RequestError> {
-        serde_path_to_error::deserialize(self).map_err(|error| {
+        let members = MapDeserializer::new(self.present_members());
+        serde_path_to_error::deserialize(members).map_err(|error| {
             let path = error.path().to_string();
             wrong_type(&path, error.into_inner())
         })
+    }
+
+    fn present_members(&self) -> impl Iterator<Item = (&'static str, Value<'a>)> {
+        self.members.iter().filter_map(|(key, value)| Some((*key, (*value)?)))
     }
 }
 
@@ -66,30 +75,21 @@ fn wrong_type(path: &str, Problem { key, text }: Problem) -> RequestError {
 }
 
 /// Why a value cannot be decoded, without the value, which is the caller's.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
 pub struct Problem {
     /// The key below the value's place; empty if it is the value itself.
     key: &'static str,
     text: String,
 }
 
-impl Problem {
-    fn given_twice(key: &'static str) -> Self {
-        Self { key, text: "given twice".to_owned() }
-    }
-}
-
-impl Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Problem {}
-
-impl de::Error for Problem {
+impl serde::de::Error for Problem {
     fn custom<T: Display>(text: T) -> Self {
         Self { key: "", text: text.to_string() }
+    }
+
+    fn duplicate_field(key: &'static str) -> Self {
+        Self { key, text: "given twice".to_owned() }
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -131,7 +131,7 @@ impl<'de> Value<'de> {
             }
             _ => "a number with a fraction or an exponent",
         };
-        de::Error::custom(format_args!("expected {expected}, got {got}"))
+        Problem::custom(format_args!("expected {expected}, got {got}"))
     }
 }
 
@@ -148,9 +148,9 @@ impl<'de> Deserializer<'de> for Value<'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match self.0.get().as_bytes() {
-            [b'"', ..] => self.deserialize_string(visitor),
+            [b'"', ..] => visitor.visit_string(self.parse("a string")?),
             [b'[', ..] => self.deserialize_seq(visitor),
-            [b't' | b'f', ..] => self.deserialize_bool(visitor),
+            [b't' | b'f', ..] => visitor.visit_bool(self.parse("a boolean")?),
             _ => match self.integer() {
                 Some(integer) => visitor.visit_i64(integer),
                 None => Err(self.mismatch(&visitor)),
@@ -158,20 +158,8 @@ impl<'de> Deserializer<'de> for Value<'de> {
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-        visitor.visit_string(self.parse("a string")?)
-    }
-
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-        self.deserialize_string(visitor)
-    }
-
     fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         visitor.visit_i64(self.integer().ok_or_else(|| self.mismatch(&"an integer"))?)
-    }
-
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-        visitor.visit_bool(self.parse("a boolean")?)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -183,55 +171,28 @@ impl<'de> Deserializer<'de> for Value<'de> {
         visitor.visit_seq(SeqDeserializer::new(elements.into_iter().map(Value)))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Problem> {
-        visitor.visit_newtype_struct(self)
-    }
-
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        name: &'static str,
+        _: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Problem> {
-        let mut deserializer = serde_json::Deserializer::from_str(self.0.get());
-        let object = deserializer.deserialize_map(ObjectVisitor(fields));
+        let object = JsonObject::read(self.0.get(), fields);
         let object = object.map_err(|_| self.mismatch(&"an object"))?;
-        if let Some(key) = object.given_twice {
-            return Err(Problem::given_twice(key));
+        match object.given_twice {
+            Some(key) => Err(Problem::duplicate_field(key)),
+            None => visitor.visit_map(MapDeserializer::new(object.present_members())),
         }
-        object.deserialize_struct(name, fields, visitor)
     }
 
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        visitor.visit_unit()
+    }
+
+    // Bodies have no values of other types.
     forward_to_deserialize_any! {
-        i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct tuple
-        tuple_struct map enum identifier ignored_any
-    }
-}
-
-impl<'de> Deserializer<'de> for &JsonObject<'de> {
-    type Error = Problem;
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Problem> {
-        let member = |name: &&str| self.members.iter().find(|(key, _)| key == name).copied();
-        visitor.visit_map(MapDeserializer::new(fields.iter().filter_map(member)))
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-        visitor.visit_map(MapDeserializer::new(self.members.iter().copied()))
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
-        unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        bool i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct newtype_struct tuple tuple_struct map enum identifier
     }
 }
 
@@ -246,16 +207,15 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonObject<'de>, A::Error> {
-        let mut object = JsonObject { members: Vec::new(), given_twice: None };
+        let members = self.0.iter().map(|key| (*key, None)).collect();
+        let mut object = JsonObject { members, given_twice: None };
         while let Some(Key(key)) = map.next_key()? {
             let value = Value(map.next_value()?);
-            let Some(key) = self.0.iter().copied().find(|known| *known == key) else { continue };
-            match object.members.iter_mut().find(|(known, _)| *known == key) {
-                None => object.members.push((key, value)),
-                Some(member) => {
-                    member.1 = value;
-                    object.given_twice.get_or_insert(key);
-                }
+            let member = object.members.iter_mut().find(|(known, _)| *known == key);
+            if let Some((known, slot)) = member
+                && slot.replace(value).is_some()
+            {
+                object.given_twice.get_or_insert(known);
             }
         }
         Ok(object)
@@ -283,7 +243,7 @@ impl<'de> Deserializer<'de> for FieldNames<'_> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Problem> {
-        Err(de::Error::custom("only the names of fields are wanted"))
+        Err(Problem::custom("only the names of fields are wanted"))
     }
 
     forward_to_deserialize_any! {
@@ -323,14 +283,12 @@ mod tests {
 
     #[test]
     fn a_lone_surrogate_is_found_anywhere() {
-        for lone in
-            [r"\ud800", r"\uDC00", r"\ud800\ud800", r"\ud800x\udc00", r"\udc00\ud800", r"\\\ud800"]
-        {
-            assert!(has_lone_surrogate(&format!(r#"{{"a":"{lone}"}}"#)), "{lone}");
+        let is_found = |text: &str| has_lone_surrogate(&format!(r#"{{"a":"{text}"}}"#));
+        for lone in r"\ud800 \uDC00 \ud800\ud800 \ud800x\udc00 \udc00\ud800 \\\ud800".split(' ') {
+            assert!(is_found(lone), "{lone}");
         }
-        for fine in [r"\ud83d\ude00", r"\\ud800", r"\n\u0041", "", r"\\\\ud800", r"\ud83d\ude00\n"]
-        {
-            assert!(!has_lone_surrogate(&format!(r#"{{"a":"{fine}"}}"#)), "{fine}");
+        for fine in r"\ud83d\ude00 \\ud800 \n\u0041 \\\\ud800 \ud83d\ude00\n x".split(' ') {
+            assert!(!is_found(fine), "{fine}");
         }
     }
 
