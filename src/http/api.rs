@@ -11,9 +11,6 @@ use utoipa::openapi::{OneOfBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
-use super::language;
-use crate::domain::language::Language;
-
 /// The API that a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
@@ -33,14 +30,6 @@ pub struct ClientAddr(pub IpAddr);
 pub struct OverCapacity;
 
 impl Api {
-    /// The language of the answer.
-    pub(super) fn language(self, headers: &HeaderMap) -> Language {
-        match self {
-            Self::Gateway => language::at_gateway(headers),
-            Self::Cmdb => language::at_cmdb(headers),
-        }
-    }
-
     /// The request's id: a new one, or at the CMDB API the one that the gateway gave.
     pub(super) fn request_id(self, headers: &HeaderMap) -> Arc<str> {
         let given = ["x-request-id", "x-bkapi-request-id"].iter().find_map(|name| {
@@ -65,17 +54,21 @@ impl Api {
         ];
         match self {
             Self::Gateway => None,
-            Self::Cmdb => first_of(headers, &names),
+            Self::Cmdb => first_key(headers, &names),
         }
     }
 }
 
-/// The first of these headers that is present and not empty. A value that is not UTF-8 becomes NUL,
-/// which is in no valid key.
-pub(super) fn first_of(headers: &HeaderMap, names: &[&str]) -> Option<String> {
-    let values = names.iter().filter_map(|name| headers.get(*name));
-    let value = values.map(HeaderValue::as_bytes).find(|value| !value.is_empty())?;
-    Some(String::from_utf8(value.to_vec()).unwrap_or_else(|_| "\0".to_owned()))
+/// The first of these headers that is present and not empty.
+pub(super) fn first_of<'a>(headers: &'a HeaderMap, names: &[&str]) -> Option<&'a HeaderValue> {
+    names.iter().filter_map(|name| headers.get(*name)).find(|value| !value.is_empty())
+}
+
+/// The key in the first of these headers that is present and not empty. A value that is not UTF-8
+/// becomes NUL, which is in no valid key.
+pub(super) fn first_key(headers: &HeaderMap, names: &[&str]) -> Option<String> {
+    let key = String::from_utf8(first_of(headers, names)?.as_bytes().to_vec());
+    Some(key.unwrap_or_else(|_| "\0".to_owned()))
 }
 
 /// The tenant in a body.

@@ -1,5 +1,7 @@
 //! The error table: code, HTTP status, texts in both languages and headers of every refusal.
 
+use std::fmt::Display;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::domain::batch::DETAIL_LIMIT;
@@ -25,9 +27,28 @@ fn gateway(code: u32, english: impl Into<String>) -> ErrorAnswer {
     ErrorAnswer { code, status: StatusCode::OK, english: english.into(), chinese: None }
 }
 
+/// An error of the gateway without a code of its own.
+fn common_error(english: impl Into<String>) -> ErrorAnswer {
+    gateway(1_306_000, english)
+}
+
+fn parameter_error(english: impl Display) -> ErrorAnswer {
+    gateway(1_306_406, format!("Parameters error, {english}"))
+}
+
+fn unavailable(reason: impl Display) -> ErrorAnswer {
+    let answer = gateway(1_306_201, format!("{reason}, please try again later"));
+    answer.with(StatusCode::SERVICE_UNAVAILABLE)
+}
+
 /// An error of the CMDB.
 fn cmdb(code: u32, english: impl Into<String>, chinese: impl Into<String>) -> ErrorAnswer {
     ErrorAnswer { chinese: Some(chinese.into()), ..gateway(code, english) }
+}
+
+fn mismatch(field: &str) -> ErrorAnswer {
+    let english = format!("'{field}' data parameter verification does not pass");
+    cmdb(1_199_006, english, format!("'{field}' 数据参数校验不通过"))
 }
 
 impl ErrorAnswer {
@@ -53,95 +74,72 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             gateway(1_306_209, "The interface does not support the request method")
                 .with(StatusCode::METHOD_NOT_ALLOWED)
         }
-        E::Overloaded => gateway(1_306_201, "The server is overloaded, please try again later")
-            .with(StatusCode::SERVICE_UNAVAILABLE),
-        E::Unavailable(service) => {
-            gateway(1_306_201, format!("{service} is unavailable, please try again later"))
-                .with(StatusCode::SERVICE_UNAVAILABLE)
+        E::Overloaded => unavailable("The server is overloaded"),
+        E::Unavailable(service) => unavailable(format_args!("{service} is unavailable")),
+        E::Internal => {
+            common_error("Internal error, please try again later or contact the administrator")
+                .with(StatusCode::INTERNAL_SERVER_ERROR)
         }
-        E::Internal => gateway(
-            1_306_000,
-            "Internal error, please try again later or contact the administrator",
-        )
-        .with(StatusCode::INTERNAL_SERVER_ERROR),
-        E::BodyTooLarge(limit) => gateway(
-            1_306_406,
-            format!("Parameters error, the request body is larger than {limit} bytes"),
-        )
-        .with(StatusCode::PAYLOAD_TOO_LARGE),
+        E::BodyTooLarge(limit) => {
+            parameter_error(format_args!("the request body is larger than {limit} bytes"))
+                .with(StatusCode::PAYLOAD_TOO_LARGE)
+        }
         E::BodyTimeout | E::NotJson => {
-            gateway(1_306_000, "Request JSON string is wrong in format, which cannot be analyzed.")
+            common_error("Request JSON string is wrong in format, which cannot be analyzed.")
         }
-        E::AuthorizationNotJson => gateway(
-            1_306_406,
-            "Parameters error, request header X-Bkapi-Authorization is not a valid JSON format \
-             string",
+        E::AuthorizationNotJson => parameter_error(
+            "request header X-Bkapi-Authorization is not a valid JSON format string",
         ),
-        E::AppMissing => gateway(
-            1_306_000,
-            "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty",
-        ),
-        E::AppCodeMissing => gateway(1_306_000, "APP Code [bk_app_code] cannot be empty"),
-        E::AppSecretMissing => gateway(1_306_000, "APP Secret [bk_app_secret] cannot be empty"),
+        E::AppMissing => {
+            common_error("APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty")
+        }
+        E::AppCodeMissing => common_error("APP Code [bk_app_code] cannot be empty"),
+        E::AppSecretMissing => common_error("APP Secret [bk_app_secret] cannot be empty"),
         E::InvalidJwt(reason) => {
             gateway(1_306_408, format!("APIGateway JWT verification failed, {reason}"))
         }
-        E::NotVerifiedByGateway(message) => gateway(1_306_000, message),
+        E::NotVerifiedByGateway(message) => common_error(message),
         E::UnsupportedScheme(UnsupportedScheme::Signature) => {
-            gateway(1_306_000, "bk_signature is not supported, please use bk_app_secret")
+            common_error("bk_signature is not supported, please use bk_app_secret")
         }
-        E::UnsupportedScheme(UnsupportedScheme::AccessToken) => gateway(
-            1_306_000,
-            "bk_access_token is not supported, please use bk_token or bk_username",
-        ),
-        E::UnknownApp(code) => gateway(
-            1_306_000,
-            format!(
-                "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been \
-                 registered"
-            ),
-        ),
-        E::WrongSecret(code) => gateway(
-            1_306_000,
-            format!(
-                "APP Secret verification failed, please confirm if the APP Secret and APP Code \
-                 [bk_app_code={code}] match"
-            ),
-        ),
+        E::UnsupportedScheme(UnsupportedScheme::AccessToken) => {
+            common_error("bk_access_token is not supported, please use bk_token or bk_username")
+        }
+        E::UnknownApp(code) => common_error(format!(
+            "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been \
+             registered"
+        )),
+        E::WrongSecret(code) => common_error(format!(
+            "APP Secret verification failed, please confirm if the APP Secret and APP Code \
+             [bk_app_code={code}] match"
+        )),
         E::InvalidToken => {
-            gateway(1_306_000, "User authentication failed, please check if the bk_token is valid")
+            common_error("User authentication failed, please check if the bk_token is valid")
         }
-        E::UserMissing => gateway(
-            1_306_000,
+        E::UserMissing => common_error(
             "User authentication failed, please provide a valid user identity, such as bk_token, \
              bk_username",
         ),
-        E::ApiForbidden(name) => gateway(
-            1_306_403,
-            format!(
+        E::ApiForbidden(name) => {
+            let english = format!(
                 "APP permission is insufficient, APP has no permission to access the component \
                  ({name}) of the system (CC)."
-            ),
-        ),
-        E::InvalidIdempotencyKey => gateway(
-            1_306_406,
-            format!(
-                "Parameters error, Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_LIMIT} visible \
-                 ASCII characters"
-            ),
-        ),
-        E::IdempotencyKeyReused => gateway(
-            1_306_406,
-            "Parameters error, Idempotency-Key was used with a different request",
-        ),
-        E::RateLimited(RateLimit { app, rate, .. }) => gateway(
-            1_306_429,
-            format!(
+            );
+            gateway(1_306_403, english)
+        }
+        E::InvalidIdempotencyKey => parameter_error(format_args!(
+            "Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_LIMIT} visible ASCII characters"
+        )),
+        E::IdempotencyKeyReused => {
+            parameter_error("Idempotency-Key was used with a different request")
+        }
+        E::RateLimited(RateLimit { app, rate, .. }) => {
+            let english = format!(
                 "Access frequency limit, Access frequency of APP [{app}] exceeds the limit; the \
                  frequency limit is [{rate} details per second], please try again later"
-            ),
-        )
-        .with(StatusCode::TOO_MANY_REQUESTS),
+            );
+            gateway(1_306_429, english).with(StatusCode::TOO_MANY_REQUESTS)
+        }
 
         E::WrongType { path, problem } => cmdb(
             1_199_000,
@@ -171,43 +169,31 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
     }
 }
 
-fn mismatch(field: &str) -> ErrorAnswer {
-    cmdb(
-        1_199_006,
-        format!("'{field}' data parameter verification does not pass"),
-        format!("'{field}' 数据参数校验不通过"),
-    )
-}
-
 /// The text of a detail's error, for a pair of models.
 pub fn detail_text(error: DetailError, language: Language, source: &str, target: &str) -> String {
     use DetailError as E;
-    use Language::{Chinese, English};
-    match (error, language) {
-        (E::AlreadyExists, English) => {
-            return format!("the associations {source}->{target} already exist");
-        }
-        (E::AlreadyExists, Chinese) => return format!("关联关系 {source}->{target} 重复"),
-        (E::SourceMissing, English) => "Association instance does not exist",
-        (E::SourceMissing, Chinese) => "关联实例不存在",
-        (E::TargetMissing, English) => "Associated instance does not exist",
-        (E::TargetMissing, Chinese) => "被关联实例不存在",
-        (E::OneToOneTaken, English) => {
-            "can not create multiple instance association for a 1:1 association."
-        }
-        (E::OneToOneTaken, Chinese) => "关联关系为1:1的，不能同时关联多个实例",
-        (E::OneToManyTaken, English) => {
+    let text = |english: &str, chinese: &str| match language {
+        Language::English => english.to_owned(),
+        Language::Chinese => chinese.to_owned(),
+    };
+    match error {
+        E::AlreadyExists => text(
+            &format!("the associations {source}->{target} already exist"),
+            &format!("关联关系 {source}->{target} 重复"),
+        ),
+        E::SourceMissing => text("Association instance does not exist", "关联实例不存在"),
+        E::TargetMissing => text("Associated instance does not exist", "被关联实例不存在"),
+        E::OneToOneTaken => text(
+            "can not create multiple instance association for a 1:1 association.",
+            "关联关系为1:1的，不能同时关联多个实例",
+        ),
+        E::OneToManyTaken => text(
             "The relationship is 1:n, and multiple source model instances cannot be associated at \
-             the same time."
-        }
-        (E::OneToManyTaken, Chinese) => "关联关系为1:n的，不能同时关联多个源模型实例",
+             the same time.",
+            "关联关系为1:n的，不能同时关联多个源模型实例",
+        ),
     }
-    .to_owned()
 }
-
-/// The headers of the IETF draft "RateLimit header fields for HTTP".
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The headers that belong to an error.
 pub(super) fn headers_of(error: &RequestError) -> HeaderMap {
@@ -218,10 +204,13 @@ pub(super) fn headers_of(error: &RequestError) -> HeaderMap {
         }
         RequestError::RateLimited(RateLimit { rate, burst, remaining, wait, .. }) => {
             headers.insert(header::RETRY_AFTER, (*wait).into());
+            // Those of the IETF draft "RateLimit header fields for HTTP".
             let policy = format!("\"details\";q={burst};w={}", burst.div_ceil(*rate));
-            headers.extend(policy.parse().ok().map(|policy| (RATE_LIMIT_POLICY, policy)));
             let state = format!("\"details\";r={remaining};t={wait}");
-            headers.extend(state.parse().ok().map(|state| (RATE_LIMIT, state)));
+            for (name, value) in [("ratelimit-policy", policy), ("ratelimit", state)] {
+                let name = HeaderName::from_static(name);
+                headers.extend(value.parse().ok().map(|value| (name, value)));
+            }
         }
         RequestError::Unavailable(_) | RequestError::Overloaded => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -198,11 +198,10 @@ fn responses<E: Endpoint>(api: Api, schema: &Value) -> BTreeMap<String, Value> {
             503 => "A service is unavailable, or the server is overloaded",
             _ => "A bug of the server",
         };
-        let mut headers = Map::new();
         let id = header("The request's id, as in the log and the audit record.");
-        headers.insert("X-Bkapi-Request-Id".to_owned(), id);
+        let mut headers = json!({ "X-Bkapi-Request-Id": id });
         if [429, 503].contains(&status) {
-            headers.insert("Retry-After".to_owned(), header("Seconds after which to retry."));
+            headers["Retry-After"] = header("Seconds after which to retry.");
         }
         let content = json!({ "application/json": { "schema": schema, "examples": examples } });
         let response =

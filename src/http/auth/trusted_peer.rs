@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use super::Credentials;
 use crate::domain::error::RequestError;
-use crate::http::api::{ClientAddr, first_of};
+use crate::http::api::{ClientAddr, first_key};
 
 /// Reads the application and the user from the headers of a trusted peer.
 pub(super) fn find(trusted: &[IpNet], head: &Parts) -> Result<Credentials, RequestError> {
@@ -14,7 +14,7 @@ pub(super) fn find(trusted: &[IpNet], head: &Parts) -> Result<Credentials, Reque
     if !peer.is_some_and(|address| trusted.iter().any(|network| network.contains(&address))) {
         return Err(RequestError::InvalidJwt("[X-Bkapi-JWT] is missing"));
     }
-    let app_code = first_of(&head.headers, &["x-bkcmdb-app-code", "bk-app-code"]);
-    let user = first_of(&head.headers, &["x-bkcmdb-user", "bk-username", "bk_user"]);
+    let app_code = first_key(&head.headers, &["x-bkcmdb-app-code", "bk-app-code"]);
+    let user = first_key(&head.headers, &["x-bkcmdb-user", "bk-username", "bk_user"]);
     Ok(Credentials::TrustedPeer { app_code: app_code.unwrap_or_default(), user })
 }
