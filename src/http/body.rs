@@ -38,7 +38,7 @@ impl BodyBudget {
 /// A body that was read, with its part of the budget.
 pub(super) struct BodyText<'a> {
     pub(super) text: String,
-    _budget: Option<SemaphorePermit<'a>>,
+    _budget: SemaphorePermit<'a>,
 }
 
 /// Reads a body of at most `limit` bytes before `deadline`. It must be UTF-8, as JSON is.
@@ -57,20 +57,15 @@ async fn read_all(
     limit: usize,
     budget: &BodyBudget,
 ) -> Result<BodyText<'_>, RequestError> {
-    let (mut bytes, mut held) = (Vec::new(), None::<SemaphorePermit<'_>>);
-    let mut length = 0;
+    let (mut bytes, mut held) = (Vec::new(), budget.take(0)?);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.or(Err(RequestError::NotJson))?.into_data() else { continue };
-        length += data.len();
-        let taken = if length > limit {
-            Err(RequestError::BodyTooLarge(limit))
-        } else {
-            budget.take(data.len())
-        };
-        match (taken, &mut held) {
-            (Ok(taken), Some(held)) => held.merge(taken),
-            (Ok(taken), None) => held = Some(taken),
-            (Err(error), _) => {
+        let length = bytes.len() + data.len();
+        let too_large = RequestError::BodyTooLarge(limit);
+        let taken = if length > limit { Err(too_large) } else { budget.take(data.len()) };
+        match taken {
+            Ok(taken) => held.merge(taken),
+            Err(error) => {
                 drop((bytes, held));
                 drain(&mut body, length).await;
                 return Err(error);

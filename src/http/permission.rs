@@ -90,13 +90,13 @@ impl Permission {
 
 fn action(missing: &[MissingPermission]) -> Option<Action> {
     let NamedModel { key, name: model_name, number } = &missing.first()?.model;
-    let (id, name, kind) = match BUILT_IN.iter().find(|(model, ..)| model == key) {
-        Some((_, id, name, kind)) => ((*id).to_owned(), (*name).to_owned(), (*kind).to_owned()),
-        None => (
+    let [id, name, kind] = match BUILT_IN.iter().find(|(model, ..)| model == key) {
+        Some((_, id, name, kind)) => [*id, *name, *kind].map(str::to_owned),
+        None => [
             format!("edit_comobj_{number}"),
             format!("{model_name}实例编辑"),
             format!("comobj_{number}"),
-        ),
+        ],
     };
     let instance = |instance: &NamedInstance| {
         [Instance {

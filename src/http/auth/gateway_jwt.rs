@@ -2,7 +2,7 @@
 
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::domain::error::RequestError;
 
@@ -13,27 +13,19 @@ pub struct JwtVerifier {
 }
 
 /// The claims of a token.
-#[derive(Debug, Deserialize)]
-pub(in crate::http) struct Claims {
-    #[serde(default, deserialize_with = "null_as_default")]
-    app: Claim,
-    #[serde(default, deserialize_with = "null_as_default")]
-    user: Claim,
+#[derive(Deserialize)]
+pub(super) struct Claims {
+    app: Option<Claim>,
+    user: Option<Claim>,
 }
 
 /// An application or a user, and whether the gateway verified it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Deserialize)]
 struct Claim {
     #[serde(alias = "app_code", alias = "username")]
     name: Option<String>,
     verified: Option<bool>,
     valid_error_message: Option<String>,
-}
-
-fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl JwtVerifier {
@@ -73,23 +65,28 @@ impl JwtVerifier {
 impl Claims {
     /// The application's code, if the gateway verified the application.
     pub(super) fn app_code(&self) -> Result<String, RequestError> {
-        let default = "verify app fail, please check if the authentication parameters are correct";
-        self.app.name(self.app.verified == Some(true), default)
+        let error = "verify app fail, please check if the authentication parameters are correct";
+        name(self.app.as_ref(), false, error)
     }
 
     /// The user's name, if the gateway verified the user or the application is trusted with user
     /// names: gateways also sign names that they did not verify.
     pub(super) fn user(&self, trusts_username: bool) -> Result<String, RequestError> {
-        let is_accepted = self.user.verified == Some(true) || trusts_username;
-        self.user.name(is_accepted, "Please provide a valid user identity, such as bk_username")
+        let error = "Please provide a valid user identity, such as bk_username";
+        name(self.user.as_ref(), trusts_username, error)
     }
 }
 
-impl Claim {
-    fn name(&self, is_accepted: bool, default_message: &str) -> Result<String, RequestError> {
-        let name = self.name.clone().filter(|name| is_accepted && !name.is_empty());
-        let message = self.valid_error_message.as_deref().filter(|message| !message.is_empty());
-        let message = message.unwrap_or(default_message);
-        name.ok_or_else(|| RequestError::NotVerifiedByGateway(message.to_owned()))
-    }
+/// The name in a claim that is verified or trusted; else the gateway's error, or `default_error`.
+fn name(
+    claim: Option<&Claim>,
+    is_trusted: bool,
+    default_error: &str,
+) -> Result<String, RequestError> {
+    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let accepted = claim.filter(|claim| claim.verified == Some(true) || is_trusted);
+    accepted.and_then(|claim| text(&claim.name)).ok_or_else(|| {
+        let error = claim.and_then(|claim| text(&claim.valid_error_message));
+        RequestError::NotVerifiedByGateway(error.unwrap_or_else(|| default_error.to_owned()))
+    })
 }

@@ -88,8 +88,7 @@ impl LoginService {
             return Err(RequestError::InvalidToken);
         }
         let key: [u8; 32] = Sha256::digest(token).into();
-        let user = self.users.try_get_with(key, self.ask(token)).await;
-        user.map_err(|error: Arc<RequestError>| RequestError::clone(&error))
+        self.users.try_get_with(key, self.ask(token)).await.map_err(Arc::unwrap_or_clone)
     }
 
     async fn ask(&self, token: &str) -> Result<String, RequestError> {

@@ -45,13 +45,20 @@ impl Authenticator {
 }
 
 /// What a request claims about its sender: complete, and not verified yet.
-pub(super) enum Credentials {
-    /// An application's code and secret, from the body or `X-Bkapi-Authorization`.
-    Secret { app_code: String, secret: String, user: ClaimedUser },
+pub(super) struct Credentials {
+    /// The application's code; empty if a trusted peer names none.
+    app_code: String,
+    proof: Proof,
+}
+
+/// What proves the identity of the application, and who the user is.
+enum Proof {
+    /// The application's secret, from the body or `X-Bkapi-Authorization`.
+    Secret { secret: String, user: ClaimedUser },
     /// The gateway's token. Its signature was verified.
-    Jwt { app_code: String, claims: Claims },
-    /// The identity headers of a trusted peer. It may name no application.
-    TrustedPeer { app_code: String, user: Option<String> },
+    Jwt(Claims),
+    /// The address of a trusted peer, which may name a user.
+    TrustedPeer { user: Option<String> },
 }
 
 impl Credentials {
@@ -66,7 +73,7 @@ impl Credentials {
             && let Some(token) = head.headers.get("x-bkapi-jwt")
         {
             let claims = verifier.verify(&String::from_utf8_lossy(token.as_bytes()))?;
-            return Ok(Self::Jwt { app_code: claims.app_code()?, claims });
+            return Ok(Self { app_code: claims.app_code()?, proof: Proof::Jwt(claims) });
         }
         match api {
             Api::Gateway => secret::find(head, body),
@@ -76,11 +83,7 @@ impl Credentials {
 
     /// The code of the application that the request claims to come from.
     pub(super) fn app_code(&self) -> &str {
-        match self {
-            Self::Secret { app_code, .. }
-            | Self::Jwt { app_code, .. }
-            | Self::TrustedPeer { app_code, .. } => app_code,
-        }
+        &self.app_code
     }
 
     /// The code, if an application can have it.
@@ -91,26 +94,22 @@ impl Credentials {
     /// Verifies the application, given what is stored about it. One that the gateway or a trusted
     /// peer vouches for need not be stored; one that is stored and disabled is always refused.
     pub(super) fn verify_app(&self, app: Option<&App>) -> Result<(), RequestError> {
-        let is_accepted = match (self, app) {
-            (_, Some(app)) => app.enabled,
-            (Self::Secret { .. }, None) => false,
-            (_, None) => self.app_code().is_empty() || self.valid_app_code().is_some(),
-        };
-        if !is_accepted {
-            return Err(RequestError::UnknownApp(self.app_code().to_owned()));
-        }
-        match self {
-            Self::Secret { secret, .. } if !app.is_some_and(|app| has_secret(app, secret)) => {
-                Err(RequestError::WrongSecret(self.app_code().to_owned()))
+        let unknown = || Err(RequestError::UnknownApp(self.app_code.clone()));
+        match (app, &self.proof) {
+            (Some(app), _) if !app.enabled => unknown(),
+            (Some(app), Proof::Secret { secret, .. }) if !has_secret(app, secret) => {
+                Err(RequestError::WrongSecret(self.app_code.clone()))
             }
+            (None, Proof::Secret { .. }) => unknown(),
+            (None, _) if !self.app_code.is_empty() && self.valid_app_code().is_none() => unknown(),
             _ => Ok(()),
         }
     }
 
     /// The token whose user only the login service knows, if the request identifies its user so.
     pub(super) fn login_token(&self) -> Option<&str> {
-        match self {
-            Self::Secret { user: ClaimedUser::LoginToken(token), .. } => Some(token),
+        match &self.proof {
+            Proof::Secret { user: ClaimedUser::LoginToken(token), .. } => Some(token),
             _ => None,
         }
     }
@@ -123,21 +122,22 @@ impl Credentials {
         deadline: Instant,
     ) -> Result<String, RequestError> {
         let trusts_username = app.is_some_and(|app| app.trusts_username);
-        let user = match self {
-            Self::Secret { user: ClaimedUser::AccessToken, .. } => {
+        let user = match &self.proof {
+            Proof::Secret { user: ClaimedUser::AccessToken, .. } => {
                 return Err(RequestError::UnsupportedScheme(UnsupportedScheme::AccessToken));
             }
-            Self::Secret { user: ClaimedUser::LoginToken(token), .. } => {
+            Proof::Secret { user: ClaimedUser::LoginToken(token), .. } => {
                 let login = authenticator.login.as_ref().ok_or(RequestError::InvalidToken)?;
                 let user = login.user_of(token).instrument(info_span!(target: "trace", "login"));
                 let user = timeout_at(deadline, user).await;
-                user.unwrap_or(Err(RequestError::Unavailable("login service")))?
+                Some(user.unwrap_or(Err(RequestError::Unavailable("login service")))?)
             }
-            Self::Secret { user: ClaimedUser::Name(name), .. } if trusts_username => name.clone(),
-            Self::Secret { .. } => return Err(RequestError::UserMissing),
-            Self::Jwt { claims, .. } => claims.user(trusts_username)?,
-            Self::TrustedPeer { user, .. } => user.clone().ok_or(RequestError::UserMissing)?,
+            Proof::Secret { user: ClaimedUser::Name(name), .. } => {
+                name.clone().filter(|_| trusts_username)
+            }
+            Proof::Jwt(claims) => Some(claims.user(trusts_username)?),
+            Proof::TrustedPeer { user } => user.clone(),
         };
-        if is_valid_key(&user, USERNAME_LIMIT) { Ok(user) } else { Err(RequestError::UserMissing) }
+        user.filter(|user| is_valid_key(user, USERNAME_LIMIT)).ok_or(RequestError::UserMissing)
     }
 }

@@ -4,7 +4,7 @@ use axum::http::request::Parts;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::Credentials;
+use super::{Credentials, Proof};
 use crate::domain::error::RequestError;
 use crate::domain::identity::UnsupportedScheme;
 use crate::http::json::{JsonObject, field_names};
@@ -40,15 +40,13 @@ pub struct CredentialFields {
 }
 
 /// How an application names its user: the strongest way that the request offers.
-pub(in crate::http) enum ClaimedUser {
+pub(super) enum ClaimedUser {
     /// With a token of the gateway, which is not supported.
     AccessToken,
     /// With a login token, which the login service knows.
     LoginToken(String),
-    /// By name.
-    Name(String),
-    /// Not at all.
-    Absent,
+    /// By name, or not at all.
+    Name(Option<String>),
 }
 
 /// A string; one that is empty or no string counts as absent.
@@ -72,11 +70,8 @@ pub(super) fn find(head: &Parts, body: &JsonObject<'_>) -> Result<Credentials, R
         }
         None => body.decode()?,
     };
-    let query = head.uri.query().unwrap_or_default();
-    let is_signed = query.split('&').any(|pair| {
-        ["bk_signature", "signature"].contains(&pair.split('=').next().unwrap_or(pair))
-    });
-    if is_signed {
+    let mut pairs = head.uri.query().unwrap_or_default().split('&');
+    if pairs.any(|pair| matches!(pair.split('=').next(), Some("bk_signature" | "signature"))) {
         return Err(RequestError::UnsupportedScheme(UnsupportedScheme::Signature));
     }
     fields.check()
@@ -97,13 +92,11 @@ impl CredentialFields {
             (Some(_), None) => return Err(RequestError::AppSecretMissing),
             (None, None) => return Err(RequestError::AppMissing),
         };
-        let access_token = self.bk_access_token.0.or(self.access_token.0);
-        let user = match (access_token, self.bk_token.0, self.bk_username.0.or(self.username.0)) {
-            (Some(_), ..) => ClaimedUser::AccessToken,
-            (None, Some(token), _) => ClaimedUser::LoginToken(token),
-            (None, None, Some(name)) => ClaimedUser::Name(name),
-            (None, None, None) => ClaimedUser::Absent,
+        let user = match (self.bk_access_token.0.or(self.access_token.0), self.bk_token.0) {
+            (Some(_), _) => ClaimedUser::AccessToken,
+            (None, Some(token)) => ClaimedUser::LoginToken(token),
+            (None, None) => ClaimedUser::Name(self.bk_username.0.or(self.username.0)),
         };
-        Ok(Credentials::Secret { app_code, secret, user })
+        Ok(Credentials { app_code, proof: Proof::Secret { secret, user } })
     }
 }

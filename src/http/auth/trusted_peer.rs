@@ -3,7 +3,7 @@
 use axum::http::request::Parts;
 use ipnet::IpNet;
 
-use super::Credentials;
+use super::{Credentials, Proof};
 use crate::domain::error::RequestError;
 use crate::http::api::{ClientAddr, first_key};
 
@@ -16,5 +16,6 @@ pub(super) fn find(trusted: &[IpNet], head: &Parts) -> Result<Credentials, Reque
     }
     let app_code = first_key(&head.headers, &["x-bkcmdb-app-code", "bk-app-code"]);
     let user = first_key(&head.headers, &["x-bkcmdb-user", "bk-username", "bk_user"]);
-    Ok(Credentials::TrustedPeer { app_code: app_code.unwrap_or_default(), user })
+    let proof = Proof::TrustedPeer { user };
+    Ok(Credentials { app_code: app_code.unwrap_or_default(), proof })
 }
