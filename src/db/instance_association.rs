@@ -127,3 +127,86 @@ pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Resu
 fn count_distinct(ids: &[Option<i64>]) -> i64 {
     ids.iter().flatten().collect::<HashSet<_>>().len().try_into().unwrap_or(i64::MAX)
 }
+/// A stored link, with the keys of what it refers to.
+#[derive(Debug)]
+pub struct StoredLink {
+    /// Its id.
+    pub id: i64,
+    /// The source instance's id.
+    pub source_id: i64,
+    /// The source model's key.
+    pub source_model: String,
+    /// The target instance's id.
+    pub target_id: i64,
+    /// The target model's key.
+    pub target_model: String,
+    /// The tenant's key.
+    pub tenant: String,
+    /// The model association's key.
+    pub model_association: String,
+    /// The association kind's key.
+    pub kind: String,
+}
+
+/// A page of the links of one instance.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkPage {
+    /// The instance's model.
+    pub model_id: i32,
+    /// The instance's id.
+    pub instance_id: i64,
+    /// Only links with greater ids.
+    pub after: i64,
+    /// How many of these to skip.
+    pub skip: i64,
+    /// The most links of the page.
+    pub limit: i64,
+}
+
+/// A page of the tenant's links of which an instance is the source or the target, in order of their
+/// ids. A link of an instance with itself is listed once.
+#[tracing::instrument(skip_all, name = "db.instance_association.list_of_instance")]
+pub async fn list_of_instance(
+    conn: &mut PgConnection,
+    tenant: &Tenant,
+    page: &LinkPage,
+) -> sqlx::Result<Vec<StoredLink>> {
+    sqlx::query_as!(
+        StoredLink,
+        r#"select link.id as "id!", source_id as "source_id!", source.key as source_model,
+               target_id as "target_id!", target.key as target_model, tenant.key as tenant,
+               association.key as model_association, kind.key as kind
+           from (
+               select link.*
+               from model_association association
+               cross join lateral (
+                   select * from instance_association
+                   where model_association_id = association.id and source_id = $2
+               ) link
+               where association.source_model_id = $1
+               union
+               select link.*
+               from model_association association
+               cross join lateral (
+                   select * from instance_association
+                   where model_association_id = association.id and target_id = $2
+               ) link
+               where association.target_model_id = $1
+           ) link
+           join tenant on tenant.id = link.tenant_id
+           join model_association association on association.id = link.model_association_id
+           join association_kind kind on kind.id = association.association_kind_id
+           join model source on source.id = association.source_model_id
+           join model target on target.id = association.target_model_id
+           where tenant.key = $3 and link.id > $4
+           order by link.id offset $5 limit $6"#,
+        page.model_id,
+        page.instance_id,
+        tenant.as_str(),
+        page.after,
+        page.skip,
+        page.limit,
+    )
+    .fetch_all(conn)
+    .await
+}
