@@ -46,7 +46,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("db", &["db", "domain"]),
     ("service", &["service", "db", "domain"]),
     ("http", &["http", "service", "domain", "telemetry"]),
-    ("config", &["db"]),
+    ("config", &["db", "domain"]),
     ("telemetry", &["config", "domain"]),
     ("server", &["config", "http"]),
     ("cli", &["config", "domain", "http", "server", "service", "telemetry"]),
