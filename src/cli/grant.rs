@@ -59,12 +59,12 @@ impl GrantCommand {
             Self::List { user } => {
                 let mut out = io::stdout();
                 for grant in service::permission::list(&mut conn, user.as_deref()).await? {
-                    let (model, instance) = match grant.scope {
-                        Scope::All => ("*".to_owned(), "*".to_owned()),
-                        Scope::Model(model) => (model, "*".to_owned()),
-                        Scope::Instance(model, id) => (model, id.to_string()),
+                    let scope = match grant.scope {
+                        Scope::All => "*\t*".to_owned(),
+                        Scope::Model(model) => format!("{model}\t*"),
+                        Scope::Instance(model, id) => format!("{model}\t{id}"),
                     };
-                    writeln!(out, "{}\t{model}\t{instance}", grant.user)?;
+                    writeln!(out, "{}\t{scope}", grant.user)?;
                 }
             }
             Self::Remove(args) => {
