@@ -22,8 +22,9 @@ use crate::db::STATEMENT_TIMEOUT;
 use crate::db::pool::Pool;
 use crate::domain::permission::Authorization;
 
-/// How long a request may take, its body included. Timeouts are in strict order: statement, request,
-/// drain, and the supervisor's, which is 30 s. Clients of the original CMDB give up after 25 s.
+/// How long a request may take, its body included. Timeouts are in strict order: statement,
+/// request, drain, and the supervisor's, which is 30 s. Clients of the original CMDB give up after
+/// 25 s.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a shutdown waits for the requests in flight.
