@@ -36,6 +36,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may leave a response unread.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a request waits for a connection from the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
+
 /// How long a command waits for a connection to be opened.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -259,7 +262,7 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
 /// A pool for the server. PostgreSQL cancels statements that exceed [`STATEMENT_TIMEOUT`].
 pub fn serving_pool(options: PgConnectOptions, connections: u32) -> Pool {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    Pool::new(options.options([("statement_timeout", timeout)]), connections)
+    Pool::new(options.options([("statement_timeout", timeout)]), connections, ACQUIRE_TIMEOUT)
 }
 
 /// Connects to a database, without a statement timeout.
