@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use super::cache_version::CacheVersion;
-use crate::domain::association::ModelAssociation;
+use super::permission::AssociationAccess;
 use crate::domain::batch::{Decision, Detail, StoredState};
 use crate::domain::error::DetailError;
 use crate::domain::identity::Caller;
@@ -24,12 +23,11 @@ pub enum WriteOutcome {
 
 /// A batch to write, and the preconditions under which it is written.
 pub struct NewLinks<'a> {
-    /// The model association of all links.
-    pub model_association: &'a ModelAssociation,
+    /// The model association of all links, with the cache version on which the request was
+    /// authorized.
+    pub access: &'a AssociationAccess,
     /// The tenant that the links will belong to.
     pub tenant: &'a Tenant,
-    /// The cache version on which the request was authorized.
-    pub version: CacheVersion,
     /// All details of the request.
     pub details: &'a [Detail],
     /// The decision on each detail.
@@ -62,7 +60,7 @@ pub struct IdempotencyEntry<'a> {
 /// [`ErrorClass::Conflict`](super::ErrorClass::Conflict), and nothing is written.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
 pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Result<WriteOutcome> {
-    let NewLinks { model_association, details, decisions, expected, idempotency, .. } = links;
+    let NewLinks { access, details, decisions, expected, idempotency, .. } = links;
     let source_ids: Vec<_> = details.iter().map(|detail| detail.source).collect();
     let target_ids: Vec<_> = details.iter().map(|detail| detail.target).collect();
     let accepted: Vec<_> = decisions.iter().map(Result::is_ok).collect();
@@ -77,12 +75,12 @@ pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Resu
     let row = sqlx::query_file!(
         "src/db/create_links.sql",
         // model association
-        model_association.id,
-        model_association.source_model_id,
-        model_association.target_model_id,
+        access.id,
+        access.source_model_id,
+        access.target_model_id,
         // caller
         links.tenant.as_str(),
-        links.version.0,
+        access.version.0,
         // details
         &source_ids as &[Option<i64>],
         &target_ids as &[Option<i64>],

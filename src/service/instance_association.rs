@@ -68,11 +68,9 @@ pub async fn create_many(
     } else {
         None
     };
-    let found = access.as_ref().map(|access| &access.model_association);
-    check_models(found, key, source_model, target_model)?;
+    let found = access.as_ref().map(|found| (&*found.source_model, &*found.target_model));
+    check_models(found, key, (source_model, target_model))?;
     let access = access.ok_or(RequestError::UnknownModelAssociation)?;
-    let version = cx.lookups.version().ok_or(Error::Stale)?;
-    let model_association = &access.model_association;
 
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let authorized =
@@ -82,8 +80,7 @@ pub async fn create_many(
         let mut expected = authorized.expected_state(details);
         let mut is_stored_state = false;
         loop {
-            let decisions =
-                step!("plan").in_scope(|| plan(model_association.mapping, details, &expected));
+            let decisions = step!("plan").in_scope(|| plan(access.mapping, details, &expected));
             let writes_nothing =
                 cx.idempotency_key.is_none() && decisions.iter().all(Result::is_err);
             if is_stored_state && writes_nothing {
@@ -96,9 +93,8 @@ pub async fn create_many(
                 language: cx.language.tag(),
             });
             let new_links = NewLinks {
-                model_association,
+                access: &access,
                 tenant: &cx.tenant,
-                version,
                 details,
                 decisions: &decisions,
                 expected: &expected,
@@ -169,7 +165,7 @@ pub async fn find_related(
 ) -> Result<LinkPages, Error> {
     let access = authorize_view(cx, &search.model).await?;
     let next = access.map(|access| LinkPage {
-        model_id: access.model_id,
+        model_id: access.id,
         instance_id: search.instance_id,
         after: i64::MIN,
         skip: search.start,
