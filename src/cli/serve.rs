@@ -16,14 +16,15 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{Outcome, refuse_pending};
-use crate::config::{self, ServeSettings};
+use crate::config::{self, AuthorizationSetting, ServeSettings};
+use crate::domain::permission::Authorization;
 use crate::http::AppState;
 use crate::http::auth::Authenticator;
 use crate::http::auth::gateway_jwt::JwtVerifier;
 use crate::http::auth::login_token::LoginService;
 use crate::server::{Limits, RELOAD_INTERVAL, Socket, Tls, TlsFiles};
-use crate::service::cache::Caches;
 use crate::service::limit::Limiter;
+use crate::service::lookup::Caches;
 use crate::service::{Pool, Service};
 use crate::telemetry::metrics::Metrics;
 use crate::{http, server, service};
@@ -48,7 +49,10 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     let (draining, watched) = watch::channel(false);
     let service = Service {
         pool: pool.clone(),
-        authorization: settings.authorization,
+        authorization: match settings.authorization {
+            AuthorizationSetting::Grants => Authorization::Grants,
+            AuthorizationSetting::Off => Authorization::Off,
+        },
         limiter: settings.rate_limit.map(Limiter::new),
         permits: Semaphore::new(requests as usize),
         caches: Caches::default(),

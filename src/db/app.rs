@@ -3,7 +3,33 @@
 use sqlx::PgConnection;
 
 use super::cache_version::CacheVersion;
-use crate::domain::identity::{App, StoredSecret};
+
+/// An application that may call.
+#[derive(Debug)]
+pub struct App {
+    /// The cache version when it was read.
+    pub version: CacheVersion,
+    /// Whether its requests are accepted.
+    pub enabled: bool,
+    /// Whether a user name that it sends is accepted without further proof.
+    pub trusts_username: bool,
+    /// The names of the endpoints that it may call; `None`: all.
+    pub apis: Option<Vec<String>>,
+    /// The keys of the tenants that it may act for; `None`: all.
+    pub tenants: Option<Vec<String>>,
+    /// The salts of the valid secrets, at most two.
+    pub salts: Vec<Vec<u8>>,
+    /// The hash of each: HMAC-SHA-256 with the salt as its key.
+    pub hashes: Vec<Vec<u8>>,
+}
+
+/// A secret as it is stored: 16 random bytes, and the HMAC-SHA-256 with them as its key.
+pub struct StoredSecret {
+    /// The key of the hash.
+    pub salt: Vec<u8>,
+    /// The hash.
+    pub hash: Vec<u8>,
+}
 
 /// An application as it is listed.
 pub struct ListedApp {
@@ -23,13 +49,11 @@ pub struct ListedApp {
     pub created_at: String,
 }
 
-/// Finds an application by its code, with the cache version.
+/// Finds an application by its code.
 #[tracing::instrument(skip_all, name = "db.app.find")]
-pub async fn find(
-    conn: &mut PgConnection,
-    code: &str,
-) -> sqlx::Result<Option<(CacheVersion, App)>> {
-    let row = sqlx::query!(
+pub async fn find(conn: &mut PgConnection, code: &str) -> sqlx::Result<Option<App>> {
+    let app = sqlx::query_as!(
+        App,
         r#"select (select version from cache_version) as "version!: CacheVersion",
                enabled, trusts_username, apis, tenants,
                array(select salt from app_secret where app_id = app.id order by id desc limit 2)
@@ -38,39 +62,21 @@ pub async fn find(
                    as "hashes!"
            from app where code = $1"#,
         code,
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| {
-        let secrets = row.salts.into_iter().zip(row.hashes);
-        let secrets = secrets.map(|(salt, hash)| StoredSecret { salt, hash }).collect();
-        let (enabled, trusts_username) = (row.enabled, row.trusts_username);
-        let (apis, tenants) = (row.apis, row.tenants);
-        (row.version, App { enabled, trusts_username, apis, tenants, secrets })
-    }))
-}
-
-/// Whether an application has this code.
-pub async fn exists(conn: &mut PgConnection, code: &str) -> sqlx::Result<bool> {
-    let exists = sqlx::query_scalar!(
-        r#"select exists (select from app where code = $1) as "exists!""#,
-        code,
     );
-    exists.fetch_one(conn).await
+    app.fetch_optional(conn).await
 }
 
 /// All applications, in order of their codes.
 pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<ListedApp>> {
-    sqlx::query_as!(
+    let apps = sqlx::query_as!(
         ListedApp,
         r#"select code, enabled, trusts_username, array_to_string(apis, ',') as apis,
                array_to_string(tenants, ',') as tenants,
                (select least(count(*), 2) from app_secret where app_id = app.id) as "secrets!",
                to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "created_at!"
            from app order by code"#,
-    )
-    .fetch_all(conn)
-    .await
+    );
+    apps.fetch_all(conn).await
 }
 
 /// Adds an application with its first secret. Returns `false` if the code exists already.
@@ -80,7 +86,7 @@ pub async fn insert(
     trusts_username: bool,
     secret: &StoredSecret,
 ) -> sqlx::Result<bool> {
-    let added = sqlx::query!(
+    let insert = sqlx::query!(
         "with added as (
              insert into app (code, trusts_username) values ($1, $2) on conflict (code) do nothing
              returning id
@@ -90,10 +96,8 @@ pub async fn insert(
         trusts_username,
         secret.salt,
         secret.hash,
-    )
-    .execute(conn)
-    .await?;
-    Ok(added.rows_affected() == 1)
+    );
+    Ok(insert.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Adds a secret to an application and keeps only the newest two. Returns `false` if there is no
@@ -103,7 +107,7 @@ pub async fn insert_secret(
     code: &str,
     secret: &StoredSecret,
 ) -> sqlx::Result<bool> {
-    let added = sqlx::query!(
+    let insert = sqlx::query!(
         "with target as (select id from app where code = $1 for update),
               deleted as (
                   delete from app_secret where app_id = (select id from target) and id not in (
@@ -114,34 +118,34 @@ pub async fn insert_secret(
         code,
         secret.salt,
         secret.hash,
-    )
-    .execute(conn)
-    .await?;
-    Ok(added.rows_affected() == 1)
+    );
+    Ok(insert.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Deletes all secrets of an application but the newest and returns their number.
-pub async fn delete_older_secrets(conn: &mut PgConnection, code: &str) -> sqlx::Result<u64> {
-    let deleted = sqlx::query!(
-        "with newest as (
-             select max(app_secret.id) as id, app_id
-             from app_secret join app on app.id = app_id where code = $1 group by app_id
-         )
-         delete from app_secret using newest
-         where app_secret.app_id = newest.app_id and app_secret.id <> newest.id",
+/// Deletes all secrets of an application but the newest and returns their number, or `None` if there
+/// is no such application.
+pub async fn delete_older_secrets(
+    conn: &mut PgConnection,
+    code: &str,
+) -> sqlx::Result<Option<i64>> {
+    let deleted = sqlx::query_scalar!(
+        r#"with target as (select id from app where code = $1),
+                deleted as (
+                    delete from app_secret
+                    where app_id = (select id from target) and id <> (
+                        select max(id) from app_secret where app_id = (select id from target))
+                    returning id
+                )
+           select (select count(*) from deleted) as "count!" from target"#,
         code,
-    )
-    .execute(conn)
-    .await?;
-    Ok(deleted.rows_affected())
+    );
+    deleted.fetch_optional(conn).await
 }
 
 /// Enables or disables an application. Returns `false` if there is no such application.
 pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> sqlx::Result<bool> {
-    let changed = sqlx::query!("update app set enabled = $2 where code = $1", code, enabled)
-        .execute(conn)
-        .await?;
-    Ok(changed.rows_affected() == 1)
+    let update = sqlx::query!("update app set enabled = $2 where code = $1", code, enabled);
+    Ok(update.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Limits an application to endpoints and tenants: empty means all, `None` leaves the limit as it
@@ -152,7 +156,7 @@ pub async fn limit(
     apis: Option<&[String]>,
     tenants: Option<&[String]>,
 ) -> sqlx::Result<bool> {
-    let changed = sqlx::query!(
+    let update = sqlx::query!(
         "update app
          set apis = case when $2::text[] is null then apis else nullif($2, '{}') end,
              tenants = case when $3::text[] is null then tenants else nullif($3, '{}') end
@@ -160,8 +164,6 @@ pub async fn limit(
         code,
         apis,
         tenants,
-    )
-    .execute(conn)
-    .await?;
-    Ok(changed.rows_affected() == 1)
+    );
+    Ok(update.execute(conn).await?.rows_affected() == 1)
 }

@@ -57,8 +57,12 @@ pub enum RequestError {
     InvalidIdempotencyKey,
     #[error("{0} is missing")]
     MissingField(&'static str),
+    #[error("{0} is unassigned")]
+    UnassignedField(&'static str),
     #[error("{0} is invalid")]
     InvalidField(&'static str),
+    #[error("the limit of a page is too large")]
+    PageTooLarge,
     #[error("details is empty")]
     NoDetails,
     #[error("too many details")]

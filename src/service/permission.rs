@@ -8,12 +8,12 @@ use sqlx::PgConnection;
 use super::Error;
 use super::context::RequestContext;
 use crate::db;
-pub use crate::db::permission::Grant;
+pub use crate::db::permission::list;
 use crate::db::permission::{AssociationAccess, ModelAccess};
 use crate::domain::batch::{Detail, StoredState};
 use crate::domain::error::RequestError;
 use crate::domain::keys::{MODEL_KEY_LIMIT, USERNAME_LIMIT, is_valid_key};
-use crate::domain::permission::{Authorization, MissingPermission, Scope};
+use crate::domain::permission::{Authorization, MissingPermission, NamedModel, Scope};
 
 /// The instances of a batch that its user was authorized to edit.
 pub(super) enum AuthorizedInstances {
@@ -57,11 +57,8 @@ pub(super) async fn authorize_edit(
         let of_model = existing.iter().filter(move |access| access.model_id == model_id);
         of_model.map(|access| access.instance.id).collect()
     };
-    let association = &access.model_association;
-    Ok(AuthorizedInstances::Only {
-        sources: ids_of(association.source_model_id),
-        targets: ids_of(association.target_model_id),
-    })
+    let (sources, targets) = (ids_of(access.source_model_id), ids_of(access.target_model_id));
+    Ok(AuthorizedInstances::Only { sources, targets })
 }
 
 /// Authorizes the user to view the instances and links of the model with this key, or refuses the
@@ -79,7 +76,9 @@ pub async fn authorize_view(
         Some(access)
             if !access.may_edit_all && cx.service.authorization == Authorization::Grants =>
         {
-            let missing = MissingPermission { model: access.model.clone(), instance: None };
+            let (key, name) = (model.to_owned(), access.name.clone());
+            let model = NamedModel { key, name, number: access.number };
+            let missing = MissingPermission { model, instance: None };
             Err(RequestError::PermissionDenied(vec![missing]).into())
         }
         _ => Ok(access),
@@ -115,14 +114,12 @@ impl AuthorizedInstances {
 
 /// Why grants cannot be changed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum GrantError {
-    /// A model is unknown.
     #[error("there is no such model")]
     UnknownModel,
-    /// The user's name is malformed.
     #[error("a user's name has 1 to {USERNAME_LIMIT} characters, none of them a control character")]
     InvalidUser,
-    /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
@@ -146,9 +143,4 @@ pub async fn remove(
     scopes: &[Scope],
 ) -> Result<bool, GrantError> {
     Ok(db::permission::delete(conn, user, scopes).await? > 0)
-}
-
-/// All grants, or those of one user.
-pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> Result<Vec<Grant>, GrantError> {
-    Ok(db::permission::list(conn, user).await?)
 }

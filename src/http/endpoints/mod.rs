@@ -2,6 +2,7 @@
 //! the API description, the labels of metrics and the names for `app limit --api` follow from it.
 
 pub mod batch_create_instance_association;
+mod search_related_inst_asso;
 
 use std::pin::Pin;
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
+use self::search_related_inst_asso::SearchRelatedInstAsso;
 use super::api::Api;
 use super::openapi::{self, Schemas};
 use super::success::Success;
@@ -22,12 +24,19 @@ use crate::domain::error::RequestError;
 use crate::service;
 use crate::service::context::RequestContext;
 
-/// Every endpoint, in the order of the README's table.
-pub static ENDPOINTS: [EndpointEntry; 1] = [entry::<BatchCreateInstanceAssociation>(
-    "batch_create_instance_association",
-    Method::POST,
-    "/api/v3/createmany/instassociation",
-)];
+/// Every endpoint, in the order of the README's table: name, method and path at the CMDB API.
+pub static ENDPOINTS: [EndpointEntry; 2] = [
+    entry::<BatchCreateInstanceAssociation>(
+        "batch_create_instance_association",
+        Method::POST,
+        "/api/v3/createmany/instassociation",
+    ),
+    entry::<SearchRelatedInstAsso>(
+        "search_related_inst_asso",
+        Method::POST,
+        "/api/v3/find/instassociation/related",
+    ),
+];
 
 /// An endpoint: what it takes, what it does and what it answers. The pipeline calls its functions
 /// in this order.
@@ -85,28 +94,26 @@ pub(super) trait Endpoint: Send + 'static {
 pub struct EndpointEntry {
     /// The name at the gateway API, and for `app limit --api`.
     pub name: &'static str,
-    /// The method at the CMDB API. At the gateway API it is always POST.
-    pub method: Method,
-    /// The path at the CMDB API.
-    pub cmdb_path: &'static str,
     /// One of each error that the endpoint has besides those of the pipeline.
     pub errors: fn() -> Vec<RequestError>,
+    cmdb_method: Method,
+    cmdb_path: &'static str,
     pub(super) serve: fn(&'static EndpointEntry, AppState, Api, Request) -> BoxFuture<Response>,
-    pub(super) describe: fn(&EndpointEntry, Api) -> (Value, Schemas),
+    pub(super) describe: fn(&'static EndpointEntry, Api) -> (Value, Schemas),
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 const fn entry<E: Endpoint>(
     name: &'static str,
-    method: Method,
+    cmdb_method: Method,
     cmdb_path: &'static str,
 ) -> EndpointEntry {
     EndpointEntry {
         name,
-        method,
-        cmdb_path,
         errors: E::errors,
+        cmdb_method,
+        cmdb_path,
         serve: |entry, state, api, request| {
             Box::pin(pipeline::serve::<E>(entry, state, api, request))
         },
@@ -123,11 +130,9 @@ impl EndpointEntry {
         }
     }
 
-    /// The method at an API.
-    pub fn method(&self, api: Api) -> Method {
-        match api {
-            Api::Gateway => Method::POST,
-            Api::Cmdb => self.method.clone(),
-        }
+    /// The method at an API. At the gateway API it is always POST.
+    pub fn method(&'static self, api: Api) -> &'static Method {
+        static POST: Method = Method::POST;
+        if api == Api::Cmdb { &self.cmdb_method } else { &POST }
     }
 }
