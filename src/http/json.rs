@@ -189,7 +189,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
         visitor.visit_unit()
     }
 
-    // Bodies have no values of other types.
+    // `deserialize_any` suffices for strings and booleans. Bodies have no other types.
     forward_to_deserialize_any! {
         bool i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
         unit_struct newtype_struct tuple tuple_struct map enum identifier
@@ -256,25 +256,17 @@ impl<'de> Deserializer<'de> for FieldNames<'_> {
 /// so it is not JSON here, but `serde_json` notices it only in strings that it decodes. Outside of
 /// strings the parser refuses backslashes.
 fn has_lone_surrogate(json: &str) -> bool {
-    let mut escapes = json.split('\\').skip(1).peekable();
-    let unit = |escape: &str| u16::from_str_radix(escape.strip_prefix('u')?.get(..4)?, 16).ok();
-    while let Some(escape) = escapes.next() {
-        match unit(escape) {
-            _ if escape.is_empty() => {
-                escapes.next(); // an escaped backslash: plain text follows
-            }
-            Some(0xD800..=0xDBFF) => {
-                let low = escapes.peek().and_then(|next| unit(next));
-                if escape.len() > 5 || !matches!(low, Some(0xDC00..=0xDFFF)) {
-                    return true;
-                }
-                escapes.next();
-            }
-            Some(0xDC00..=0xDFFF) => return true,
-            _ => {}
-        }
+    if !json.contains('\\') {
+        return false;
     }
-    false
+    let without_backslashes = json.replace(r"\\", " ");
+    let units = without_backslashes.split(r"\u").skip(1).flat_map(|escape| {
+        let unit = escape.get(..4).and_then(|digits| u16::from_str_radix(digits, 16).ok());
+        // Text after the digits separates them from the next escape.
+        let separator = (escape.len() > 4).then_some(0);
+        unit.into_iter().chain(separator)
+    });
+    char::decode_utf16(units).any(|unit| unit.is_err())
 }
 
 #[cfg(test)]
