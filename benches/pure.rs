@@ -1,16 +1,19 @@
-//! What a batch of 200 costs before and after the database: reading it, deciding it, writing its answer.
+//! The cost of a batch of 200 without the database: decoding the request, planning the links,
+//! encoding the answer.
 
 #![expect(clippy::unwrap_used, reason = "a program for developers")]
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use cmdb_associations::domain::association::Mapping;
-use cmdb_associations::domain::batch::{Detail, Fact, plan};
+use cmdb_associations::domain::batch::{CreateLinks, Detail, StoredState, plan};
 use cmdb_associations::domain::error::DetailError;
 use cmdb_associations::domain::language::Language;
-use cmdb_associations::http::{Api, Envelope, Fields, KEYS, given};
-use cmdb_associations::service::instance_association::Outcome;
+use cmdb_associations::http::endpoints::batch_create_instance_association::{
+    CreateManyBody, CreateManyData,
+};
+use cmdb_associations::http::json::{JsonObject, field_names};
+use cmdb_associations::http::{Api, Envelope};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn decode(c: &mut Criterion) {
@@ -24,50 +27,47 @@ fn decode(c: &mut Criterion) {
     );
     c.bench_function("decode 200 details", |b| {
         b.iter(|| {
-            let fields = Fields::read(black_box(&body), &KEYS).unwrap();
-            assert_eq!(given(&fields).unwrap().details.unwrap().len(), 200);
+            let known = field_names::<CreateManyBody>();
+            JsonObject::parse(black_box(&body), known).unwrap().decode::<CreateManyBody>().unwrap()
         });
     });
 }
 
-fn decide(c: &mut Criterion) {
+fn plan_batch(c: &mut Criterion) {
     let details: Vec<_> =
         (0..200).map(|n| Detail { source: Some(n % 7), target: Some(n) }).collect();
-    let taken = Fact { source_of_target: Some(8), ..Fact::default() };
-    let facts: Vec<_> =
-        (0..200).map(|n| if n % 2 == 0 { taken } else { Fact::default() }).collect();
+    let taken = StoredState { source_of_target: Some(8), ..StoredState::default() };
+    let free = StoredState::default();
+    let stored: Vec<_> = (0..200).map(|n| if n % 2 == 0 { taken } else { free }).collect();
     c.bench_function("plan 200 fresh", |b| {
         b.iter(|| plan(Mapping::OneToMany, black_box(&details), &[]));
     });
     c.bench_function("plan 200, half refused", |b| {
-        b.iter(|| plan(Mapping::OneToMany, black_box(&details), &facts));
+        b.iter(|| plan(Mapping::OneToMany, black_box(&details), &stored));
     });
 }
 
 fn encode(c: &mut Criterion) {
-    let outcome = |is_created: fn(usize) -> bool| Outcome {
-        created: (0..200).filter(|n| is_created(*n)).zip(1_000_000..).collect(),
-        refused: (0..200)
-            .filter(|n| !is_created(*n))
-            .map(|n| (n, DetailError::AlreadyExists))
-            .collect::<BTreeMap<_, _>>(),
+    let links = CreateLinks {
+        model_association: "bk_switch_connect_host".to_owned(),
         source_model: "bk_switch".to_owned(),
         target_model: "host".to_owned(),
-        original: None,
+        details: Vec::new(),
     };
-    for (name, outcome) in
-        [("encode 200 created", outcome(|_| true)), ("encode 200 refused", outcome(|_| false))]
-    {
+    let created: Vec<_> = (1_000_000..1_000_200).map(Ok).collect();
+    let refused = vec![Err(DetailError::AlreadyExists); 200];
+    for (name, outcomes) in [("encode 200 created", created), ("encode 200 refused", refused)] {
         c.bench_function(name, |b| {
             b.iter(|| {
                 let id = "06111a8efac445bcbb0269614e86e14c";
-                let envelope =
-                    Envelope::new(Api::Gateway, Ok(black_box(&outcome)), Language::English, id);
+                let language = Language::English;
+                let data = CreateManyData::new(black_box(&outcomes), &links, language);
+                let envelope = Envelope::new(Api::Gateway, Ok(data), language, id);
                 serde_json::to_vec(&envelope).unwrap()
             });
         });
     }
 }
 
-criterion_group!(benches, decode, decide, encode);
+criterion_group!(benches, decode, plan_batch, encode);
 criterion_main!(benches);

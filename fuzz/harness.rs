@@ -1,4 +1,5 @@
-//! What must hold whatever comes in. The fuzz targets look for input that breaks it; a test replays their corpus.
+//! What holds for every input. The fuzz targets search for input that breaks it, and a test replays
+//! their corpus.
 
 mod oracle;
 
@@ -13,11 +14,12 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use cmdb_associations::db::import::Stage;
 use cmdb_associations::domain::permission::Authorization;
-use cmdb_associations::http::{AppState, ClientAddr, TrustedSources, operations, router};
-use cmdb_associations::service::gateway::Gateway;
+use cmdb_associations::http::auth::Authenticator;
+use cmdb_associations::http::auth::gateway_jwt::JwtVerifier;
+use cmdb_associations::http::{AppState, ClientAddr, operations, router};
+use cmdb_associations::service::cache::Caches;
 use cmdb_associations::service::import::{Error, Rejection, read_collection};
 use cmdb_associations::service::limit::Limiter;
-use cmdb_associations::service::memory::Memory;
 use cmdb_associations::service::{Pool, Service};
 use cmdb_associations::telemetry::metrics::Metrics;
 use futures_util::stream;
@@ -33,17 +35,17 @@ const GATEWAY_PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_associati
 const CMDB_PATH: &str = "/api/v3/createmany/instassociation";
 const PUBLIC_KEY: &str = include_str!("../tests/fixtures/gateway.pub.pem");
 
-/// Small, so that a body that is too large is found, too.
+/// Small, so that the fuzzer finds bodies that are too large.
 const BODY_LIMIT: usize = 1 << 15;
 
-/// One of the peers that are trusted.
+/// An address whose identity headers are trusted.
 const TRUSTED_PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
 
 thread_local! {
     static SERVER: (Runtime, Router) = server();
 }
 
-/// The production router with both doors open and a database that is away.
+/// The production router with both APIs, without a database.
 fn server() -> (Runtime, Router) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let pool = Pool::new(PgConnectOptions::new_without_pgpass(), 1, Duration::ZERO);
@@ -52,18 +54,21 @@ fn server() -> (Runtime, Router) {
         pool: pool.clone(),
         authorization: Authorization::Grants,
         limiter: NonZeroU32::new(10_000).map(Limiter::new),
+        permits: Semaphore::new(1),
+        caches: Caches::default(),
+    };
+    let authenticator = Authenticator {
+        jwt: Some(JwtVerifier::new(PUBLIC_KEY, None).unwrap()),
         login: None,
-        gateway: Some(Gateway::new(PUBLIC_KEY, None).unwrap()),
-        places: Semaphore::new(1),
-        memory: Memory::default(),
+        trusted_peers: vec!["10.1.0.0/16".parse().unwrap()],
     };
     let state = AppState {
         service: Arc::new(service),
-        trust: TrustedSources { gateway: true, peers: vec!["10.1.0.0/16".parse().unwrap()] },
+        authenticator: Arc::new(authenticator),
         readiness: pool,
-        room: Arc::default(),
+        body_budget: Arc::default(),
         body_limit: BODY_LIMIT,
-        deadline: Duration::from_secs(15),
+        request_timeout: Duration::from_secs(15),
         draining: watch::channel(false).1,
         in_flight: TaskTracker::new(),
         metrics: Arc::new(Metrics::new().unwrap().1),
@@ -88,17 +93,18 @@ fn send(request: Request<Body>) -> Answer {
     })
 }
 
-/// A body that arrives line by line.
+/// A body that arrives in one frame for each line.
 fn in_frames(bytes: &[u8]) -> Body {
     let lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let frames: Vec<_> = lines.map(|line| Ok::<_, Infallible>(line.to_vec())).collect();
     Body::from_stream(stream::iter(frames))
 }
 
-/// A request, as text: a line with method, target and perhaps the peer's address, lines of headers, an empty
-/// line, the body. The answer is one of those that a caller may get while the database is away.
+/// The input is a request as text: a line with the method, the target and optionally the client's
+/// address, header lines, an empty line, the body. The answer is one that a client may get while
+/// the database is unavailable.
 pub fn request(data: &[u8]) {
-    // What is no method or target does not get past hyper.
+    // hyper refuses requests with an invalid method or target.
     let Some(request) = parse(data) else { return };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let answer = send(request);
@@ -107,15 +113,15 @@ pub fn request(data: &[u8]) {
         assert!(["", "ok\n", "Postgres is unavailable\n"].contains(&answer.body.as_str()));
         return;
     }
-    let is_cmdb_door = path == CMDB_PATH;
-    let is_known = is_cmdb_door || path.strip_suffix('/').unwrap_or(&path) == GATEWAY_PATH;
+    let is_cmdb_api = path == CMDB_PATH;
+    let is_known = is_cmdb_api || path.strip_suffix('/').unwrap_or(&path) == GATEWAY_PATH;
     assert_eq!(answer.status == 404, !is_known, "{path}");
     assert_eq!(answer.status == 405, is_known && method != Method::POST, "{method}");
     if method == Method::HEAD {
         assert_eq!(answer.body, "");
         return;
     }
-    answer.refusal(is_cmdb_door);
+    answer.refusal(is_cmdb_api);
 }
 
 fn parse(data: &[u8]) -> Option<Request<Body>> {
@@ -146,8 +152,8 @@ fn parse(data: &[u8]) -> Option<Request<Body>> {
 }
 
 impl Answer {
-    /// The code and the text of a refusal, which has the shape that its door's refusals have.
-    fn refusal(&self, is_cmdb_door: bool) -> (u64, String) {
+    /// Asserts that the answer is a refusal in the envelope of its API. Returns its code and text.
+    fn refusal(&self, is_cmdb_api: bool) -> (u64, String) {
         assert_eq!(self.headers["content-type"], "application/json; charset=utf-8");
         let id = self.headers["x-request-id"].to_str().unwrap();
         assert_eq!(self.headers["x-bkapi-request-id"], id);
@@ -155,18 +161,18 @@ impl Answer {
         assert!((1..=64).contains(&id.len()) && id.bytes().all(is_id), "{id}");
 
         let body: Map<String, Value> = serde_json::from_str(&self.body).unwrap();
-        let keys: &[&str] = if is_cmdb_door {
+        let keys: &[&str] = if is_cmdb_api {
             &["result", "bk_error_code", "bk_error_msg", "permission", "data"]
         } else {
             assert_eq!(body["request_id"], id);
             assert_eq!(id.len(), 32);
             &["result", "code", "message", "permission", "request_id", "data"]
         };
-        let places: Vec<_> =
+        let positions: Vec<_> =
             keys.iter().map(|key| self.body.find(&format!("\"{key}\":"))).collect();
-        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{}", self.body);
+        assert!(positions.iter().all(Option::is_some) && positions.is_sorted(), "{}", self.body);
         assert_eq!(body.len(), keys.len(), "{}", self.body);
-        // Nothing is created without a database, and nobody is found to lack a permission.
+        // Without a database no link is created and no permission is checked.
         assert_eq!(body["result"], false);
         assert!(body["permission"].is_null() && body["data"].is_null(), "{}", self.body);
 
@@ -174,8 +180,8 @@ impl Answer {
         let text = body[keys[2]].as_str().unwrap();
         let codes: &[u64] = match self.status {
             200 => &[
-                1_306_000, 1_306_406, 1_306_408, 1_199_000, 1_199_006, 1_199_011, 1_199_035,
-                1_199_038,
+                1_101_046, 1_306_000, 1_306_406, 1_306_408, 1_199_000, 1_199_006, 1_199_011,
+                1_199_035, 1_199_038,
             ],
             404 => &[1_306_404],
             405 => &[1_306_209],
@@ -192,8 +198,8 @@ impl Answer {
     }
 }
 
-/// A body, from a caller who is believed without a database: it is refused for what the oracle says, and if
-/// that says nothing, for the database or the rate limit.
+/// The input is a body from a trusted peer, which needs no database to be authenticated. It is
+/// refused as the oracle predicts; a valid body is refused for the database or the rate limit.
 pub fn body(data: &[u8]) {
     let mut request = Request::post(CMDB_PATH)
         .header("bk_user", "admin")
@@ -205,11 +211,15 @@ pub fn body(data: &[u8]) {
     let refusal = answer.refusal(true);
     match oracle::refusal(data, BODY_LIMIT) {
         Some(expected) => assert_eq!(refusal, expected),
-        None => assert!([429, 503].contains(&answer.status), "{refusal:?}"),
+        None if answer.status == 429 => {}
+        None => match oracle::refusal_after_rate_limit(data) {
+            Some(expected) => assert_eq!(refusal, expected),
+            None => assert_eq!(answer.status, 503, "{refusal:?}"),
+        },
     }
 }
 
-/// What the first byte of an import chooses from; `0` is the first.
+/// The collections that the first byte of an import selects; `0` selects the first one.
 const COLLECTIONS: [&str; 8] = [
     "cc_ObjDes",
     "cc_AsstDes",
@@ -221,31 +231,31 @@ const COLLECTIONS: [&str; 8] = [
     "cc_ProjectBase",
 ];
 
-/// A file of an export, after a byte that says of which collection: each document becomes a row that COPY
-/// takes, or is rejected, or the file is refused on one of its lines.
+/// The input is a byte that selects the collection, and a file of an export. Each document becomes
+/// a row for `COPY` or is rejected, or the file is refused at one of its lines.
 pub fn import(data: &[u8]) {
-    let Some((chosen, content)) = data.split_first() else { return };
-    let collection = COLLECTIONS[usize::from(*chosen) % COLLECTIONS.len()];
+    let Some((selector, content)) = data.split_first() else { return };
+    let collection = COLLECTIONS[usize::from(*selector) % COLLECTIONS.len()];
     let lines = content.split(|byte| *byte == b'\n').count() as u64;
-    let (mut rows, mut rejections) = (0, 0);
-    let on_rows = |stage, copy: &str| {
+    let (mut rows, mut omissions) = (0, 0);
+    let staged = |stage, copy: &str| {
         assert!(copy.is_empty() || copy.ends_with('\n'));
         for row in copy.split_terminator('\n') {
             check_row(stage, row, lines);
             rows += 1;
         }
     };
-    let on_rejection = |row: Rejection<'_>| {
+    let left_out = |row: Rejection<'_>| {
         assert!((1..=lines).contains(&row.line), "line {}", row.line);
         assert!(!row.reason.contains('\0'), "{:?}", row.reason);
-        rejections += 1;
+        omissions += 1;
     };
-    match read_collection(collection, content, on_rows, on_rejection) {
+    match read_collection(collection, content, staged, left_out) {
         Ok(count) => {
             assert_eq!(Some(count), documents(content));
-            // Most documents of this collection mean nothing.
+            // Most documents of this collection are not used.
             if collection != "cc_idgenerator" {
-                assert_eq!(rows + rejections, count);
+                assert_eq!(rows + omissions, count);
             }
         }
         Err(Error::Unreadable { line, reason, .. }) => {
@@ -255,7 +265,7 @@ pub fn import(data: &[u8]) {
     }
 }
 
-/// A row has the columns of its staging table, each a text without NUL or a null.
+/// Asserts that a row has the columns of its staging table, each a text without NUL or null.
 fn check_row(stage: Stage, row: &str, lines: u64) {
     let columns: Vec<&str> = row.split('\t').collect();
     let own = match stage {
@@ -281,7 +291,7 @@ fn check_row(stage: Stage, row: &str, lines: u64) {
     }
 }
 
-/// How many documents a file has, if it has nothing else.
+/// The number of documents of a file that consists only of documents.
 fn documents(content: &[u8]) -> Option<u64> {
     let content = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content);
     let documents: Vec<Map<String, Value>> = if content.trim_ascii_start().starts_with(b"[") {

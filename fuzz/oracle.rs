@@ -1,4 +1,4 @@
-//! What a body is refused for by the letter of RFC 8259 and of the README, found out slowly.
+//! An independent, slow implementation of the checks of a body, after RFC 8259 and the API guide.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 const DETAIL_LIMIT: usize = 200;
 
-/// The keys that may not be given twice.
+/// The keys that may not be repeated.
 const KEYS: [&str; 14] = [
     "bk_obj_id",
     "bk_asst_obj_id",
@@ -24,7 +24,7 @@ const KEYS: [&str; 14] = [
     "access_token",
 ];
 
-/// The code and the text, in English, that a body is refused with whoever sent it; none if it says all it must.
+/// The code and the English text that the body is refused with, or `None` if it is valid.
 pub(crate) fn refusal(body: &[u8], limit: usize) -> Option<(u64, String)> {
     if body.len() > limit {
         let text = format!("Parameters error, the request body is larger than {limit} bytes");
@@ -32,7 +32,7 @@ pub(crate) fn refusal(body: &[u8], limit: usize) -> Option<(u64, String)> {
     }
     let tokens = std::str::from_utf8(body).ok().and_then(tokens);
     let tokens = tokens.filter(|tokens| is_value(tokens) && tokens[0] == "{");
-    // Two who do not know of each other, as far as this one's numbers and depth go.
+    // serde_json is a second opinion, except where its limits on numbers and depth apply.
     if let Ok(value) = serde_json::from_slice::<Value>(body) {
         assert_eq!(tokens.is_some(), value.is_object(), "the oracle itself is wrong");
     }
@@ -40,22 +40,41 @@ pub(crate) fn refusal(body: &[u8], limit: usize) -> Option<(u64, String)> {
         let text = "Request JSON string is wrong in format, which cannot be analyzed.";
         return Some((1_306_000, text.to_owned()));
     };
-    match given(&Object::of(&tokens)) {
-        Err(place) => Some((1_199_000, format!("Deserializing JSON data failed: {place}"))),
-        Ok(given) => given.refusal(),
+    match decode(&Object::of(&tokens)) {
+        Err(problem) => Some((1_199_000, format!("Deserializing JSON data failed: {problem}"))),
+        Ok(request) => request.refusal(),
     }
 }
 
-/// What the body says of what matters here.
-struct Given {
+/// The code and the English text that a valid body is refused with after the rate limit, without
+/// the database: its model association has a key that cannot be stored.
+pub(crate) fn refusal_after_rate_limit(body: &[u8]) -> Option<(u64, String)> {
+    let tokens = std::str::from_utf8(body).ok().and_then(tokens)?;
+    let Decoded { models: [source, target], model_association: key, .. } =
+        decode(&Object::of(&tokens)).ok()?;
+    if key.chars().count() <= 512 && !key.contains('\0') {
+        return None;
+    }
+    let mismatch = |field| format!("'{field}' data parameter verification does not pass");
+    Some(if !key.starts_with(&source) {
+        (1_199_006, mismatch("bk_obj_id"))
+    } else if !key.ends_with(&target) {
+        (1_199_006, mismatch("bk_asst_obj_id"))
+    } else {
+        (1_101_046, "object association does not exist.".to_owned())
+    })
+}
+
+/// The parts of the body that are checked.
+struct Decoded {
     models: [String; 2],
     model_association: String,
     details: usize,
-    account: String,
+    tenant: String,
 }
 
-fn given(body: &Object<'_>) -> Result<Given, String> {
-    body.refuse_twice(&KEYS)?;
+fn decode(body: &Object<'_>) -> Result<Decoded, String> {
+    body.refuse_duplicates(&KEYS)?;
     let text = |key| Ok::<_, String>(body.get(key, "a string", text)?.unwrap_or_default());
     let models = [text("bk_obj_id")?, text("bk_asst_obj_id")?];
     let model_association = text("bk_obj_asst_id")?;
@@ -66,9 +85,9 @@ fn given(body: &Object<'_>) -> Result<Given, String> {
         check_detail(detail).map_err(|problem| format!("details[{index}]{problem}"))?;
     }
     let name = |value: &[&str]| self::text(value).or_else(|| integer(value).map(|n| n.to_string()));
-    let account = body.get("bk_supplier_account", "a string or an integer", name)?;
-    let account = account.unwrap_or_default();
-    Ok(Given { models, model_association, details: details.len(), account })
+    let tenant = body.get("bk_supplier_account", "a string or an integer", name)?;
+    let tenant = tenant.unwrap_or_default();
+    Ok(Decoded { models, model_association, details: details.len(), tenant })
 }
 
 fn check_detail(detail: &[&str]) -> Result<(), String> {
@@ -77,19 +96,19 @@ fn check_detail(detail: &[&str]) -> Result<(), String> {
         "{" => {
             let ids = ["bk_inst_id", "bk_asst_inst_id"];
             let detail = Object::of(detail);
-            let inside = |problem| format!(".{problem}");
-            detail.refuse_twice(&ids).map_err(inside)?;
+            let in_detail = |problem| format!(".{problem}");
+            detail.refuse_duplicates(&ids).map_err(in_detail)?;
             ids.iter()
                 .try_for_each(|id| detail.get(id, "an integer", integer).map(drop))
-                .map_err(inside)
+                .map_err(in_detail)
         }
         _ => Err(format!(": expected an object, got {}", kind(detail))),
     }
 }
 
-impl Given {
+impl Decoded {
     fn refusal(&self) -> Option<(u64, String)> {
-        let Self { models: [source, target], model_association, details, account } = self;
+        let Self { models: [source, target], model_association, details, tenant } = self;
         let ids = [
             ("bk_obj_asst_id", model_association),
             ("bk_obj_id", source),
@@ -107,13 +126,13 @@ impl Given {
         if *details > DETAIL_LIMIT {
             return Some((1_199_035, format!("details exceed the limit {DETAIL_LIMIT}")));
         }
-        let is_account = account.chars().count() <= 128 && !account.contains('\0');
+        let is_valid_tenant = tenant.chars().count() <= 128 && !tenant.contains('\0');
         let text = "'bk_supplier_account' data parameter verification does not pass";
-        (!is_account).then(|| (1_199_006, text.to_owned()))
+        (!is_valid_tenant).then(|| (1_199_006, text.to_owned()))
     }
 }
 
-/// The members of an object, in their order.
+/// The members of an object, in order.
 struct Object<'a>(Vec<(String, &'a [&'a str])>);
 
 impl<'a> Object<'a> {
@@ -122,7 +141,7 @@ impl<'a> Object<'a> {
         Self(parts(tokens).into_iter().map(member).collect())
     }
 
-    fn refuse_twice(&self, known: &[&str]) -> Result<(), String> {
+    fn refuse_duplicates(&self, known: &[&str]) -> Result<(), String> {
         let mut seen = BTreeSet::new();
         let mut keys = self.0.iter().map(|(key, _)| key.as_str());
         match keys.find(|key| known.contains(key) && !seen.insert(*key)) {
@@ -184,7 +203,7 @@ fn parts<'a>(tokens: &'a [&'a str]) -> Vec<&'a [&'a str]> {
     parts.filter(|part| !part.is_empty()).collect()
 }
 
-/// What a text consists of, but for its white space; none if something in it is no token.
+/// The tokens of a JSON text, or `None` if a part of it is not a token.
 fn tokens(text: &str) -> Option<Vec<&str>> {
     let space = [' ', '\t', '\r', '\n'];
     let mut tokens = Vec::new();
@@ -232,7 +251,7 @@ fn is_scalar(token: &str) -> bool {
     is_number || ["null", "true", "false"].contains(&token)
 }
 
-/// What may come next.
+/// What the grammar allows next.
 enum Next {
     Value,
     ValueOrEnd,
@@ -242,7 +261,7 @@ enum Next {
     CommaOrEnd,
 }
 
-/// Whether the tokens are one value and nothing else.
+/// Whether the tokens are exactly one value.
 fn is_value(tokens: &[&str]) -> bool {
     use Next::{Colon, CommaOrEnd, Key, KeyOrEnd, Value, ValueOrEnd};
     let mut open = Vec::new();

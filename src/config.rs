@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use sqlx::postgres::PgConnectOptions;
@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::db::STATEMENT_TIMEOUT;
 use crate::db::pool::Pool;
+use crate::domain::permission::Authorization;
 
 /// How long a request may take, its body included. Timeouts are in strict order: statement, request,
 /// drain, and the supervisor's, which is 30 s. Clients of the original CMDB give up after 25 s.
@@ -33,9 +34,6 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may leave a response unread.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How long a request waits for a connection from the pool.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long a command waits for a connection to be opened.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,22 +66,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Whether users need permission to edit instances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuthorizationSetting {
-    /// Users may edit the instances granted to them
-    Grants,
-    /// Users may edit all instances
-    Off,
-}
-
 /// The settings of the log.
 #[derive(Debug, Clone, Args)]
 pub struct LogSettings {
     /// Log filter, such as `info,sqlx=debug`
     #[arg(long, global = true, env = "RUST_LOG", default_value = "info,sqlx=warn")]
     #[arg(help_heading = "Log", value_name = "FILTER", value_parser = log_filter)]
-    pub log: String,
+    pub log: EnvFilter,
 
     /// Log format: `human` or `json`
     #[arg(long, global = true, env = "CMDB_LOG_FORMAT", default_value = "human")]
@@ -91,11 +80,9 @@ pub struct LogSettings {
     pub log_format: LogFormat,
 }
 
-fn log_filter(filter: &str) -> Result<String, String> {
-    match EnvFilter::try_new(filter) {
-        Ok(_) => Ok(filter.to_owned()),
-        Err(error) => Err(format!("{error}; it should look like `info,sqlx=debug`")),
-    }
+fn log_filter(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter)
+        .map_err(|error| format!("{error}; it should look like `info,sqlx=debug`"))
 }
 
 /// The settings of the listening sockets.
@@ -150,7 +137,8 @@ pub struct ServeSettings {
 
     /// `grants`: users may edit the instances granted to them; `off`: users may edit all instances
     #[arg(long, env = "CMDB_AUTHORIZATION", default_value = "grants", value_name = "HOW")]
-    pub authorization: AuthorizationSetting,
+    #[arg(value_parser = authorization())]
+    pub authorization: Authorization,
 
     /// URL of the login service that verifies `bk_token`, such as `https://paas.example.com`.
     /// Default: requests with a `bk_token` are refused
@@ -172,8 +160,7 @@ pub struct ServeSettings {
 
     /// Networks whose identity headers are trusted at the CMDB API, such as `10.0.0.0/8,::1/128`.
     /// Default: none
-    #[arg(long, env = "CMDB_TRUSTED_PEERS", value_name = "CIDRS")]
-    #[arg(value_delimiter = ',')]
+    #[arg(long, env = "CMDB_TRUSTED_PEERS", value_name = "CIDRS", value_delimiter = ',')]
     pub trusted_peers: Vec<IpNet>,
 
     /// Maximum number of details per second for each application on this server. Default:
@@ -187,11 +174,9 @@ pub struct ServeSettings {
     pub body_limit: u32,
 }
 
-impl ServeSettings {
-    /// The maximum number of requests that use or wait for a database connection.
-    pub fn max_requests(&self) -> u32 {
-        self.requests.map_or(self.database_connections * 8, NonZeroU32::get)
-    }
+fn authorization() -> impl TypedValueParser<Value = Authorization> {
+    let values = PossibleValuesParser::new(["grants", "off"]);
+    values.map(|value| if value == "off" { Authorization::Off } else { Authorization::Grants })
 }
 
 /// Why a setting cannot be used.
@@ -214,17 +199,9 @@ pub enum Error {
         "{0} is not a PostgreSQL URL: it should look like postgresql://user:password@host/name"
     )]
     Url(&'static str),
-    /// The connection to the database failed.
-    #[error("cannot connect to the database at {host}:{port}")]
-    Connect {
-        /// The host, or the directory of the Unix socket.
-        host: String,
-        /// The port.
-        port: u16,
-        /// The cause.
-        #[source]
-        error: sqlx::Error,
-    },
+    /// The database cannot be reached at this host, or directory of its Unix socket, and port.
+    #[error("cannot connect to the database at {0}:{1}")]
+    Connect(String, u16, #[source] sqlx::Error),
 }
 
 /// The value of an environment variable that is set and not empty.
@@ -240,14 +217,10 @@ pub fn is_empty(variable: &OsStr) -> bool {
 
 /// Whether the standard variables of OpenTelemetry ask for traces to be exported.
 pub fn exports_traces() -> bool {
-    let is = |name, expected: &str| {
-        environment(name).is_some_and(|value| value.eq_ignore_ascii_case(expected))
-    };
-    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
-        .into_iter()
-        .any(|name| environment(name).is_some())
-        && !is("OTEL_SDK_DISABLED", "true")
-        && !is("OTEL_TRACES_EXPORTER", "none")
+    let is = |name, expected| environment(name).is_some_and(|v| v.eq_ignore_ascii_case(expected));
+    let endpoint = environment("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        .or_else(|| environment("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    endpoint.is_some() && !is("OTEL_SDK_DISABLED", "true") && !is("OTEL_TRACES_EXPORTER", "none")
 }
 
 /// The content of the file that a setting names, without trailing white space.
@@ -258,15 +231,13 @@ pub fn read_file(setting: &'static str, file: PathBuf) -> Result<String, Error> 
 
 /// The database that the environment configures.
 pub fn database() -> Result<PgConnectOptions, Error> {
-    let (name, url) =
-        match (environment("CMDB_DATABASE_URL"), environment("CMDB_DATABASE_URL_FILE")) {
-            (Some(_), Some(_)) => return Err(Error::TwoDatabases),
-            (Some(url), None) => ("CMDB_DATABASE_URL", url),
-            (None, Some(file)) => {
-                ("CMDB_DATABASE_URL_FILE", read_file("CMDB_DATABASE_URL_FILE", file.into())?)
-            }
-            (None, None) => ("DATABASE_URL", environment("DATABASE_URL").ok_or(Error::NoDatabase)?),
-        };
+    const FILE: &str = "CMDB_DATABASE_URL_FILE";
+    let (name, url) = match (environment("CMDB_DATABASE_URL"), environment(FILE)) {
+        (Some(_), Some(_)) => return Err(Error::TwoDatabases),
+        (Some(url), None) => ("CMDB_DATABASE_URL", url),
+        (None, Some(file)) => (FILE, read_file(FILE, file.into())?),
+        (None, None) => ("DATABASE_URL", environment("DATABASE_URL").ok_or(Error::NoDatabase)?),
+    };
     database_at(&url).ok_or(Error::Url(name))
 }
 
@@ -276,8 +247,8 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
         return None;
     }
     // sqlx would log the values of unknown parameters.
-    let parse = || url.parse::<PgConnectOptions>().ok();
-    let options = tracing::subscriber::with_default(NoSubscriber::default(), parse)?;
+    let parse = || url.parse::<PgConnectOptions>();
+    let options = tracing::subscriber::with_default(NoSubscriber::default(), parse).ok()?;
     // Writes rely on a new snapshot for each statement; the migrations explain why.
     let isolation = [("default_transaction_isolation", "read committed")];
     let options = options.application_name("cmdb-associations").options(isolation);
@@ -287,21 +258,16 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
 /// A pool for the server. PostgreSQL cancels statements that exceed [`STATEMENT_TIMEOUT`].
 pub fn serving_pool(options: PgConnectOptions, connections: u32) -> Pool {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    Pool::new(options.options([("statement_timeout", timeout)]), connections, ACQUIRE_TIMEOUT)
-}
-
-/// Connects a command to the configured database, without a statement timeout.
-pub async fn connect() -> Result<PgConnection, Error> {
-    connect_to(&database()?).await
+    Pool::new(options.options([("statement_timeout", timeout)]), connections)
 }
 
 /// Connects to a database, without a statement timeout.
-pub async fn connect_to(options: &PgConnectOptions) -> Result<PgConnection, Error> {
+pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
     let timed_out = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
     connecting.await.unwrap_or_else(timed_out).map_err(|error| {
         let socket = options.get_socket().map(|directory| directory.display().to_string());
         let host = socket.unwrap_or_else(|| options.get_host().to_owned());
-        Error::Connect { host, port: options.get_port(), error }
+        Error::Connect(host, options.get_port(), error)
     })
 }

@@ -1,6 +1,6 @@
 //! The program. Its parts are described in the documentation of the library.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use cmdb_associations::cli::{Cli, Outcome};
@@ -13,14 +13,12 @@ fn main() -> ExitCode {
         // The reader of stdout, such as `head`, has closed it on purpose.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ =
-                writeln!(std::io::stderr(), "cmdb-associations: {}", error_chain(error.as_ref()));
+            let _ = writeln!(io::stderr(), "cmdb-associations: {}", error_chain(error.as_ref()));
             ExitCode::from(2)
         }
     }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref().map(std::io::Error::kind);
-    kind == Some(std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::BrokenPipe)
 }

@@ -1,10 +1,10 @@
-//! What is sent: pairs that are new, that stand already, or both.
+//! The requests: pairs that are new, that are stored already, or both.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::world::{INSTANCES, stored};
+use crate::dataset::{INSTANCES, stored_pair};
 
-/// A model association by its mapping.
+/// The mapping of the model association.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mapping {
     ManyToMany,
@@ -22,7 +22,7 @@ impl Mapping {
     }
 }
 
-/// Which of the pairs stand already.
+/// Which of the pairs are stored already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mix {
     Fresh,
@@ -30,13 +30,13 @@ pub(crate) enum Mix {
     HalfRefused,
 }
 
-/// What a request names.
+/// The model association and the pairs of a request.
 pub(crate) struct Batch {
     pub(crate) association: String,
     pub(crate) pairs: Vec<(i64, i64)>,
 }
 
-/// The next number of each mapping, for all databases together.
+/// The number of the next pair of each mapping, for all databases together.
 static NEXT: [AtomicI64; 3] = [const { AtomicI64::new(0) }; 3];
 
 /// A request to a database that held `size` links.
@@ -48,30 +48,30 @@ pub(crate) fn batch(mapping: Mapping, mix: Mix, length: usize, size: i64) -> Bat
             Mix::Duplicates => true,
             Mix::HalfRefused => n % 2 == 1,
         };
-        // Under the other mappings every instance is used once, in an order that jumps about.
-        let once = 1 + n * 7_919 % INSTANCES;
+        // For 1:n and 1:1 a target is used once, in an order that is not sorted.
+        let unused = 1 + n * 7_919 % INSTANCES;
         match mapping {
-            _ if is_stored => stored(scattered(n, size)),
+            _ if is_stored => stored_pair(pseudo_random(n, size)),
             Mapping::ManyToMany => {
-                (1 + scattered(n, INSTANCES), 1 + scattered(n ^ 0x5bd1, INSTANCES))
+                (1 + pseudo_random(n, INSTANCES), 1 + pseudo_random(n ^ 0x5bd1, INSTANCES))
             }
-            Mapping::OneToMany => (1 + scattered(n, INSTANCES), once),
-            Mapping::OneToOne => (once, once),
+            Mapping::OneToMany => (1 + pseudo_random(n, INSTANCES), unused),
+            Mapping::OneToOne => (unused, unused),
         }
     };
     let pairs = (first..).take(length).map(pair).collect();
     let association = match mapping {
         Mapping::ManyToMany => "bench_n:n".to_owned(),
-        // One after the other is used up.
+        // Each of these model associations has room for as many links as there are instances.
         _ => format!("bench_{}_{}", mapping.name(), first / INSTANCES),
     };
     Batch { association, pairs }
 }
 
-/// A number below `below` that looks random (splitmix64).
-fn scattered(n: i64, below: i64) -> i64 {
+/// A pseudo-random number below `bound` (splitmix64).
+fn pseudo_random(n: i64, bound: i64) -> i64 {
     let mut z = n.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    i64::try_from((z ^ (z >> 31)) % below.cast_unsigned()).unwrap()
+    i64::try_from((z ^ (z >> 31)) % bound.cast_unsigned()).unwrap()
 }

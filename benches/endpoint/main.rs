@@ -1,67 +1,70 @@
-//! How fast the endpoint is, beside what Postgres itself can do, in one run. `make bench` runs it.
+//! Measures the endpoint and what PostgreSQL itself can do, in one run. `make bench` runs it.
 //!
-//! Three databases on one private, durable Postgres hold 100 thousand, 1 million and 10 million links, and a release
-//! build serves each of them. Every row of the table compares two sides that take turns, round after round, so that
-//! whatever else the machine does hits both.
+//! Three databases on one private, durable PostgreSQL server hold 100 thousand, 1 million and
+//! 10 million links, and a release build serves each of them. Every row of the table compares two
+//! contenders that take turns, round after round, so that other load on the machine affects both.
+//!
+//! - `cargo bench --bench endpoint -- [ROUNDS]`: the table, `target/bench.json`, `target/bench.svg`
+//! - `cargo bench --bench endpoint -- settings`: the effect of settings
+//! - `cargo bench --bench endpoint -- compare OLD [ROUNDS]`: this build and the server binary OLD
 
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a program for developers: it stops where something is wrong, and prints what it saw"
+    reason = "a program for developers: it panics on errors and prints its results"
 )]
 
 #[path = "../../tests/it/binary.rs"]
-#[expect(dead_code, reason = "some of it is for tests only")]
+#[expect(dead_code, reason = "some functions are used only by tests")]
 mod binary;
 #[path = "../../tests/it/cluster.rs"]
 mod cluster;
 
-mod batches; // what is sent
-mod cost; // statements, WAL, memory
-mod overload; // more clients than can be served
-mod report; // the table, the file and the picture
-mod row; // two sides that are compared
-mod settings; // what settings are worth
-mod side; // who does the work
-mod world; // the databases
+mod batches; // the requests: pairs that are new, stored, or both
+mod compare; // this build and another one, side by side
+mod contender; // what is compared: a bare insert, the original's algorithm, the endpoint
+mod cost; // statements, WAL and memory of a request
+mod dataset; // the databases and their servers
+mod overload; // more clients than the server has permits
+mod report; // the table, the JSON file and the chart
+mod row; // the comparisons, and how they are measured
+mod settings; // the effect of settings of PostgreSQL and of the server
 
 use std::time::{Duration, Instant};
 
 use self::cluster::Cluster;
+use self::dataset::{Dataset, SIZES};
 use self::report::Report;
-use self::row::{ROWS, Samples};
-use self::world::{SIZES, World};
+use self::row::{ROWS, measure_rows};
 
 #[tokio::main]
 async fn main() {
-    // `cargo bench` adds an argument of its own.
-    let given = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    if given.as_deref() == Some("settings") {
-        return settings::measure().await;
+    // `cargo bench` adds the argument `--bench`.
+    let arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    let arguments: Vec<_> = arguments.collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["settings"] => settings::measure().await,
+        ["compare", old] => compare::measure(old, 10).await,
+        ["compare", old, rounds] => compare::measure(old, rounds.parse().unwrap()).await,
+        [] => measure(6).await,
+        [rounds] => measure(rounds.parse().unwrap()).await,
+        _ => panic!("unknown arguments: {arguments:?}"),
     }
-    let rounds = given.map_or(6, |rounds| rounds.parse().unwrap());
+}
+
+async fn measure(rounds: usize) {
     let started = Instant::now();
     let cluster = Cluster::start();
-    let worlds = World::all(&cluster, &SIZES).await;
+    let datasets = Dataset::all(&cluster, &SIZES).await;
     println!("loaded after {:.0?}", started.elapsed());
 
-    let mut samples: Vec<_> = ROWS.iter().map(|_| Samples::default()).collect();
-    // The first round is for warming up: prepared statements, caches, connections.
-    for round in 0..=rounds {
-        for (row, samples) in ROWS.iter().zip(&mut samples) {
-            let measured = row.measure(&worlds, round).await;
-            if round > 0 {
-                samples.add(measured);
-            }
-        }
-        println!("round {round} of {rounds} after {:.0?}", started.elapsed());
-    }
-    let costs = cost::measure(&worlds).await;
-    let load = overload::measure(&worlds, rounds).await;
-    // The one that most was written to.
-    let check = worlds[1].program.run(&["check"]);
+    let samples = measure_rows(&ROWS, &datasets, rounds).await;
+    let costs = cost::measure(&datasets).await;
+    let load = overload::measure(&datasets, rounds).await;
+    // Most links were written to the second dataset.
+    let check = datasets[1].program.run(&["check"]);
     assert_eq!(check.status, 0, "{}", check.stdout);
     let took = Duration::from_secs(started.elapsed().as_secs());
     Report { samples, costs, load, rounds, took }.publish();

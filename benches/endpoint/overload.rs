@@ -1,4 +1,4 @@
-//! More clients than can be served: how long the admitted wait, and how soon the others are told.
+//! More clients than the server has permits: the latency of admitted and of refused requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::batches::{Mapping, Mix, batch};
+use crate::contender::{Answer, Contender};
+use crate::dataset::Dataset;
 use crate::row::quantile;
-use crate::side::{Answer, Side};
-use crate::world::World;
 
-/// Requests that are at work at once, unless a setting says otherwise.
-const PLACES: usize = 80;
+/// How many requests the server admits at once by default.
+const PERMITS: usize = 80;
 
-/// How long a number of clients is at work in a round.
+/// How long the clients send in a round.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// When a client that was refused comes back: the answer's `Retry-After`.
-const COMES_BACK: Duration = Duration::from_secs(1);
+/// The `Retry-After` of a refusal, which the clients respect.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The figures; times in milliseconds.
+/// The figures. Durations are in milliseconds, rates in requests a second.
 #[derive(Serialize, Default)]
 pub(crate) struct Load {
     pub(crate) half_clients: usize,
@@ -31,17 +31,17 @@ pub(crate) struct Load {
     pub(crate) over_rate: f64,
     pub(crate) refused: usize,
     pub(crate) refused_p99: f64,
-    /// Requests a second of half as many clients right afterwards.
+    /// The rate of `half_clients` clients right after the overload.
     pub(crate) after_rate: f64,
 }
 
 #[derive(Default)]
-struct Waits {
+struct Durations {
     admitted: Vec<f64>,
     refused: Vec<f64>,
 }
 
-impl Waits {
+impl Durations {
     fn add(&mut self, other: Self) {
         self.admitted.extend(other.admitted);
         self.refused.extend(other.refused);
@@ -53,14 +53,14 @@ impl Waits {
     }
 }
 
-pub(crate) async fn measure(worlds: &[World], rounds: usize) -> Load {
-    let world = &worlds[1];
-    let (half_clients, over_clients) = (PLACES / 2, PLACES * 4);
-    let [mut half, mut over, mut after] = [(); 3].map(|()| Waits::default());
+pub(crate) async fn measure(datasets: &[Dataset], rounds: usize) -> Load {
+    let dataset = &datasets[1];
+    let (half_clients, over_clients) = (PERMITS / 2, PERMITS * 4);
+    let [mut half, mut over, mut after] = [(); 3].map(|()| Durations::default());
     for _ in 0..rounds {
-        half.add(at_once(world, half_clients).await);
-        over.add(at_once(world, over_clients).await);
-        after.add(at_once(world, half_clients).await);
+        half.add(at_once(dataset, half_clients).await);
+        over.add(at_once(dataset, over_clients).await);
+        after.add(at_once(dataset, half_clients).await);
     }
     assert!(half.refused.is_empty(), "refused at half load");
     Load {
@@ -76,36 +76,36 @@ pub(crate) async fn measure(worlds: &[World], rounds: usize) -> Load {
     }
 }
 
-/// So many clients without a pause, but where they are refused.
-async fn at_once(world: &World, clients: usize) -> Waits {
+/// Clients that send without a pause, except after a refusal.
+async fn at_once(dataset: &Dataset, clients: usize) -> Durations {
     let is_over = Arc::new(AtomicBool::new(false));
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..clients {
-        let mut client = Side::Endpoint.connect(world).await;
-        let (is_over, size) = (Arc::clone(&is_over), world.size);
+        let mut client = Contender::Endpoint.connect(dataset).await;
+        let (is_over, size) = (Arc::clone(&is_over), dataset.size);
         running.spawn(async move {
-            let mut waits = Waits::default();
+            let mut durations = Durations::default();
             while !is_over.load(Ordering::Relaxed) {
-                let given = batch(Mapping::ManyToMany, Mix::Fresh, 200, size);
+                let request = batch(Mapping::ManyToMany, Mix::Fresh, 200, size);
                 let started = Instant::now();
-                let answer = client.send(&given).await;
-                let waited = started.elapsed().as_secs_f64() * 1e3;
+                let answer = client.send(&request).await;
+                let duration = started.elapsed().as_secs_f64() * 1e3;
                 match answer {
-                    Answer::Created(_) => waits.admitted.push(waited),
-                    Answer::Shed => {
-                        waits.refused.push(waited);
-                        tokio::time::sleep(COMES_BACK).await;
+                    Answer::Created(_) => durations.admitted.push(duration),
+                    Answer::Refused => {
+                        durations.refused.push(duration);
+                        tokio::time::sleep(RETRY_AFTER).await;
                     }
                 }
             }
-            waits
+            durations
         });
     }
     tokio::time::sleep(WINDOW).await;
     is_over.store(true, Ordering::Relaxed);
-    let mut all = Waits::default();
-    while let Some(waits) = running.join_next().await {
-        all.add(waits.unwrap());
+    let mut all = Durations::default();
+    while let Some(durations) = running.join_next().await {
+        all.add(durations.unwrap());
     }
     all
 }

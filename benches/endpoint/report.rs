@@ -1,4 +1,4 @@
-//! The table on stdout, `target/bench.json`, and a picture of both, `target/bench.svg`.
+//! The table on stdout, the figures in `target/bench.json`, and the chart in `target/bench.svg`.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +8,13 @@ use plotters::prelude::*;
 use serde_json::{Value, json};
 
 use crate::batches::Mix;
+use crate::contender::Contender;
 use crate::cost::Costs;
+use crate::dataset::{SETTINGS, SIZES};
 use crate::overload::Load;
 use crate::row::{ROWS, Row, Samples, quantile};
-use crate::side::Side;
-use crate::world::{SETTINGS, SIZES};
 
-/// All that was measured.
+/// All figures.
 pub(crate) struct Report {
     pub(crate) samples: Vec<Samples>,
     pub(crate) costs: Costs,
@@ -24,7 +24,8 @@ pub(crate) struct Report {
 }
 
 impl Row {
-    fn name(&self) -> String {
+    /// The batches and the clients, without the dataset.
+    pub(crate) fn requests(&self) -> String {
         let mix = match self.mix {
             Mix::Fresh => "fresh",
             Mix::Duplicates => "duplicates",
@@ -32,24 +33,23 @@ impl Row {
         };
         let clients =
             if self.clients == 1 { String::new() } else { format!(", {} clients", self.clients) };
-        format!(
-            "{} {} {mix}{clients}, {} links",
-            self.mapping.name(),
-            self.details,
-            size(self.world)
-        )
+        format!("{} {} {mix}{clients}", self.mapping.name(), self.details)
+    }
+
+    fn name(&self) -> String {
+        format!("{}, {} links", self.requests(), size(self.dataset))
     }
 
     fn against_name(&self) -> String {
         match self.against {
-            (Side::Floor, _) => "floor".to_owned(),
-            (Side::Checked, _) => "checked in SQL alone".to_owned(),
-            (Side::Twin, _) => "item by item".to_owned(),
-            (Side::Endpoint, world) => format!("endpoint, {} links", size(world)),
+            (Contender::Floor, _) => "floor".to_owned(),
+            (Contender::Checked, _) => "checked in SQL alone".to_owned(),
+            (Contender::Baseline, _) => "item by item".to_owned(),
+            (Contender::Endpoint, dataset) => format!("endpoint, {} links", size(dataset)),
         }
     }
 
-    fn unit(&self) -> &'static str {
+    pub(crate) fn unit(&self) -> &'static str {
         if self.clients == 1 { "ms" } else { "batches/s" }
     }
 
@@ -58,8 +58,8 @@ impl Row {
     }
 }
 
-fn size(world: usize) -> String {
-    match SIZES[world] {
+fn size(dataset: usize) -> String {
+    match SIZES[dataset] {
         size if size >= 1_000_000 => format!("{}M", size / 1_000_000),
         size => format!("{}k", size / 1_000),
     }
@@ -72,8 +72,8 @@ impl Report {
         fs::create_dir_all(target).unwrap();
         fs::write(target.join("bench.json"), serde_json::to_string_pretty(&self.json()).unwrap())
             .unwrap();
-        fs::write(target.join("bench.svg"), self.picture()).unwrap();
-        println!("\ntarget/bench.json has the figures, target/bench.svg the picture.");
+        fs::write(target.join("bench.svg"), self.chart()).unwrap();
+        println!("\nThe figures are in target/bench.json, the chart is in target/bench.svg.");
     }
 
     fn rows(&self) -> impl Iterator<Item = (&Row, &Samples)> {
@@ -116,9 +116,10 @@ impl Report {
         } = &self.load;
         lines.push(format!("\n{}", serde_json::to_string_pretty(&self.costs).unwrap()));
         lines.push(format!(
-            "\n{half_clients} clients: {half_rate:.0} batches/s, p99 {half_p99:.0} ms. {over_clients} clients: \
-             {over_rate:.0} batches/s, p99 of the admitted {over_p99:.0} ms ({:.2} ×), {refused} refused, p99 of their \
-             answers {refused_p99:.1} ms. {half_clients} clients right after: {after_rate:.0} batches/s.",
+            "\n{half_clients} clients: {half_rate:.0} batches/s, p99 {half_p99:.0} ms. \
+             {over_clients} clients: {over_rate:.0} batches/s, p99 of the admitted \
+             {over_p99:.0} ms ({:.2} ×), {refused} refused, p99 of their answers \
+             {refused_p99:.1} ms. {half_clients} clients right after: {after_rate:.0} batches/s.",
             over_p99 / half_p99
         ));
         lines.push(format!("\n{} rounds, {} s in all", self.rounds, self.took.as_secs()));
@@ -149,13 +150,14 @@ impl Report {
         })
     }
 
-    /// The rows with one client as bars, the floor's beside the endpoint's.
-    fn picture(&self) -> String {
+    /// A bar chart of the rows with one client: the endpoint and the floor.
+    fn chart(&self) -> String {
         const ENDPOINT: RGBColor = RGBColor(0x1f, 0x6f, 0xb2);
         const FLOOR: RGBColor = RGBColor(0xb8, 0xb8, 0xb8);
+        const CAPTION: &str = "Median of a batch, in ms: the endpoint (blue) and a bare insert of the same pairs (grey)";
         let rows: Vec<_> = self
             .rows()
-            .filter(|(row, _)| row.clients == 1 && row.against.0 == Side::Floor)
+            .filter(|(row, _)| row.clients == 1 && row.against.0 == Contender::Floor)
             .collect();
         let highest =
             rows.iter().map(|(_, samples)| quantile(&samples.endpoint, 0.5)).fold(0.0, f64::max);
@@ -166,7 +168,7 @@ impl Report {
             area.fill(&WHITE).unwrap();
             let count = f64::from(u32::try_from(rows.len()).unwrap());
             let mut chart = ChartBuilder::on(&area)
-                .caption("Median of a batch, in ms: the endpoint (blue) and a bare insert of the same pairs (grey)", ("sans-serif", 15))
+                .caption(CAPTION, ("sans-serif", 15))
                 .margin(12)
                 .x_label_area_size(24)
                 .y_label_area_size(210)
@@ -179,8 +181,8 @@ impl Report {
                 .light_line_style(TRANSPARENT)
                 .draw()
                 .unwrap();
-            for (place, (row, samples)) in rows.iter().enumerate() {
-                let top = count - f64::from(u32::try_from(place).unwrap());
+            for (index, (row, samples)) in rows.iter().enumerate() {
+                let top = count - f64::from(u32::try_from(index).unwrap());
                 for (values, color, y) in [
                     (&samples.endpoint, ENDPOINT, top - 0.48),
                     (&samples.against, FLOOR, top - 0.86),

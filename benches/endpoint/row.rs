@@ -1,32 +1,32 @@
-//! The rows of the table: two sides that are compared, what they are given, and how they are measured.
+//! The rows of the table: two contenders, their requests, and how they are measured.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::batches::{Mapping, Mix, batch};
-use crate::side::{Answer, Side};
-use crate::world::World;
+use crate::contender::{Answer, Client, Contender};
+use crate::dataset::Dataset;
 
-/// How many requests a side sends in a round of a row with one client.
+/// How many requests a contender gets in a round of a row with one client.
 const REQUESTS: usize = 60;
 
-/// How long a side of a row with several clients works in a round.
+/// How long a contender is measured in a round of a row with several clients.
 const WINDOW: Duration = Duration::from_millis(1_500);
 
-/// What is compared.
+/// A comparison of the endpoint with another contender.
 pub(crate) struct Row {
     pub(crate) mapping: Mapping,
     pub(crate) mix: Mix,
     pub(crate) details: usize,
     pub(crate) clients: usize,
-    /// Which of the databases: 0 is the smallest.
-    pub(crate) world: usize,
-    /// With whom, and in which database. Whatever the endpoint is given, the floor and the twin are given as many
-    /// fresh pairs.
-    pub(crate) against: (Side, usize),
-    /// The goal: with one client, the endpoint's median divided by the other's at most; with several, its
-    /// throughput divided by the other's at least.
+    /// The index of the endpoint's dataset.
+    pub(crate) dataset: usize,
+    /// The other contender, and the index of its dataset. Another endpoint gets requests of the
+    /// same kind, every other contender the same number of fresh n:n pairs.
+    pub(crate) against: (Contender, usize),
+    /// The goal. With one client: the highest ratio of the endpoint's median to the other's. With
+    /// several clients: the lowest ratio of the endpoint's throughput to the other's.
     pub(crate) goal: Option<f64>,
 }
 
@@ -35,25 +35,25 @@ pub(crate) const fn row(
     mix: Mix,
     details: usize,
     clients: usize,
-    world: usize,
-    against: (Side, usize),
+    dataset: usize,
+    against: (Contender, usize),
     goal: Option<f64>,
 ) -> Row {
-    Row { mapping, mix, details, clients, world, against, goal }
+    Row { mapping, mix, details, clients, dataset, against, goal }
 }
 
-/// All of them.
+/// The rows of `make bench`.
 pub(crate) static ROWS: [Row; 18] = {
+    use Contender::{Baseline, Checked, Endpoint, Floor};
     use Mapping::{ManyToMany as NN, OneToMany as ON, OneToOne as OO};
     use Mix::{Duplicates, Fresh, HalfRefused};
-    use Side::{Checked, Endpoint, Floor, Twin};
     [
         row(NN, Fresh, 1, 1, 1, (Floor, 1), Some(3.0)),
         row(NN, Fresh, 10, 1, 1, (Floor, 1), None),
         row(NN, Fresh, 50, 1, 1, (Floor, 1), None),
         row(NN, Fresh, 200, 1, 1, (Floor, 1), Some(1.8)),
         row(NN, Fresh, 200, 1, 1, (Checked, 1), None),
-        row(NN, Fresh, 200, 1, 1, (Twin, 1), Some(0.05)),
+        row(NN, Fresh, 200, 1, 1, (Baseline, 1), Some(0.05)),
         row(NN, Duplicates, 200, 1, 1, (Floor, 1), Some(1.0)),
         row(NN, HalfRefused, 200, 1, 1, (Floor, 1), None),
         row(ON, Fresh, 200, 1, 1, (Floor, 1), None),
@@ -69,18 +69,18 @@ pub(crate) static ROWS: [Row; 18] = {
     ]
 };
 
-/// What one round measured: a figure for each request in milliseconds, or one for the round in requests a second.
+/// The figures of one round: one for each request in milliseconds, or one in requests a second.
 pub(crate) struct Measured {
     endpoint: Vec<f64>,
     against: Vec<f64>,
 }
 
-/// What all rounds measured.
+/// The figures of all rounds.
 #[derive(Default)]
 pub(crate) struct Samples {
     pub(crate) endpoint: Vec<f64>,
     pub(crate) against: Vec<f64>,
-    /// The ratio of the medians, round by round.
+    /// The ratio of the medians of each round.
     pub(crate) ratios: Vec<f64>,
 }
 
@@ -92,16 +92,44 @@ impl Samples {
     }
 }
 
+/// Measures all rows round by round, after a first round that fills caches and pools.
+pub(crate) async fn measure_rows(
+    rows: &'static [Row],
+    datasets: &[Dataset],
+    rounds: usize,
+) -> Vec<Samples> {
+    let started = Instant::now();
+    let mut samples: Vec<_> = rows.iter().map(|_| Samples::default()).collect();
+    for round in 0..=rounds {
+        for (row, samples) in rows.iter().zip(&mut samples) {
+            let measured = row.measure(datasets, round).await;
+            if round > 0 {
+                samples.add(measured);
+            }
+        }
+        println!("round {round} of {rounds} after {:.0?}", started.elapsed());
+    }
+    samples
+}
+
 impl Row {
-    pub(crate) async fn measure(&'static self, worlds: &[World], round: usize) -> Measured {
+    async fn measure(&'static self, datasets: &[Dataset], round: usize) -> Measured {
         if self.clients == 1 {
-            self.one_by_one(worlds).await
+            self.one_client(datasets).await
         } else {
-            self.at_once(worlds, round).await
+            self.several_clients(datasets, round).await
         }
     }
 
-    /// Hardly ever two pairs that were meant to be new are the same.
+    /// The mapping and the pairs of a contender's requests.
+    fn requests_of(&self, contender: Contender) -> (Mapping, Mix) {
+        match contender {
+            Contender::Endpoint => (self.mapping, self.mix),
+            _ => (Mapping::ManyToMany, Mix::Fresh),
+        }
+    }
+
+    /// Checks how many links were created. A few of the random fresh pairs may exist already.
     fn verify(&self, answer: &Answer) {
         let expected = match self.mix {
             Mix::Fresh => self.details,
@@ -112,34 +140,47 @@ impl Row {
         assert!(created <= expected && created + 5 >= expected, "{created} of {expected} created");
     }
 
-    /// The two sides take turns, request by request.
-    async fn one_by_one(&self, worlds: &[World]) -> Measured {
-        let (side, other_world) = self.against;
-        let mut endpoint = Side::Endpoint.connect(&worlds[self.world]).await;
-        let mut against = side.connect(&worlds[other_world]).await;
-        // The twin takes its time.
-        let requests = if side == Side::Twin { REQUESTS / 20 } else { REQUESTS };
+    /// The two contenders take turns, request by request.
+    async fn one_client(&self, datasets: &[Dataset]) -> Measured {
+        let (contender, index) = self.against;
+        let (own, other) = (&datasets[self.dataset], &datasets[index]);
+        let mut endpoint = Contender::Endpoint.connect(own).await;
+        let mut against = contender.connect(other).await;
+        // The baseline needs far more time for a request.
+        let is_slow = contender == Contender::Baseline;
+        let requests = if is_slow { REQUESTS / 20 } else { REQUESTS };
         let mut measured = Measured { endpoint: Vec::new(), against: Vec::new() };
-        for _ in 0..requests {
-            let given = batch(self.mapping, self.mix, self.details, worlds[self.world].size);
-            let started = Instant::now();
-            let answer = endpoint.send(&given).await;
-            measured.endpoint.push(started.elapsed().as_secs_f64() * 1e3);
-            self.verify(&answer);
-            let given =
-                batch(Mapping::ManyToMany, Mix::Fresh, self.details, worlds[other_world].size);
-            let started = Instant::now();
-            against.send(&given).await;
-            measured.against.push(started.elapsed().as_secs_f64() * 1e3);
+        for n in 0..requests {
+            // Each of them is the first one in every other turn.
+            if n.is_multiple_of(2) {
+                measured.endpoint.push(self.time(Contender::Endpoint, &mut endpoint, own).await);
+            }
+            measured.against.push(self.time(contender, &mut against, other).await);
+            if !n.is_multiple_of(2) {
+                measured.endpoint.push(self.time(Contender::Endpoint, &mut endpoint, own).await);
+            }
         }
         measured
     }
 
-    /// One side after the other, every other round in the other order.
-    async fn at_once(&'static self, worlds: &[World], round: usize) -> Measured {
-        let (side, other_world) = self.against;
-        let endpoint = || rate(Side::Endpoint, &worlds[self.world], self, WINDOW);
-        let against = || rate(side, &worlds[other_world], self, WINDOW);
+    /// The duration of one request in milliseconds.
+    async fn time(&self, contender: Contender, client: &mut Client, dataset: &Dataset) -> f64 {
+        let (mapping, mix) = self.requests_of(contender);
+        let request = batch(mapping, mix, self.details, dataset.size);
+        let started = Instant::now();
+        let answer = client.send(&request).await;
+        let duration = started.elapsed();
+        if contender == Contender::Endpoint {
+            self.verify(&answer);
+        }
+        duration.as_secs_f64() * 1e3
+    }
+
+    /// One contender after the other, in every other round in the other order.
+    async fn several_clients(&'static self, datasets: &[Dataset], round: usize) -> Measured {
+        let (contender, index) = self.against;
+        let endpoint = || rate(Contender::Endpoint, &datasets[self.dataset], self, WINDOW);
+        let against = || rate(contender, &datasets[index], self, WINDOW);
         let (endpoint, against) = if round.is_multiple_of(2) {
             (endpoint().await, against().await)
         } else {
@@ -150,27 +191,32 @@ impl Row {
     }
 }
 
-/// How many requests a second all clients together get done.
-pub(crate) async fn rate(side: Side, world: &World, row: &'static Row, window: Duration) -> f64 {
+/// How many requests a second all clients complete together.
+pub(crate) async fn rate(
+    contender: Contender,
+    dataset: &Dataset,
+    row: &'static Row,
+    window: Duration,
+) -> f64 {
     let is_over = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicUsize::new(0));
-    let stored = world.size;
+    let size = dataset.size;
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..row.clients {
-        let mut client = side.connect(world).await;
+        let mut client = contender.connect(dataset).await;
         let (is_over, done) = (Arc::clone(&is_over), Arc::clone(&done));
         clients.spawn(async move {
             while !is_over.load(Ordering::Relaxed) {
-                let given = batch(row.mapping, row.mix, row.details, stored);
-                let answer = client.send(&given).await;
-                if side == Side::Endpoint {
+                let request = batch(row.mapping, row.mix, row.details, size);
+                let answer = client.send(&request).await;
+                if contender == Contender::Endpoint {
                     row.verify(&answer);
                 }
                 done.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
-    // From when all of them are at work until they are told to stop.
+    // Measure while all clients are sending.
     tokio::time::sleep(window / 10).await;
     let (before, started) = (done.load(Ordering::Relaxed), Instant::now());
     tokio::time::sleep(window).await;
@@ -182,7 +228,7 @@ pub(crate) async fn rate(side: Side, world: &World, row: &'static Row, window: D
     f64::from(u32::try_from(after - before).unwrap()) / elapsed.as_secs_f64()
 }
 
-/// The value that so much of `values` is below.
+/// The quantile `part` of `values`: 0.5 is the median.
 pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -190,8 +236,8 @@ pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
-        reason = "a place in a short list"
+        reason = "an index of a short list"
     )]
-    let place = ((values.len() - 1) as f64 * part).round() as usize;
-    values[place]
+    let index = ((values.len() - 1) as f64 * part).round() as usize;
+    values[index]
 }

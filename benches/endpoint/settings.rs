@@ -1,4 +1,4 @@
-//! What settings are worth: each one measured in turns with what it is by default.
+//! The effect of settings: the throughput with each value of a setting, in turns.
 
 use std::time::Duration;
 
@@ -6,21 +6,23 @@ use sqlx::{ConnectOptions, Executor};
 
 use crate::batches::{Mapping, Mix, batch};
 use crate::cluster::Cluster;
+use crate::contender::Contender;
+use crate::dataset::{Dataset, set};
 use crate::row::{Row, quantile, rate, row};
-use crate::side::Side;
-use crate::world::{World, set};
 
-/// How often each is measured.
+/// How often each value is measured.
 const ROUNDS: usize = 2;
 
-/// For how long: long enough for checkpoints to come and go.
+/// How long each value is measured: long enough for several checkpoints.
 const WINDOW: Duration = Duration::from_secs(8);
 
-/// Fresh pairs from so many clients.
-static EIGHT: Row = row(Mapping::ManyToMany, Mix::Fresh, 200, 8, 0, (Side::Floor, 0), None);
-static MANY: Row = row(Mapping::ManyToMany, Mix::Fresh, 200, 64, 0, (Side::Floor, 0), None);
+/// Batches of fresh pairs from eight clients.
+static EIGHT: Row = row(Mapping::ManyToMany, Mix::Fresh, 200, 8, 0, (Contender::Floor, 0), None);
+/// Batches of fresh pairs from 64 clients.
+static MANY: Row = row(Mapping::ManyToMany, Mix::Fresh, 200, 64, 0, (Contender::Floor, 0), None);
 
-/// A setting of Postgres, the value that is its default, others, and what stays the same beside it.
+/// A setting of PostgreSQL, its values with the default first, and a statement that sets another
+/// setting for all of them.
 const POSTGRES: [(&str, &[&str], &str); 3] = [
     ("max_wal_size", &["1GB", "4GB", "16GB"], ""),
     ("wal_compression", &["off", "lz4"], "alter system set max_wal_size = '1GB'"),
@@ -29,21 +31,21 @@ const POSTGRES: [(&str, &[&str], &str); 3] = [
 
 pub(crate) async fn measure() {
     let cluster = Cluster::start();
-    let mut worlds = World::all(&cluster, &[10_000_000]).await;
+    let mut datasets = Dataset::all(&cluster, &[10_000_000]).await;
     println!("\n| setting | value | batches/s |\n|---|---|---:|");
-    for (name, values, beside) in POSTGRES {
+    for (name, values, statement) in POSTGRES {
         let mut rates = vec![Vec::new(); values.len()];
         for _ in 0..ROUNDS {
             for (value, rates) in values.iter().zip(&mut rates) {
                 let mut conn = cluster.options().connect().await.unwrap();
-                if !beside.is_empty() {
-                    conn.execute(beside).await.unwrap();
+                if !statement.is_empty() {
+                    conn.execute(statement).await.unwrap();
                 }
                 set(&mut conn, name, value).await;
                 drop(conn);
                 cluster.does("stop");
                 cluster.does("start");
-                rates.push(measured(&worlds[0], &EIGHT).await);
+                rates.push(measured(&datasets[0], &EIGHT).await);
             }
         }
         report(name, values, &rates);
@@ -59,24 +61,24 @@ pub(crate) async fn measure() {
     let mut rates = vec![Vec::new(); numbers.len()];
     for _ in 0..ROUNDS {
         for (number, rates) in numbers.iter().zip(&mut rates) {
-            let world = &mut worlds[0];
-            world.server =
-                world.program.serve(&["--database-connections", number, "--requests", "100"]);
-            rates.push(measured(world, &MANY).await);
+            let dataset = &mut datasets[0];
+            dataset.server =
+                dataset.program.serve(&["--database-connections", number, "--requests", "100"]);
+            rates.push(measured(dataset, &MANY).await);
         }
     }
     report("CMDB_DATABASE_CONNECTIONS, 64 clients", &numbers, &rates);
 }
 
-async fn measured(world: &World, row: &'static Row) -> f64 {
-    let mut conn = world.connect().await;
+async fn measured(dataset: &Dataset, row: &'static Row) -> f64 {
+    let mut conn = dataset.connect().await;
     conn.execute("checkpoint").await.unwrap();
-    // The server's connections to a Postgres that was restarted are found out one by one.
-    let mut client = Side::Endpoint.connect(world).await;
+    // After a restart of PostgreSQL, the first requests replace the server's connections.
+    let mut client = Contender::Endpoint.connect(dataset).await;
     for _ in 0..30 {
-        client.send(&batch(Mapping::ManyToMany, Mix::Fresh, 1, world.size)).await;
+        client.send(&batch(Mapping::ManyToMany, Mix::Fresh, 1, dataset.size)).await;
     }
-    rate(Side::Endpoint, world, row, WINDOW).await
+    rate(Contender::Endpoint, dataset, row, WINDOW).await
 }
 
 fn report(name: &str, values: &[&str], rates: &[Vec<f64>]) {

@@ -1,4 +1,4 @@
-//! A body, against a slow reading of what the contract says about it.
+//! A body, compared with the oracle.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A file of an export.
+//! A file of an export, through the reader of `import`.
 
 #![no_main]
 

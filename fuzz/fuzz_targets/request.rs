@@ -1,4 +1,4 @@
-//! A whole request, through the production router.
+//! A request, through the production router.
 
 #![no_main]
 

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use anyhow::Context;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::Outcome;
 use crate::service;
@@ -49,20 +49,17 @@ pub(super) enum AppCommand {
         secret_stdin: bool,
     },
     /// Invalidate all secrets of an application but the newest
-    Retire {
-        /// The application's code
-        code: String,
-    },
+    Retire(AppArgs),
     /// Refuse the requests of an application
-    Disable {
-        /// The application's code
-        code: String,
-    },
+    Disable(AppArgs),
     /// Accept the requests of a disabled application again
-    Enable {
-        /// The application's code
-        code: String,
-    },
+    Enable(AppArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AppArgs {
+    /// The application's code
+    code: String,
 }
 
 impl AppCommand {
@@ -102,14 +99,14 @@ impl AppCommand {
                     writeln!(out, "{secret}")?;
                 }
             }
-            Self::Retire { code } => {
-                if !service::app::retire(&mut conn, &code).await? {
-                    writeln!(io::stderr(), "{code} has no older secret")?;
+            Self::Retire(app) => {
+                if !service::app::retire(&mut conn, &app.code).await? {
+                    writeln!(io::stderr(), "{} has no older secret", app.code)?;
                     return Ok(Outcome::Negative);
                 }
             }
-            Self::Disable { code } => service::app::set_enabled(&mut conn, &code, false).await?,
-            Self::Enable { code } => service::app::set_enabled(&mut conn, &code, true).await?,
+            Self::Disable(app) => service::app::set_enabled(&mut conn, &app.code, false).await?,
+            Self::Enable(app) => service::app::set_enabled(&mut conn, &app.code, true).await?,
         }
         Ok(Outcome::Success)
     }
@@ -118,9 +115,7 @@ impl AppCommand {
 /// Reads a secret from stdin, without its line ending.
 fn read_secret() -> anyhow::Result<String> {
     let mut secret = String::new();
-    io::stdin()
-        .take(4096)
-        .read_to_string(&mut secret)
-        .context("cannot read the secret from stdin")?;
+    let read = io::stdin().take(4096).read_to_string(&mut secret);
+    read.context("cannot read the secret from stdin")?;
     Ok(secret.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -1,7 +1,7 @@
 //! `healthcheck`: asks the running server whether it is ready.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use reqwest::{Client, Error};
@@ -14,18 +14,15 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests `/readyz` from the server that has these settings on this machine.
 pub(super) async fn healthcheck(listen: &Listen) -> anyhow::Result<Outcome> {
-    let (scheme, address) = match (listen.ops_listen, &listen.tls_certificate) {
-        (Some(address), _) => ("http", address),
-        (None, Some(_)) => ("https", listen.listen),
-        (None, None) => ("http", listen.listen),
-    };
+    let has_tls = listen.ops_listen.is_none() && listen.tls_certificate.is_some();
+    let scheme = if has_tls { "https" } else { "http" };
+    let mut address = listen.ops_listen.unwrap_or(listen.listen);
     // A server that listens on all addresses is asked at the loopback address.
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let address = SocketAddr::new(ip, address.port());
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
     // The certificate does not name the IP address. The request contains no secret.
     let client = Client::builder().tls_danger_accept_invalid_certs(true).no_proxy();
     let client = client.timeout(TIMEOUT).build()?;

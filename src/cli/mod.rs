@@ -107,11 +107,9 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
         let exports = matches!(self.command, Command::Serve(_)) && config::exports_traces();
-        let traces = if exports {
-            Traces::exported().context("cannot export traces: check the OTEL_… variables")?
-        } else {
-            Traces::disabled()
-        };
+        let traces = exports.then(Traces::exported).transpose();
+        let traces = traces.context("cannot export traces: check the OTEL_… variables")?;
+        let traces = traces.unwrap_or_default();
         telemetry::init(&self.log, &traces);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let outcome = runtime.block_on(self.command.run());
@@ -140,7 +138,7 @@ impl Command {
 
 /// Connects to the database. Fails if migrations are pending.
 async fn connect() -> anyhow::Result<PgConnection> {
-    let mut conn = config::connect().await?;
+    let mut conn = config::connect(&config::database()?).await?;
     refuse_pending(&mut conn).await?;
     Ok(conn)
 }
@@ -153,7 +151,7 @@ async fn refuse_pending(conn: &mut PgConnection) -> anyhow::Result<()> {
 }
 
 async fn migrate() -> anyhow::Result<Outcome> {
-    let mut conn = config::connect().await?;
+    let mut conn = config::connect(&config::database()?).await?;
     let applied = service::schema::migrate(&mut conn).await?;
     writeln!(io::stderr(), "{applied} migrations applied")?;
     Ok(Outcome::Success)

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{Outcome, refuse_pending};
-use crate::config::{self, AuthorizationSetting, Listen, ServeSettings};
-use crate::domain::permission::Authorization;
+use crate::config::{self, ServeSettings};
 use crate::http::AppState;
 use crate::http::auth::Authenticator;
 use crate::http::auth::gateway_jwt::JwtVerifier;
@@ -36,7 +36,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     let shutdown = shutdown_signal()?;
     tokio::pin!(shutdown);
     let metrics = Metrics::install()?;
-    let (login, jwt, tls) = (login(&settings)?, jwt(&settings)?, tls(&settings.listen)?);
+    let (authenticator, tls) = (authenticator(&settings)?, tls(&settings)?);
     let database = config::database()?;
     let (listener, ops) = tokio::select! {
         started = start(&settings, &database) => started?,
@@ -44,18 +44,15 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     };
 
     let pool = config::serving_pool(database.clone(), settings.database_connections);
+    let requests = settings.requests.map_or(settings.database_connections * 8, NonZeroU32::get);
     let (draining, watched) = watch::channel(false);
     let service = Service {
         pool: pool.clone(),
-        authorization: match settings.authorization {
-            AuthorizationSetting::Grants => Authorization::Grants,
-            AuthorizationSetting::Off => Authorization::Off,
-        },
+        authorization: settings.authorization,
         limiter: settings.rate_limit.map(Limiter::new),
-        permits: Semaphore::new(settings.max_requests() as usize),
+        permits: Semaphore::new(requests as usize),
         caches: Caches::default(),
     };
-    let authenticator = Authenticator { jwt, login, trusted_peers: settings.trusted_peers };
     let in_flight = TaskTracker::new();
     let state = AppState {
         service: Arc::new(service),
@@ -95,26 +92,27 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-fn login(settings: &ServeSettings) -> anyhow::Result<Option<LoginService>> {
+fn authenticator(settings: &ServeSettings) -> anyhow::Result<Authenticator> {
     let login = settings.login_url.as_deref().map(LoginService::new).transpose();
-    login.context("CMDB_LOGIN_URL cannot be used")
+    let login = login.context("CMDB_LOGIN_URL cannot be used")?;
+    Ok(Authenticator { jwt: jwt(settings)?, login, trusted_peers: settings.trusted_peers.clone() })
 }
 
 fn jwt(settings: &ServeSettings) -> anyhow::Result<Option<JwtVerifier>> {
-    let name = "CMDB_GATEWAY_PUBLIC_KEY_FILE";
-    let file = settings.gateway_public_key_file.clone();
-    let (name, key) = match file.map(|file| config::read_file(name, file)).transpose()? {
-        Some(key) => (name, Some(key)),
-        None => ("CMDB_GATEWAY_PUBLIC_KEY", settings.gateway_public_key.clone()),
+    const FILE: &str = "CMDB_GATEWAY_PUBLIC_KEY_FILE";
+    let (name, key) = match (&settings.gateway_public_key_file, &settings.gateway_public_key) {
+        (Some(file), _) => (FILE, config::read_file(FILE, file.clone())?),
+        (None, Some(key)) => ("CMDB_GATEWAY_PUBLIC_KEY", key.clone()),
+        (None, None) => return Ok(None),
     };
-    let jwt = key.map(|key| JwtVerifier::new(&key, settings.gateway_issuer.as_deref()));
-    jwt.transpose().with_context(|| {
+    let jwt = JwtVerifier::new(&key, settings.gateway_issuer.as_deref()).with_context(|| {
         format!("{name} is not an RSA public key: it should begin with -----BEGIN PUBLIC KEY-----")
-    })
+    })?;
+    Ok(Some(jwt))
 }
 
-fn tls(listen: &Listen) -> anyhow::Result<Option<Tls>> {
-    let files = listen.tls_certificate.clone().zip(listen.tls_key.clone());
+fn tls(settings: &ServeSettings) -> anyhow::Result<Option<Tls>> {
+    let files = settings.listen.tls_certificate.clone().zip(settings.listen.tls_key.clone());
     let tls = files.map(|(certificate, key)| Tls::new(TlsFiles { certificate, key })).transpose();
     tls.context("CMDB_TLS_CERTIFICATE and CMDB_TLS_KEY cannot be used")
 }
@@ -134,7 +132,7 @@ async fn start(
     settings: &ServeSettings,
     database: &PgConnectOptions,
 ) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
-    let mut conn = config::connect_to(database).await?;
+    let mut conn = config::connect(database).await?;
     if settings.no_migrate {
         refuse_pending(&mut conn).await?;
     } else {

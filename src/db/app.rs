@@ -28,32 +28,26 @@ pub struct ListedApp {
 pub async fn find(
     conn: &mut PgConnection,
     code: &str,
-) -> sqlx::Result<(CacheVersion, Option<App>)> {
+) -> sqlx::Result<Option<(CacheVersion, App)>> {
     let row = sqlx::query!(
-        r#"select cache_version.version as "version: CacheVersion",
-               app.enabled as "enabled?", app.trusts_username as "trusts_username?",
-               app.apis, app.tenants,
+        r#"select (select version from cache_version) as "version!: CacheVersion",
+               enabled, trusts_username, apis, tenants,
                array(select salt from app_secret where app_id = app.id order by id desc limit 2)
                    as "salts!",
                array(select hash from app_secret where app_id = app.id order by id desc limit 2)
                    as "hashes!"
-           from cache_version left join app on app.code = $1"#,
+           from app where code = $1"#,
         code,
     )
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await?;
-    let secret = |(salt, hash)| StoredSecret { salt, hash };
-    let secrets = row.salts.into_iter().zip(row.hashes).map(secret).collect();
-    let found = row.enabled.zip(row.trusts_username);
-    let (apis, tenants) = (row.apis, row.tenants);
-    let app = found.map(|(enabled, trusts_username)| App {
-        enabled,
-        trusts_username,
-        apis,
-        tenants,
-        secrets,
-    });
-    Ok((row.version, app))
+    Ok(row.map(|row| {
+        let secrets = row.salts.into_iter().zip(row.hashes);
+        let secrets = secrets.map(|(salt, hash)| StoredSecret { salt, hash }).collect();
+        let (enabled, trusts_username) = (row.enabled, row.trusts_username);
+        let (apis, tenants) = (row.apis, row.tenants);
+        (row.version, App { enabled, trusts_username, apis, tenants, secrets })
+    }))
 }
 
 /// Whether an application has this code.

@@ -14,8 +14,8 @@ with
 caller_tenant as materialized (
     select (select id from tenant where key = $4) as id
 ),
--- The links that a detail may conflict with. Scalar subqueries: each is one index probe whatever the
--- statistics say. The case expressions repeat those of the unique indexes, so that they are used.
+-- The links that a detail may conflict with. Scalar subqueries: each is one index probe whatever
+-- the statistics say. The case expressions repeat those of the unique indexes to match them.
 existing as materialized (
     select given.*,
         (select link.source_id from instance_association link
@@ -26,13 +26,14 @@ existing as materialized (
         case when $1 & 3 = 1 then
             (select link.target_id from instance_association link
                 where link.model_association_id = $1 and link.source_id = given.source_id
-                    and case when link.model_association_id & 3 = 1 then 0 else link.target_id end = 0)
+                    and case when link.model_association_id & 3 = 1 then 0
+                        else link.target_id end = 0)
         end as target_of_source
     from unnest($6::bigint[], $7::bigint[], $8::boolean[]) with ordinality
         given (source_id, target_id, accepted, position)
 ),
--- Whether the state of each detail is needed. If every detail is accepted, no link conflicts and all
--- instances are found by counting them, the expected state is confirmed without looking at each.
+-- Whether the state of each detail is needed. If every detail is accepted, no link conflicts and
+-- all instances are found by counting them, the expected state is confirmed without it.
 comparison as materialized (
     select cardinality($11::boolean[]) > 0
         or exists (
@@ -76,8 +77,8 @@ mismatch as materialized (
         or (detail.source_of_target, detail.target_of_source) is distinct from
             (expected.source_of_target, expected.target_of_source))
 ),
--- Side effect: under 1:1, takes an advisory lock on the model association until the commit, because no
--- order of inserts avoids deadlocks between two unique keys. The first number is this lock's own.
+-- Side effect: under 1:1, takes an advisory lock on the model association until the commit, because
+-- no order of inserts avoids deadlocks between two unique keys. The first number is this lock's own.
 advisory_lock as materialized (
     select pg_advisory_xact_lock(1668113506, $1) where $1 & 3 = 1
 ),
@@ -93,8 +94,8 @@ new_tenant as (
 link_tenant as materialized (
     select id from caller_tenant where id is not null union all select id from new_tenant
 ),
--- Ids ascend in the order of the details. Side effects: reads advisory_lock, which takes the lock, and
--- lets the guard trigger skip its check once, since this statement has just found all instances.
+-- Ids ascend in the order of the details. Side effects: reads advisory_lock, which takes the lock,
+-- and lets the guard trigger skip its check once, since this statement has found all instances.
 new_link as materialized (
     select nextval('instance_association_id_seq') as id, source_id, target_id
     from detail
@@ -103,7 +104,7 @@ new_link as materialized (
         and (select set_config('cmdb.guard_may_skip', 'yes', true)) = 'yes'
     order by position
 ),
--- Inserted in the order of targets, so that concurrent batches wait for each other in one direction.
+-- Inserted in the order of targets, so that concurrent batches wait for each other one way only.
 inserted as (
     insert into instance_association (id, model_association_id, tenant_id, source_id, target_id)
     select new_link.id, $1, link_tenant.id, source_id, target_id

@@ -16,7 +16,7 @@ use crate::domain::keys::Tenant;
 pub enum WriteOutcome {
     /// The accepted details are links now: their ids, in the order of the details.
     Created(Vec<i64>),
-    /// The stored state differs from the expected one. Nothing was written; the state of each detail.
+    /// The stored state, of each detail, differs from the expected one. Nothing was written.
     Mismatch(Vec<StoredState>),
     /// The cache version has changed since the request was authorized. Nothing was written.
     Stale,

@@ -57,12 +57,11 @@ pub async fn find_association_access(
     user: &str,
     key: &str,
     tenant: &Tenant,
-) -> sqlx::Result<(CacheVersion, Option<AssociationAccess>)> {
+) -> sqlx::Result<Option<(CacheVersion, AssociationAccess)>> {
     let row = sqlx::query!(
-        r#"select cache_version.version as "version: CacheVersion",
-               association.id as "id?", source_model_id as "source_model_id?",
-               target_model_id as "target_model_id?", mapping as "mapping?",
-               source.key as "source_model?", target.key as "target_model?",
+        r#"select (select version from cache_version) as "version!: CacheVersion",
+               association.id, source_model_id, target_model_id, mapping,
+               source.key as source_model, target.key as target_model,
                exists (
                    select from permission_grant
                    where user_name = $1 and instance_id is null
@@ -73,54 +72,34 @@ pub async fn find_association_access(
                    where user_name = $1 and instance_id is null
                        and (model_id is null or model_id = target_model_id)
                ) as "may_edit_targets!"
-           from cache_version
-           left join lateral (
-               select association.*
-               from model_association association
-               join tenant on tenant.id = association.tenant_id
-               where association.key = $2 and tenant.key in ($3, $4)
-               order by tenant.key = $3 desc
-               limit 1
-           ) association on true
-           left join model source on source.id = source_model_id
-           left join model target on target.id = target_model_id"#,
+           from model_association association
+           join tenant on tenant.id = association.tenant_id
+           join model source on source.id = source_model_id
+           join model target on target.id = target_model_id
+           where association.key = $2 and tenant.key in ($3, $4)
+           order by tenant.key = $3 desc
+           limit 1"#,
         user,
         key,
         tenant.as_str(),
         Tenant::SHARED,
     )
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await?;
-    // Foreign keys guarantee that all of these are present if the first is.
-    let columns = (
-        row.id.zip(row.mapping),
-        row.source_model_id.zip(row.source_model),
-        row.target_model_id.zip(row.target_model),
-    );
-    let (
-        Some((id, mapping)),
-        Some((source_model_id, source_model)),
-        Some((target_model_id, target_model)),
-    ) = columns
-    else {
-        return Ok((row.version, None));
-    };
-    let mapping = Mapping::parse(&mapping)
-        .ok_or_else(|| sqlx::Error::Decode(format!("mapping {mapping:?}").into()))?;
+    let Some(row) = row else { return Ok(None) };
+    let mapping = Mapping::parse(&row.mapping)
+        .ok_or_else(|| sqlx::Error::Decode(format!("mapping {:?}", row.mapping).into()))?;
     let model_association = ModelAssociation {
-        id,
-        source_model_id,
-        target_model_id,
-        source_model,
-        target_model,
+        id: row.id,
+        source_model_id: row.source_model_id,
+        target_model_id: row.target_model_id,
+        source_model: row.source_model,
+        target_model: row.target_model,
         mapping,
     };
-    let access = AssociationAccess {
-        model_association,
-        may_edit_sources: row.may_edit_sources,
-        may_edit_targets: row.may_edit_targets,
-    };
-    Ok((row.version, Some(access)))
+    let (may_edit_sources, may_edit_targets) = (row.may_edit_sources, row.may_edit_targets);
+    let access = AssociationAccess { model_association, may_edit_sources, may_edit_targets };
+    Ok(Some((row.version, access)))
 }
 
 /// Finds a model by its key, with the user's access to it and the cache version.
@@ -129,29 +108,25 @@ pub async fn find_model_access(
     conn: &mut PgConnection,
     user: &str,
     key: &str,
-) -> sqlx::Result<(CacheVersion, Option<ModelAccess>)> {
+) -> sqlx::Result<Option<(CacheVersion, ModelAccess)>> {
     let row = sqlx::query!(
-        r#"select cache_version.version as "version: CacheVersion",
-               model.id as "id?", model.name as "name?",
-               coalesce(export_number, model.id) as "number?",
+        r#"select (select version from cache_version) as "version!: CacheVersion",
+               id, name, coalesce(export_number, id) as "number!",
                exists (
                    select from permission_grant
                    where user_name = $1 and instance_id is null
                        and (model_id is null or model_id = model.id)
                ) as "may_edit_all!"
-           from cache_version left join model on model.key = $2"#,
+           from model where key = $2"#,
         user,
         key,
     )
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await?;
-    let found = row.id.zip(row.name).zip(row.number);
-    let access = found.map(|((model_id, name), number)| ModelAccess {
-        model_id,
-        model: NamedModel { key: key.to_owned(), name, number },
-        may_edit_all: row.may_edit_all,
-    });
-    Ok((row.version, access))
+    Ok(row.map(|row| {
+        let model = NamedModel { key: key.to_owned(), name: row.name, number: row.number };
+        (row.version, ModelAccess { model_id: row.id, model, may_edit_all: row.may_edit_all })
+    }))
 }
 
 /// The visible instances among the given ids, sources first, in order of their ids, with the user's
@@ -204,8 +179,8 @@ pub async fn list_instance_access(
     Ok(access.collect())
 }
 
-/// Adds grants to a user, ignoring those that exist. Returns `false`, with nothing added, if a model
-/// is unknown.
+/// Adds grants to a user, ignoring those that exist. Returns `false`, with nothing added, if a
+/// model is unknown.
 pub async fn insert(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sqlx::Result<bool> {
     let (models, instances) = columns(scopes);
     let all_known = sqlx::query_scalar!(

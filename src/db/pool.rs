@@ -12,6 +12,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
 
+/// How long a caller waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
+
 /// A connection that was idle for longer is pinged before it is acquired.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 
@@ -27,26 +30,20 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A limited number of connections, opened on demand.
 #[derive(Clone)]
-pub struct Pool {
-    connections: managed::Pool<Connector>,
-    acquire_timeout: Duration,
-}
+pub struct Pool(managed::Pool<Connector>);
 
 impl Pool {
-    /// A pool of at most `size` connections. [`Pool::acquire`] fails after `acquire_timeout`.
+    /// A pool of at most `size` connections.
     #[expect(clippy::missing_panics_doc, reason = "it never panics")]
-    pub fn new(options: PgConnectOptions, size: u32, acquire_timeout: Duration) -> Self {
-        let connections = managed::Pool::builder(Connector(options))
-            .max_size(size as usize)
-            .queue_mode(QueueMode::Lifo)
-            .build();
-        let connections = connections.expect("only a pool with timeouts needs a runtime");
-        Self { connections, acquire_timeout }
+    pub fn new(options: PgConnectOptions, size: u32) -> Self {
+        let pool = managed::Pool::builder(Connector(options)).max_size(size as usize);
+        let pool = pool.queue_mode(QueueMode::Lifo).build();
+        Self(pool.expect("only a pool with timeouts needs a runtime"))
     }
 
     /// Acquires a working connection, waiting for one if all are in use.
     pub async fn acquire(&self) -> sqlx::Result<PooledConnection> {
-        match timeout(self.acquire_timeout, self.connections.get()).await {
+        match timeout(ACQUIRE_TIMEOUT, self.0.get()).await {
             Ok(Ok(connection)) => Ok(PooledConnection(Some(connection))),
             Ok(Err(managed::PoolError::Backend(error))) => Err(error),
             Ok(Err(managed::PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
@@ -66,7 +63,7 @@ impl Pool {
 
     /// How many connections are in use, idle and waited for.
     pub fn status(&self) -> Status {
-        let managed::Status { max_size, size, available, waiting } = self.connections.status();
+        let managed::Status { max_size, size, available, waiting } = self.0.status();
         let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
         let (in_use, idle) = (number(size.saturating_sub(available)), number(available));
         Status { in_use, idle, waiting: number(waiting), limit: number(max_size) }
@@ -74,20 +71,19 @@ impl Pool {
 
     /// Closes the idle connections that have expired.
     pub async fn reap_idle(&self) {
-        close_all(self.connections.retain(|_, metrics| !is_expired(&metrics)).removed).await;
+        self.close_idle(is_expired).await;
     }
 
     /// Closes the idle connections and lets none be acquired from now on.
     pub async fn close(&self) {
-        let idle = self.connections.retain(|_, _| false).removed;
-        self.connections.close();
-        close_all(idle).await;
+        self.close_idle(|_| true).await;
+        self.0.close();
     }
-}
 
-async fn close_all(connections: Vec<PgConnection>) {
-    for connection in connections {
-        let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
+    async fn close_idle(&self, is_unwanted: fn(&Metrics) -> bool) {
+        for connection in self.0.retain(|_, metrics| !is_unwanted(&metrics)).removed {
+            let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
+        }
     }
 }
 

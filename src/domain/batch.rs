@@ -189,14 +189,17 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 5_000, failure_persistence: None, ..ProptestConfig::default()
+        })]
 
         #[test]
-        fn a_plan_equals_creating_the_details_one_after_another(inventory in inventory(), details in details()) {
-            let stored: Vec<_> = details.iter().map(|detail| inventory.stored_state(detail)).collect();
+        fn a_plan_equals_creating_the_details_one_after_another(
+            mut inventory in inventory(), details in details(),
+        ) {
+            let stored: Vec<_> = details.iter().map(|one| inventory.stored_state(one)).collect();
             let planned = plan(inventory.mapping, &details, &stored);
-            let mut reference = inventory;
-            let one_by_one: Vec<_> = details.iter().map(|detail| reference.create_one(detail)).collect();
+            let one_by_one: Vec<_> = details.iter().map(|one| inventory.create_one(one)).collect();
             prop_assert_eq!(planned, one_by_one);
         }
     }

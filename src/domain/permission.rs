@@ -40,20 +40,11 @@ pub struct NamedInstance {
     pub name: Option<String>,
 }
 
-/// A permission that the user lacks.
+/// A permission that the user lacks: to edit an instance, or every instance, of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MissingPermission {
-    /// To edit an instance of a model.
-    EditInstance(NamedModel, NamedInstance),
-    /// To view the instances of a model.
-    ViewModel(NamedModel),
-}
-
-impl MissingPermission {
-    /// The model that the permission is for.
-    pub fn model(&self) -> &NamedModel {
-        match self {
-            Self::EditInstance(model, _) | Self::ViewModel(model) => model,
-        }
-    }
+pub struct MissingPermission {
+    /// The model.
+    pub model: NamedModel,
+    /// The instance; `None`: every instance.
+    pub instance: Option<NamedInstance>,
 }

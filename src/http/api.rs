@@ -81,7 +81,6 @@ pub(super) fn first_of(headers: &HeaderMap, names: &[&str]) -> Option<String> {
 /// The tenant in a body.
 #[derive(Default, Deserialize, ToSchema)]
 pub(super) struct TenantField {
-    /// The tenant, `0` by default. A tenant sees its own data and shared data of tenant `0`.
     #[schema(schema_with = tenant_schema)]
     bk_supplier_account: Option<TenantKey>,
 }
@@ -97,7 +96,9 @@ impl TenantField {
 struct TenantKey(String);
 
 fn tenant_schema() -> RefOr<Schema> {
-    RefOr::T(OneOfBuilder::new().item(String::schema()).item(i64::schema()).build().into())
+    let description = "The tenant, `0` by default. A tenant sees its own data and that of `0`.";
+    let types = OneOfBuilder::new().item(String::schema()).item(i64::schema());
+    RefOr::T(types.description(Some(description)).build().into())
 }
 
 impl<'de> Deserialize<'de> for TenantKey {

@@ -1,7 +1,5 @@
 //! The error table: code, HTTP status, texts in both languages and headers of every refusal.
 
-use std::borrow::Cow;
-
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::domain::batch::DETAIL_LIMIT;
@@ -17,193 +15,168 @@ pub struct ErrorAnswer {
     /// 200 for every refusal that clients expect to read from the body.
     pub status: StatusCode,
     /// The English text.
-    pub english: Cow<'static, str>,
-    /// The Chinese text; the gateway's own errors (13xxxxx) have none.
-    pub chinese: Option<Cow<'static, str>>,
+    pub english: String,
+    /// The Chinese text. The gateway's own errors (13xxxxx) have none.
+    pub chinese: Option<String>,
+}
+
+/// An error of the gateway.
+fn gateway(code: u32, english: impl Into<String>) -> ErrorAnswer {
+    ErrorAnswer { code, status: StatusCode::OK, english: english.into(), chinese: None }
+}
+
+/// An error of the CMDB.
+fn cmdb(code: u32, english: impl Into<String>, chinese: impl Into<String>) -> ErrorAnswer {
+    ErrorAnswer { chinese: Some(chinese.into()), ..gateway(code, english) }
 }
 
 impl ErrorAnswer {
     /// The text in a language.
     pub fn text(self, language: Language) -> String {
         match (language, self.chinese) {
-            (Language::Chinese, Some(chinese)) => chinese.into_owned(),
-            _ => self.english.into_owned(),
+            (Language::Chinese, Some(chinese)) => chinese,
+            _ => self.english,
         }
+    }
+
+    fn with(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 }
 
 /// The row of the table for an error.
 pub fn answer_to(error: &RequestError) -> ErrorAnswer {
     use RequestError as E;
-    let row = |code, status, english: Cow<'static, str>, chinese: Option<Cow<'static, str>>| {
-        ErrorAnswer { code, status, english, chinese }
-    };
-    let gateway = |code, english: Cow<'static, str>| row(code, StatusCode::OK, english, None);
-    let cmdb = |code, english: Cow<'static, str>, chinese: Cow<'static, str>| {
-        row(code, StatusCode::OK, english, Some(chinese))
-    };
     match error {
-        E::NotFound => {
-            row(1_306_404, StatusCode::NOT_FOUND, "The content does not exist".into(), None)
+        E::NotFound => gateway(1_306_404, "The content does not exist").with(StatusCode::NOT_FOUND),
+        E::MethodNotAllowed(_) => {
+            gateway(1_306_209, "The interface does not support the request method")
+                .with(StatusCode::METHOD_NOT_ALLOWED)
         }
-        E::MethodNotAllowed(_) => row(
-            1_306_209,
-            StatusCode::METHOD_NOT_ALLOWED,
-            "The interface does not support the request method".into(),
-            None,
-        ),
-        E::Overloaded => row(
-            1_306_201,
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The server is overloaded, please try again later".into(),
-            None,
-        ),
-        E::BodyTooLarge(limit) => row(
-            1_306_406,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("Parameters error, the request body is larger than {limit} bytes").into(),
-            None,
-        ),
-        E::BodyTimeout | E::NotJson => gateway(
+        E::Overloaded => gateway(1_306_201, "The server is overloaded, please try again later")
+            .with(StatusCode::SERVICE_UNAVAILABLE),
+        E::Unavailable(service) => {
+            gateway(1_306_201, format!("{service} is unavailable, please try again later"))
+                .with(StatusCode::SERVICE_UNAVAILABLE)
+        }
+        E::Internal => gateway(
             1_306_000,
-            "Request JSON string is wrong in format, which cannot be analyzed.".into(),
-        ),
-
+            "Internal error, please try again later or contact the administrator",
+        )
+        .with(StatusCode::INTERNAL_SERVER_ERROR),
+        E::BodyTooLarge(limit) => gateway(
+            1_306_406,
+            format!("Parameters error, the request body is larger than {limit} bytes"),
+        )
+        .with(StatusCode::PAYLOAD_TOO_LARGE),
+        E::BodyTimeout | E::NotJson => {
+            gateway(1_306_000, "Request JSON string is wrong in format, which cannot be analyzed.")
+        }
         E::AuthorizationNotJson => gateway(
             1_306_406,
             "Parameters error, request header X-Bkapi-Authorization is not a valid JSON format \
-             string"
-                .into(),
+             string",
         ),
         E::AppMissing => gateway(
             1_306_000,
-            "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty".into(),
+            "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty",
         ),
-        E::AppCodeMissing => gateway(1_306_000, "APP Code [bk_app_code] cannot be empty".into()),
-        E::AppSecretMissing => {
-            gateway(1_306_000, "APP Secret [bk_app_secret] cannot be empty".into())
-        }
+        E::AppCodeMissing => gateway(1_306_000, "APP Code [bk_app_code] cannot be empty"),
+        E::AppSecretMissing => gateway(1_306_000, "APP Secret [bk_app_secret] cannot be empty"),
         E::InvalidJwt(reason) => {
-            gateway(1_306_408, format!("APIGateway JWT verification failed, {reason}").into())
+            gateway(1_306_408, format!("APIGateway JWT verification failed, {reason}"))
         }
-        E::NotVerifiedByGateway(message) => gateway(1_306_000, message.clone().into()),
+        E::NotVerifiedByGateway(message) => gateway(1_306_000, message),
         E::UnsupportedScheme(UnsupportedScheme::Signature) => {
-            gateway(1_306_000, "bk_signature is not supported, please use bk_app_secret".into())
+            gateway(1_306_000, "bk_signature is not supported, please use bk_app_secret")
         }
         E::UnsupportedScheme(UnsupportedScheme::AccessToken) => gateway(
             1_306_000,
-            "bk_access_token is not supported, please use bk_token or bk_username".into(),
+            "bk_access_token is not supported, please use bk_token or bk_username",
         ),
         E::UnknownApp(code) => gateway(
             1_306_000,
             format!(
                 "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been \
                  registered"
-            )
-            .into(),
+            ),
         ),
         E::WrongSecret(code) => gateway(
             1_306_000,
             format!(
                 "APP Secret verification failed, please confirm if the APP Secret and APP Code \
                  [bk_app_code={code}] match"
-            )
-            .into(),
+            ),
         ),
-        E::InvalidToken => gateway(
-            1_306_000,
-            "User authentication failed, please check if the bk_token is valid".into(),
-        ),
+        E::InvalidToken => {
+            gateway(1_306_000, "User authentication failed, please check if the bk_token is valid")
+        }
         E::UserMissing => gateway(
             1_306_000,
             "User authentication failed, please provide a valid user identity, such as bk_token, \
-             bk_username"
-                .into(),
+             bk_username",
         ),
         E::ApiForbidden(name) => gateway(
             1_306_403,
             format!(
                 "APP permission is insufficient, APP has no permission to access the component \
                  ({name}) of the system (CC)."
-            )
-            .into(),
-        ),
-
-        E::WrongType { path, problem } => cmdb(
-            1_199_000,
-            format!("Deserializing JSON data failed: {path}: {problem}").into(),
-            format!("反序列化JSON数据失败: {path}: {problem}").into(),
+            ),
         ),
         E::InvalidIdempotencyKey => gateway(
             1_306_406,
             format!(
                 "Parameters error, Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_LIMIT} visible \
                  ASCII characters"
-            )
-            .into(),
-        ),
-        E::MissingField(field) => cmdb(
-            1_199_011,
-            format!("'{field}' the parameter is invalid or does not exist").into(),
-            format!("'{field}' 参数无效或不存在").into(),
-        ),
-        E::InvalidField(field) => mismatch(field),
-        E::NoDetails => {
-            cmdb(1_199_038, "details must not be empty".into(), "数据 details 不能为空".into())
-        }
-        E::TooManyDetails => cmdb(
-            1_199_035,
-            format!("details exceed the limit {DETAIL_LIMIT}").into(),
-            format!("details 超过限制 {DETAIL_LIMIT}").into(),
-        ),
-        E::RateLimited(RateLimit { app, rate, .. }) => row(
-            1_306_429,
-            StatusCode::TOO_MANY_REQUESTS,
-            format!(
-                "Access frequency limit, Access frequency of APP [{app}] exceeds the limit; the \
-                 frequency limit is [{rate} details per second], please try again later"
-            )
-            .into(),
-            None,
+            ),
         ),
         E::IdempotencyKeyReused => gateway(
             1_306_406,
-            "Parameters error, Idempotency-Key was used with a different request".into(),
+            "Parameters error, Idempotency-Key was used with a different request",
         ),
+        E::RateLimited(RateLimit { app, rate, .. }) => gateway(
+            1_306_429,
+            format!(
+                "Access frequency limit, Access frequency of APP [{app}] exceeds the limit; the \
+                 frequency limit is [{rate} details per second], please try again later"
+            ),
+        )
+        .with(StatusCode::TOO_MANY_REQUESTS),
 
-        E::UnknownModelAssociation => cmdb(
-            1_101_046,
-            "object association does not exist.".into(),
-            "模型的关联关系不存在".into(),
+        E::WrongType { path, problem } => cmdb(
+            1_199_000,
+            format!("Deserializing JSON data failed: {path}: {problem}"),
+            format!("反序列化JSON数据失败: {path}: {problem}"),
         ),
+        E::MissingField(field) => cmdb(
+            1_199_011,
+            format!("'{field}' the parameter is invalid or does not exist"),
+            format!("'{field}' 参数无效或不存在"),
+        ),
+        E::InvalidField(field) => mismatch(field),
+        E::NoDetails => cmdb(1_199_038, "details must not be empty", "数据 details 不能为空"),
+        E::TooManyDetails => cmdb(
+            1_199_035,
+            format!("details exceed the limit {DETAIL_LIMIT}"),
+            format!("details 超过限制 {DETAIL_LIMIT}"),
+        ),
+        E::UnknownModelAssociation => {
+            cmdb(1_101_046, "object association does not exist.", "模型的关联关系不存在")
+        }
         E::ModelMismatch(End::Source) => mismatch("bk_obj_id"),
         E::ModelMismatch(End::Target) => mismatch("bk_asst_obj_id"),
         E::PermissionDenied(_) => {
-            cmdb(9_900_403, "Do not have access permission.".into(), "没有操作的权限".into())
+            cmdb(9_900_403, "Do not have access permission.", "没有操作的权限")
         }
-
-        E::Unavailable(service) => row(
-            1_306_201,
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{service} is unavailable, please try again later").into(),
-            None,
-        ),
-        E::Internal => row(
-            1_306_000,
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Internal error, please try again later or contact the administrator".into(),
-            None,
-        ),
     }
 }
 
 fn mismatch(field: &str) -> ErrorAnswer {
-    ErrorAnswer {
-        code: 1_199_006,
-        status: StatusCode::OK,
-        english: format!("'{field}' data parameter verification does not pass").into(),
-        chinese: Some(format!("'{field}' 数据参数校验不通过").into()),
-    }
+    cmdb(
+        1_199_006,
+        format!("'{field}' data parameter verification does not pass"),
+        format!("'{field}' 数据参数校验不通过"),
+    )
 }
 
 /// The text of a detail's error, for a pair of models.

@@ -2,6 +2,7 @@
 //! and so the order in which a request is refused. [`respond`] surrounds it: id, answer, log line,
 //! metrics, trace.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::channel::{Channel, Sender};
 use serde::Serialize;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{SemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, error, error_span, info, warn};
@@ -23,7 +24,7 @@ use super::endpoints::{Endpoint, EndpointEntry};
 use super::envelope::Envelope;
 use super::error::{answer_to, headers_of};
 use super::json::{JsonObject, field_names};
-use super::success::{Counts, JsonPages, Success};
+use super::success::{Counts, Page, Success};
 use super::{AppState, body, metrics};
 use crate::domain::error::RequestError;
 use crate::domain::identity::Caller;
@@ -254,15 +255,20 @@ async fn respond<T: Serialize + Send + 'static>(
 ) -> Response {
     let (span, trace) = (exchange.span.clone(), exchange.trace.clone());
     let in_flight = state.in_flight.clone();
+    let handling = tokio::spawn(handling.instrument(span.clone()).instrument(trace));
     let answering = async move {
         // The panic hook logs the message of a panic.
-        let result = tokio::spawn(handling.in_current_span()).await;
-        let result = result.unwrap_or_else(|_| Err(RequestError::Internal.into()));
+        let result = handling.await.unwrap_or_else(|_| Err(RequestError::Internal.into()));
         answer(&state, exchange, result)
     };
-    let answered = in_flight.spawn(answering.instrument(span).instrument(trace)).await;
+    let answered = in_flight.spawn(answering.instrument(span)).await;
     answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
+
+/// How long a client may take to read one page of a streamed answer.
+const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 const REQUEST_ID_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-bkapi-request-id"), HeaderName::from_static("x-request-id")];
@@ -270,98 +276,95 @@ const REQUEST_ID_HEADERS: [HeaderName; 2] =
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Builds the response and writes the log line. A streamed answer is logged at its end.
-fn answer<T: Serialize>(
+fn answer<T: Serialize + Send + 'static>(
     state: &AppState,
     exchange: Exchange,
     result: Result<Success<T>, Error>,
 ) -> Response {
-    let refusal = result.as_ref().err().map(Error::request_error);
-    let mut headers = refusal.as_ref().map(headers_of).unwrap_or_default();
-    let json = HeaderValue::from_static("application/json; charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, json);
+    let error = result.as_ref().err().map(Error::request_error);
+    let status = error.as_ref().map_or(StatusCode::OK, |error| answer_to(error).status);
+    let mut headers = error.as_ref().map(headers_of).unwrap_or_default();
+    headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     for name in REQUEST_ID_HEADERS {
         headers.extend(HeaderValue::from_str(&exchange.request_id).ok().map(|id| (name, id)));
     }
-    let status = refusal.as_ref().map_or(StatusCode::OK, |error| answer_to(error).status);
-
-    let (data, more_rows, replay_of, end) = match result {
-        Ok(Success { data, more_rows, counts, replay_of }) => {
-            (Some(data), more_rows, replay_of, Ok(counts))
+    let (data, pages, replay_of, end) = match result {
+        Ok(Success { data, pages, replay_of, counts }) => {
+            (Some(data), pages, replay_of, Ok(counts))
         }
         Err(error) => (None, None, None, Err(error)),
     };
-    let replayed_id = replay_of.as_ref().map(|replay| replay.request_id.clone());
+    if replay_of.is_some() {
+        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    // A stored answer is in the language and has the id of the first request.
     let (language, request_id) = match &replay_of {
-        Some(replay) => {
-            headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-            (replay.language, &*replay.request_id)
-        }
+        Some(first) => (first.language, &*first.request_id),
         None => (exchange.language, &*exchange.request_id),
     };
-    let result = match (data, &refusal) {
-        (Some(data), _) => Ok(data),
-        (None, Some(error)) => Err(error),
-        (None, None) => Err(&RequestError::Internal),
-    };
+    let result = data.ok_or(error.as_ref().unwrap_or(&RequestError::Internal));
     let envelope = Envelope::new(exchange.api, result, language, request_id);
-    // Serializing these types cannot fail.
-    let bytes = serde_json::to_vec(&envelope).unwrap_or_default();
-
-    let body = match more_rows {
-        None => {
-            finish(&exchange, status, end, replayed_id);
-            Body::from(bytes)
-        }
-        Some(pages) => {
-            let (sender, channel) = Channel::new(1);
-            let counts = end.unwrap_or_default();
-            let span = exchange.span.clone();
-            let streaming = async move {
-                let end = stream(sender, bytes, pages, counts).await;
-                finish(&exchange, status, end, None);
-            };
-            state.in_flight.spawn(streaming.instrument(span));
-            Body::new(channel)
-        }
+    let json = to_json(&envelope);
+    let Some(pages) = pages else {
+        finish(&exchange, status, end, replay_of.map(|first| first.request_id));
+        return (status, headers, json).into_response();
     };
-    (status, headers, body).into_response()
+    let (sender, channel) = Channel::new(1);
+    let (counts, span) = (end.unwrap_or_default(), exchange.span.clone());
+    let streaming = async move {
+        let end = stream(sender, json, pages, counts).await;
+        finish(&exchange, status, end, None);
+    };
+    state.in_flight.spawn(streaming.instrument(span));
+    (status, headers, Body::new(channel)).into_response()
 }
 
-/// How long a client may take to read one page of a streamed answer.
-const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// Serializing the types of answers cannot fail.
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
 
-/// Sends an answer whose `data` is a list, followed by more pages of the list. If that fails, the
-/// body ends without its last chunk, so that no client takes it for complete.
-async fn stream(
-    mut sender: Sender<Bytes, std::io::Error>,
+/// Sends an answer whose `data` is the first page of a list, and the other pages. If that fails,
+/// the body ends without its last chunk, so that no client takes it for complete.
+async fn stream<T: Serialize>(
+    mut sender: Sender<Bytes, io::Error>,
     mut answer: Vec<u8>,
-    mut pages: Box<dyn JsonPages>,
+    mut pages: mpsc::Receiver<Page<T>>,
     mut counts: Counts,
 ) -> Result<Counts, Error> {
-    // The answer ends with its list and its closing brace: `…]}`.
+    // The answer ends with the list and its own closing brace: `]}`.
     let end = answer.split_off(answer.len().saturating_sub(2));
-    let mut next = answer;
+    let mut next = Ok(answer);
     let result = loop {
-        let sent = timeout(PAGE_READ_TIMEOUT, sender.send_data(next.into())).await;
+        let chunk = match next {
+            Ok(chunk) => Bytes::from(chunk),
+            Err(error) => break Err(error),
+        };
+        let sent = timeout(PAGE_READ_TIMEOUT, sender.send_data(chunk)).await;
         if !matches!(sent, Ok(Ok(()))) {
             break Err(Error::OutOfTime);
         }
-        match pages.next().await {
-            Ok(Some((rows, count))) => {
-                next = [b",".as_slice(), &rows].concat();
-                counts.rows = counts.rows.map(|rows| rows + count);
+        next = match pages.recv().await {
+            None => break Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok((page, rows))) => {
+                counts.rows = counts.rows.map(|before| before + rows);
+                // The rows of `[…]`, after those of the page before.
+                let mut list = to_json(&page);
+                list.pop();
+                list.splice(..1, *b",");
+                Ok(list)
             }
-            Ok(None) => break Ok(counts),
-            Err(error) => break Err(error),
-        }
+        };
     };
     match result {
-        Ok(counts) => sender.send_data(end.into()).await.map(|()| counts).or(Err(Error::OutOfTime)),
+        Ok(()) => sender.send_data(end.into()).await.or(Err(Error::OutOfTime))?,
         Err(error) => {
-            sender.abort(std::io::ErrorKind::ConnectionAborted.into());
-            Err(error)
+            sender.abort(io::ErrorKind::ConnectionAborted.into());
+            return Err(error);
         }
     }
+    Ok(counts)
 }
 
 /// Writes the log line of a request, counts it, and ends its span in the trace. The cause of a

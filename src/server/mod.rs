@@ -1,11 +1,11 @@
 //! Sockets: accepts connections, limits their number, and drains them at shutdown.
 
-mod permits;
 mod tls;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,7 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use metrics::{Gauge, gauge};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -28,7 +28,6 @@ use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use self::permits::{ConnectionPermit, Permits};
 pub use self::tls::{Error as TlsError, Files as TlsFiles, RELOAD_INTERVAL, Tls};
 use crate::config::{DRAIN_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
 use crate::http::{ClientAddr, OverCapacity};
@@ -76,7 +75,7 @@ pub struct Socket {
     /// Accepts the connections.
     pub listener: TcpListener,
     /// Encrypts the connections, if clients speak TLS.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<watch::Receiver<TlsAcceptor>>,
 }
 
 /// Serves clients until `shutdown` completes. Then it sets `draining`, answers the requests in
@@ -91,7 +90,8 @@ pub async fn serve(
 ) {
     let Socket { listener, tls } = socket;
     let open_connections = gauge!("cmdb_client_connections");
-    let server = Server::new(router, tls, limits, draining.subscribe(), open_connections);
+    let server = Server::new(router, limits, draining.subscribe());
+    let server = Server { tls, open_connections, ..server };
     let end_of_accepting = async {
         shutdown.await;
         info!("shutting down: answering the requests in flight");
@@ -124,36 +124,55 @@ pub async fn serve_operations(
     router: Router,
     draining: watch::Receiver<bool>,
 ) {
-    let limits = Limits::new(OPERATIONS_CONNECTIONS);
-    Server::new(router, None, limits, draining, Gauge::noop()).accept(&listener).await;
+    Server::new(router, Limits::new(OPERATIONS_CONNECTIONS), draining).accept(&listener).await;
 }
 
 struct Server {
     router: Router,
-    tls: Option<TlsAcceptor>,
     limits: Limits,
-    permits: Permits,
+    /// Permits for connections that are served.
+    served: Arc<Semaphore>,
+    /// Permits for connections whose requests are refused.
+    over_capacity: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
     connections: GracefulShutdown,
+    tls: Option<watch::Receiver<TlsAcceptor>>,
+    open_connections: Gauge,
 }
 
 impl Server {
-    fn new(
-        router: Router,
-        tls: Option<TlsAcceptor>,
-        limits: Limits,
-        draining: watch::Receiver<bool>,
-        open_connections: Gauge,
-    ) -> Self {
-        let permits = Permits::new(limits.connections, open_connections);
-        Self { router, tls, limits, permits, draining, connections: GracefulShutdown::new() }
+    /// A server without TLS whose connections are not counted.
+    fn new(router: Router, limits: Limits, draining: watch::Receiver<bool>) -> Self {
+        let served = Arc::new(Semaphore::new(limits.connections));
+        let over_capacity = Arc::new(Semaphore::new(limits.connections));
+        let (connections, tls, open_connections) = (GracefulShutdown::new(), None, Gauge::noop());
+        Self { router, limits, served, over_capacity, draining, connections, tls, open_connections }
+    }
+
+    /// Acquires a permit for a connection if one is available: one to be served if possible.
+    fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+        let permits = [&self.served, &self.over_capacity];
+        permits.into_iter().find_map(|permits| Arc::clone(permits).try_acquire_owned().ok())
+    }
+
+    /// Acquires a permit for a connection, waiting until one is available.
+    async fn acquire(&self) -> OwnedSemaphorePermit {
+        loop {
+            if let Some(permit) = self.try_acquire() {
+                return permit;
+            }
+            tokio::select! {
+                _ = self.served.acquire() => {}
+                _ = self.over_capacity.acquire() => {}
+            }
+        }
     }
 
     /// Accepts connections without end, each as soon as there is a permit for it.
     async fn accept(&self, listener: &TcpListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => self.spawn(stream, peer, self.permits.acquire().await),
+                Ok((stream, peer)) => self.spawn(stream, peer, self.acquire().await),
                 Err(error) => {
                     // Most likely the process has no file descriptor left, and will have one soon.
                     warn!(error = &error as &dyn std::error::Error, "cannot accept a connection");
@@ -167,7 +186,7 @@ impl Server {
     /// their first requests may be on the way.
     fn accept_backlog(&self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
-        while let Some(permit) = self.permits.try_acquire() {
+        while let Some(permit) = self.try_acquire() {
             match listener.accept() {
                 Ok((stream, peer)) => {
                     stream.set_nonblocking(true)?;
@@ -183,12 +202,13 @@ impl Server {
     }
 
     /// Serves one connection in a task of its own.
-    fn spawn(&self, stream: TcpStream, peer: SocketAddr, permit: ConnectionPermit) {
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         // Responses are written in one piece: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         // Otherwise a client that does not read its responses would keep its connection open.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.read_timeout));
-        let (client, over_capacity) = (ClientAddr(peer.ip()), permit.over_capacity);
+        let client = ClientAddr(peer.ip());
+        let over_capacity = Arc::ptr_eq(permit.semaphore(), &self.over_capacity);
         let head_timeout =
             if over_capacity { OVER_CAPACITY_HEAD_TIMEOUT } else { self.limits.head_timeout };
         let mut http = http1::Builder::new();
@@ -197,8 +217,8 @@ impl Server {
         let service = service_fn(move |request| {
             respond(router.clone(), request, client, over_capacity, draining.clone())
         });
-        let (tls, draining) = (self.tls.clone(), self.draining.clone());
-        let watcher = self.connections.watcher();
+        let tls = self.tls.as_ref().map(|tls| tls.borrow().clone());
+        let (draining, watcher) = (self.draining.clone(), self.connections.watcher());
         let connection = async move {
             let stream = match tls {
                 Some(tls) => Either::Left(handshake(&tls, stream, draining).await?),
@@ -207,10 +227,13 @@ impl Server {
             let connection = http.serve_connection(TokioIo::new(stream), service);
             watcher.watch(connection).await.map_err(io::Error::other)
         };
+        let open_connections = self.open_connections.clone();
+        open_connections.increment(1);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(error = &error as &dyn std::error::Error, "a connection failed");
             }
+            open_connections.decrement(1);
             drop(permit);
         });
     }
@@ -243,10 +266,8 @@ async fn handshake(
     mut draining: watch::Receiver<bool>,
 ) -> io::Result<TlsStream<TcpStream>> {
     let end_of_grace = async {
-        // Without a sender there will be no shutdown.
-        if draining.wait_for(|draining| *draining).await.is_err() {
-            return std::future::pending().await;
-        }
+        // An error means that the server has ended.
+        let _ = draining.wait_for(|draining| *draining).await;
         sleep(SHUTDOWN_DELAY + BACKLOG_GRACE).await;
     };
     tokio::select! {

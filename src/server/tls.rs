@@ -11,8 +11,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
-use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 use tracing::{info, warn};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -49,62 +47,45 @@ pub enum Error {
 /// TLS with a certificate that can be reloaded.
 pub struct Tls {
     files: Files,
-    certificate: watch::Sender<Arc<CertifiedKey>>,
-    acceptor: TlsAcceptor,
-}
-
-/// Gives each handshake the certificate that was loaded last.
-#[derive(Debug)]
-struct CurrentCertificate(watch::Receiver<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for CurrentCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.borrow()))
-    }
+    chain: Vec<CertificateDer<'static>>,
+    acceptor: watch::Sender<TlsAcceptor>,
 }
 
 impl Tls {
     /// Loads the certificate in these files.
     pub fn new(files: Files) -> Result<Self, Error> {
-        let (certificate, current) = watch::channel(Arc::new(load(&files)?));
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_no_client_auth()
-                .with_cert_resolver(Arc::new(CurrentCertificate(current)));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { files, certificate, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let (chain, acceptor) = load(&files)?;
+        Ok(Self { files, chain, acceptor: watch::Sender::new(acceptor) })
     }
 
     /// Performs handshakes with the current certificate.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        self.acceptor.clone()
+    pub fn acceptor(&self) -> watch::Receiver<TlsAcceptor> {
+        self.acceptor.subscribe()
     }
 
     /// Reloads the certificate at this interval, without end. While the files cannot be used, the
     /// current certificate stays.
-    pub async fn reload_every(self, interval: Duration) {
+    pub async fn reload_every(mut self, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;
-            if let Err(error) = self.reload() {
-                let error = &error as &dyn std::error::Error;
-                warn!(error, "cannot reload the TLS certificate; the current one stays in use");
+            match load(&self.files) {
+                Ok((chain, acceptor)) if chain != self.chain => {
+                    self.chain = chain;
+                    self.acceptor.send_replace(acceptor);
+                    info!("reloaded the TLS certificate");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(error, "cannot reload the TLS certificate; the current one stays in use");
+                }
             }
         }
-    }
-
-    fn reload(&self) -> Result<(), Error> {
-        let loaded = load(&self.files)?;
-        if loaded.cert != self.certificate.borrow().cert {
-            self.certificate.send_replace(Arc::new(loaded));
-            info!("reloaded the TLS certificate");
-        }
-        Ok(())
     }
 }
 
 /// Reads and checks the files, and publishes when the certificate expires.
-fn load(files: &Files) -> Result<CertifiedKey, Error> {
+fn load(files: &Files) -> Result<(Vec<CertificateDer<'static>>, TlsAcceptor), Error> {
     let read =
         |path: &Path| std::fs::read(path).map_err(|error| Error::Read(path.to_owned(), error));
     let no_certificate = || Error::NoCertificate(files.certificate.clone());
@@ -116,8 +97,12 @@ fn load(files: &Files) -> Result<CertifiedKey, Error> {
     let expiry = parsed.validity().not_after.timestamp();
     let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
         .or(Err(Error::NoKey(files.key.clone())))?;
-    let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain.clone(), key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
     gauge!("cmdb_tls_certificate_expiry_seconds").set(expiry as f64);
-    Ok(certified)
+    Ok((chain, TlsAcceptor::from(Arc::new(config))))
 }

@@ -63,55 +63,43 @@ impl Limiter {
     }
 }
 
-/// What one request costs its application. It is charged once, however often the request is retried,
-/// and nothing is given back.
+/// What one request costs its application. It is charged once, however often the request is run
+/// again, and nothing is given back.
 pub struct RateCharge<'a> {
     limiter: Option<&'a Limiter>,
     app: &'a str,
-    state: ChargeState,
-}
-
-#[derive(PartialEq, Eq)]
-enum ChargeState {
-    /// The application has not proven its identity: nobody can be charged.
-    AppUnproven,
-    /// The application is proven and has not been charged.
-    Open,
-    /// The application was charged.
-    Closed,
+    is_app_proven: bool,
+    is_charged: bool,
 }
 
 impl<'a> RateCharge<'a> {
     /// A charge for the application with this code.
     pub fn new(limiter: Option<&'a Limiter>, app: &'a str) -> Self {
-        Self { limiter, app, state: ChargeState::AppUnproven }
+        Self { limiter, app, is_app_proven: false, is_charged: false }
     }
 
-    /// Notes that the application has proven its identity.
+    /// Notes that the application has proven its identity, and so can be charged.
     pub fn app_is_proven(&mut self) {
-        if self.state == ChargeState::AppUnproven {
-            self.state = ChargeState::Open;
-        }
+        self.is_app_proven = true;
     }
 
     /// Charges the stated cost, or refuses the request without charging anything.
     pub fn charge(&mut self, cost: usize) -> Result<(), RequestError> {
-        if self.state == ChargeState::Closed {
-            return Ok(());
+        if let Some(limiter) = self.limiter.filter(|_| !self.is_charged) {
+            limiter.charge(self.app, cost)?;
         }
-        self.limiter.map_or(Ok(()), |limiter| limiter.charge(self.app, cost))?;
-        self.state = ChargeState::Closed;
+        self.is_charged = true;
         Ok(())
     }
 
     /// Charges 1 for a request that was refused before its cost was charged. It keeps its own
     /// refusal even if nothing is left to charge; one over the limit costs nothing.
     pub fn settle<T>(&self, result: &Result<T, Error>) {
-        let is_refused = match result {
-            Err(Error::Refused(error)) => !matches!(error, RequestError::RateLimited(_)),
-            _ => false,
-        };
-        if let (true, ChargeState::Open, Some(limiter)) = (is_refused, &self.state, self.limiter) {
+        if let (Err(Error::Refused(error)), Some(limiter)) = (result, self.limiter)
+            && self.is_app_proven
+            && !self.is_charged
+            && !matches!(error, RequestError::RateLimited(_))
+        {
             let _ = limiter.charge(self.app, 1);
         }
     }

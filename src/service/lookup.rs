@@ -76,7 +76,7 @@ impl Lookups<'_> {
         &self,
         cache: &Cache<K, Versioned<T>>,
         key: K,
-        query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<(CacheVersion, Option<T>)>,
+        query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<Option<(CacheVersion, T)>>,
     ) -> Result<Option<Arc<T>>, Error>
     where
         K: std::hash::Hash + Eq + Send + Sync + 'static,
@@ -89,15 +89,13 @@ impl Lookups<'_> {
             self.basis().is_unconfirmed = true;
             return Ok(Some(value));
         }
-        let (version, value) =
-            with_connection(&self.service.pool, self.deadline, async |conn| Ok(query(conn).await?))
-                .await?;
+        let work = async |conn: &mut PgConnection| Ok(query(conn).await?);
+        let found = with_connection(&self.service.pool, self.deadline, work).await?;
+        let Some((version, value)) = found else { return Ok(None) };
         self.rely_on(version)?;
-        let value = value.map(Arc::new);
-        if let Some(value) = &value {
-            cache.insert(key, (version, Arc::clone(value)));
-        }
-        Ok(value)
+        let value = Arc::new(value);
+        cache.insert(key, (version, Arc::clone(&value)));
+        Ok(Some(value))
     }
 
     /// The version that a statement must confirm.

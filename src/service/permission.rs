@@ -46,7 +46,8 @@ pub(super) async fn authorize_edit(
         db::permission::list_instance_access(conn, user, access, tenant, &sources, &targets)
             .await?;
     let missing = existing.iter().filter(|access| !access.may_edit).map(|access| {
-        MissingPermission::EditInstance(access.model.clone(), access.instance.clone())
+        let instance = Some(access.instance.clone());
+        MissingPermission { model: access.model.clone(), instance }
     });
     let missing: Vec<_> = missing.collect();
     if !missing.is_empty() {
@@ -78,7 +79,7 @@ pub async fn authorize_view(
         Some(access)
             if !access.may_edit_all && cx.service.authorization == Authorization::Grants =>
         {
-            let missing = MissingPermission::ViewModel(access.model.clone());
+            let missing = MissingPermission { model: access.model.clone(), instance: None };
             Err(RequestError::PermissionDenied(vec![missing]).into())
         }
         _ => Ok(access),

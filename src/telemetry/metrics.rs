@@ -11,9 +11,12 @@ use crate::domain::error::DetailError;
 const BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0];
 
-const COUNTERS: [(&str, &str); 5] = [
+const LABELED_COUNTERS: [(&str, &str); 2] = [
     ("cmdb_requests_total", "Requests by route, HTTP status and response code"),
     ("cmdb_details_total", "Details of batches by result"),
+];
+
+const COUNTERS: [(&str, &str); 3] = [
     ("cmdb_database_timeouts_total", "Requests that timed out waiting for a database connection"),
     ("cmdb_requests_shed_total", "Requests refused because the server was overloaded"),
     ("cmdb_requests_limited_total", "Requests refused by the rate limit of their application"),
@@ -60,8 +63,12 @@ impl Metrics {
 
     /// Describes each metric, and starts counters at zero so that their first increase is visible.
     pub fn describe(&self) {
+        for (name, description) in LABELED_COUNTERS {
+            describe_counter!(name, description);
+        }
         for (name, description) in COUNTERS {
             describe_counter!(name, description);
+            counter!(name).increment(0);
         }
         for (name, description) in GAUGES {
             describe_gauge!(name, description);
@@ -72,13 +79,6 @@ impl Metrics {
         self.process.describe();
         for verdict in DetailError::ALL.map(DetailError::name).into_iter().chain(["created"]) {
             counter!("cmdb_details_total", "verdict" => verdict).increment(0);
-        }
-        for name in [
-            "cmdb_database_timeouts_total",
-            "cmdb_requests_shed_total",
-            "cmdb_requests_limited_total",
-        ] {
-            counter!(name).increment(0);
         }
         gauge!("cmdb_client_connections").increment(0);
         gauge!("cmdb_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);

@@ -7,10 +7,11 @@ pub mod traces;
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
+use std::iter::successors;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{Layer, fmt};
 
 use self::statements::StatementTimer;
 use self::traces::Traces;
@@ -29,7 +30,7 @@ pub fn init(settings: &LogSettings, traces: &Traces) {
             json.with_current_span(true).with_span_list(false).boxed()
         }
     };
-    let filter = EnvFilter::new(&settings.log).add_directive(traces::exclude_from_log());
+    let filter = settings.log.clone().add_directive(traces::exclude_from_log());
     tracing_subscriber::registry()
         .with(log.with_filter(filter))
         .with(StatementTimer::layer())
@@ -40,13 +41,10 @@ pub fn init(settings: &LogSettings, traces: &Traces) {
 /// An error and its causes in one line. A cause that the text before already ends with is left out.
 pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.ends_with(&message) {
-            text = format!("{text}: {message}");
+    for cause in successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
         }
-        cause = error.source();
     }
     text
 }

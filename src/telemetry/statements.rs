@@ -23,19 +23,13 @@ struct StartedAt(Instant);
 
 impl StatementTimer {
     /// The layer, limited to the spans of statements.
-    pub(super) fn layer<S>() -> impl Layer<S>
-    where
-        S: Subscriber + for<'a> LookupSpan<'a>,
-    {
+    pub(super) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> {
         let is_statement = filter_fn(|meta| meta.is_span() && meta.name().starts_with(PREFIX));
         Self.with_filter(is_statement.with_max_level_hint(LevelFilter::INFO))
     }
 }
 
-impl<S> Layer<S> for StatementTimer
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for StatementTimer {
     fn on_new_span(&self, _: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         if let Some(span) = ctx.span(id) {
             span.extensions_mut().insert(StartedAt(Instant::now()));

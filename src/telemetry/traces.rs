@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, StatusCode};
-use opentelemetry::global;
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry::{Key, global};
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::Resource;
@@ -27,31 +27,23 @@ const TARGET: &str = "trace";
 /// How long the export of the last spans may take when the program ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The export of traces, if it is enabled.
+/// The export of traces. By default nothing is exported.
+#[derive(Default)]
 pub struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
-    /// Exports nothing.
-    pub const fn disabled() -> Self {
-        Self(None)
-    }
-
     /// Exports to the collector that the environment names.
     pub fn exported() -> Result<Self, ExporterBuildError> {
         global::set_text_map_propagator(TraceContextPropagator::new());
         // A service name from the environment takes precedence.
-        let resource = Resource::builder().build();
-        let is_named = resource.iter().any(|(key, value)| {
-            key.as_str() == "service.name" && !value.as_str().starts_with("unknown_service")
-        });
-        let resource =
-            if is_named { resource } else { Resource::builder().with_service_name(NAME).build() };
+        let mut resource = Resource::builder().build();
+        let name = resource.get(&Key::from("service.name"));
+        if name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
+            resource = Resource::builder().with_service_name(NAME).build();
+        }
         let exporter = SpanExporter::builder().with_http().build()?;
-        let provider = SdkTracerProvider::builder()
-            .with_resource(resource)
-            .with_batch_exporter(exporter)
-            .build();
-        Ok(Self(Some(provider)))
+        let provider = SdkTracerProvider::builder().with_resource(resource);
+        Ok(Self(Some(provider.with_batch_exporter(exporter).build())))
     }
 
     /// The layer that exports spans.
@@ -59,9 +51,8 @@ impl Traces {
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
-        let tracer = self.0.as_ref()?.tracer(NAME);
         let layer = tracing_opentelemetry::layer()
-            .with_tracer(tracer)
+            .with_tracer(self.0.as_ref()?.tracer(NAME))
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false);
@@ -104,9 +95,8 @@ pub fn request(method: &Method, route: &str, headers: &HeaderMap) -> Span {
         cmdb.code = field::Empty,
     );
     if !span.is_disabled() {
-        let caller = global::get_text_map_propagator(|propagator| {
-            propagator.extract(&HeaderExtractor(headers))
-        });
+        let headers = HeaderExtractor(headers);
+        let caller = global::get_text_map_propagator(|propagator| propagator.extract(&headers));
         let _ = span.set_parent(caller);
     }
     span
@@ -114,9 +104,7 @@ pub fn request(method: &Method, route: &str, headers: &HeaderMap) -> Span {
 
 /// The trace id of a span, for the log.
 pub fn id(span: &Span) -> Option<String> {
-    let context = span.context();
-    let span = context.span();
-    let context = span.span_context();
+    let context = span.context().span().span_context().clone();
     context.is_valid().then(|| context.trace_id().to_string())
 }
 

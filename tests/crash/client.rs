@@ -1,4 +1,4 @@
-//! Sending batches without a pause, and remembering what was said.
+//! Clients that send batches without a pause, and the record of their requests and answers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,32 +10,32 @@ use tokio::sync::{RwLock, watch};
 
 const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association/";
 
-/// A request, and what is known of it.
+/// A request and its answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
-    /// The user that it is sent for: nobody else's.
+    /// The user name, which only this request has.
     pub(crate) user: String,
     pub(crate) association: &'static str,
     pub(crate) details: Vec<(i64, i64)>,
     pub(crate) has_key: bool,
-    /// The answer, once there is one with code 0.
+    /// The answer, if one with code 0 has arrived.
     pub(crate) answer: Option<Value>,
-    /// Whether it was sent again after a crash.
-    pub(crate) was_asked_again: bool,
-    /// Whether that answer repeated one that was lost.
+    /// Whether the request was sent again after a crash.
+    pub(crate) was_retried: bool,
+    /// Whether the answer is a replay of one that was lost.
     pub(crate) is_replayed: bool,
 }
 
-/// The clients together.
+/// The clients, and what they have sent.
 pub(crate) struct Load {
     client: Client,
     address: watch::Sender<String>,
     next: AtomicU64,
-    /// Clients hold it to send; whoever writes makes them pause.
+    /// Clients hold a read lock while they send. The write lock pauses them.
     gate: Arc<RwLock<()>>,
-    held: Mutex<Option<tokio::sync::OwnedRwLockWriteGuard<()>>>,
+    paused: Mutex<Option<tokio::sync::OwnedRwLockWriteGuard<()>>>,
     pub(crate) sent: Mutex<Vec<Sent>>,
-    /// How many requests were answered by a refusal or not at all.
+    /// How many requests were refused with 503 or not answered.
     pub(crate) unanswered: AtomicUsize,
     pub(crate) is_over: AtomicBool,
 }
@@ -47,39 +47,40 @@ impl Load {
             address: watch::Sender::new(address.to_owned()),
             next: AtomicU64::new(0),
             gate: Arc::default(),
-            held: Mutex::default(),
+            paused: Mutex::default(),
             sent: Mutex::default(),
             unanswered: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
         }
     }
 
-    /// A number that looks random.
-    pub(crate) fn dice(&self, seed: u64) -> u64 {
+    /// A pseudo-random number.
+    pub(crate) fn random(&self, seed: u64) -> u64 {
         let mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         (mixed ^ (mixed >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB) >> 20
     }
 
-    pub(crate) fn go_to(&self, address: &str) {
+    /// Sets the address of the server.
+    pub(crate) fn send_to(&self, address: &str) {
         self.address.send_replace(address.to_owned());
     }
 
-    /// Waits until nothing is under way, and lets nobody begin.
+    /// Waits until no request is in flight, and keeps the clients from sending.
     pub(crate) async fn pause(&self) {
         let guard = Arc::clone(&self.gate).write_owned().await;
-        *self.held.lock().unwrap() = Some(guard);
+        *self.paused.lock().unwrap() = Some(guard);
     }
 
     pub(crate) fn resume(&self) {
-        *self.held.lock().unwrap() = None;
+        *self.paused.lock().unwrap() = None;
     }
 
-    /// Sends one batch after another until it is over.
+    /// Sends one batch after another until `is_over` is set.
     pub(crate) async fn send(self: Arc<Self>, seed: u64) {
-        let mut roll = seed;
-        let mut dice = |sides: u64| {
-            roll = roll.wrapping_add(1_000_003);
-            self.dice(roll) % sides
+        let mut state = seed;
+        let mut random = |bound: u64| {
+            state = state.wrapping_add(1_000_003);
+            self.random(state) % bound
         };
         while !self.is_over.load(Ordering::SeqCst) {
             let _open = self.gate.read().await;
@@ -88,10 +89,10 @@ impl Load {
             }
             let association =
                 ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"]
-                    [usize::try_from(dice(3)).unwrap()];
-            let mut id = || i64::try_from(1 + dice(3_000)).unwrap();
+                    [usize::try_from(random(3)).unwrap()];
+            let mut id = || i64::try_from(1 + random(3_000)).unwrap();
             let mut details: Vec<_> = (0..200).map(|_| (id(), id())).collect();
-            details.truncate(usize::try_from(1 + dice(200)).unwrap());
+            details.truncate(usize::try_from(1 + random(200)).unwrap());
             let number = self.next.fetch_add(1, Ordering::SeqCst);
             let mut sent = Sent {
                 user: format!("user-{number}"),
@@ -99,20 +100,20 @@ impl Load {
                 details,
                 has_key: number % 2 == 0,
                 answer: None,
-                was_asked_again: false,
+                was_retried: false,
                 is_replayed: false,
             };
             self.post(&mut sent).await;
             if sent.answer.is_none() {
                 self.unanswered.fetch_add(1, Ordering::SeqCst);
-                // Whoever is refused comes back a little later.
+                // Wait a little after a refusal.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             self.sent.lock().unwrap().push(sent);
         }
     }
 
-    /// Sends a request and takes down its answer. One that was not answered leaves everything open.
+    /// Sends a request and records its answer. Without an answer its outcome is unknown.
     async fn post(&self, sent: &mut Sent) {
         let body = json!({
             "bk_app_code": "crash", "bk_app_secret": "crash", "bk_username": sent.user,
@@ -135,17 +136,17 @@ impl Load {
         }
     }
 
-    /// Sends again what has a key and was not answered.
-    pub(crate) async fn ask_again(&self) {
-        let open = |sent: &&Sent| sent.has_key && sent.answer.is_none();
-        let open: Vec<_> = self.sent.lock().unwrap().iter().filter(open).cloned().collect();
+    /// Sends the unanswered requests again that have an idempotency key.
+    pub(crate) async fn retry_unanswered(&self) {
+        let is_open = |sent: &&Sent| sent.has_key && sent.answer.is_none();
+        let open: Vec<_> = self.sent.lock().unwrap().iter().filter(is_open).cloned().collect();
         for mut sent in open {
-            sent.was_asked_again = true;
+            sent.was_retried = true;
             self.post(&mut sent).await;
-            assert!(sent.answer.is_some(), "not answered after everything was up again: {sent:?}");
+            assert!(sent.answer.is_some(), "not answered after the recovery: {sent:?}");
             let mut all = self.sent.lock().unwrap();
-            let place = all.iter().position(|one| one.user == sent.user).unwrap();
-            all[place] = sent;
+            let index = all.iter().position(|one| one.user == sent.user).unwrap();
+            all[index] = sent;
         }
     }
 }

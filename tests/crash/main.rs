@@ -1,26 +1,26 @@
-//! Kills the server and its database under load, again and again, and counts what was lost.
+//! Kills the server and its database under load, round after round, and counts what was lost.
 //!
-//! `make crash-test` runs it. Clients send batches without a pause, each under a user name of its own, so that its
-//! audit record can be told. Meanwhile the server is killed (SIGKILL), or Postgres is (SIGKILL to all its processes, or
-//! an immediate stop), or both. After each round everything is compared: what was answered, the links, the audit
-//! records, and what `check --strict` says.
+//! `make crash-test` runs it. Clients send batches without a pause. Each request has a user name of
+//! its own, which identifies its audit record. In each round the server is killed (SIGKILL), or
+//! PostgreSQL is (SIGKILL to all its processes, or an immediate stop), or both. Then the answers,
+//! the links and the audit records are compared, and `check --strict` must succeed.
 
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a program for developers: it stops where something is wrong, and prints what it saw"
+    reason = "a program for developers: it panics on errors and prints its results"
 )]
 
 #[path = "../it/binary.rs"]
-#[expect(dead_code, reason = "some of it is for tests only")]
+#[expect(dead_code, reason = "some functions are used only by tests")]
 mod binary;
 #[path = "../it/cluster.rs"]
 mod cluster;
 
-mod account; // what was lost, if anything
-mod client; // sending batches and remembering the answers
+mod client; // sends batches and records the answers
+mod tally; // compares the answers with the stored data
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -30,21 +30,21 @@ use std::time::{Duration, Instant};
 
 use sqlx::{ConnectOptions, Executor};
 
-use self::account::Account;
 use self::binary::{Program, Server};
 use self::client::Load;
 use self::cluster::Cluster;
+use self::tally::Tally;
 
-/// How many clients send at once.
+/// The number of concurrent clients.
 const CLIENTS: u64 = 8;
 
-/// What is killed in a round.
-const KILLS: [(&str, Option<&str>, bool); 5] = [
+/// The crash of each round: its name, what happens to PostgreSQL, whether the server is killed.
+const CRASHES: [(&str, Option<&str>, bool); 5] = [
     ("server killed", None, true),
-    ("Postgres killed", Some("kill"), false),
-    ("Postgres stopped immediately", Some("immediate"), false),
+    ("PostgreSQL killed", Some("kill"), false),
+    ("PostgreSQL stopped immediately", Some("immediate"), false),
     ("both killed", Some("kill"), true),
-    ("server killed, Postgres stopped immediately", Some("immediate"), true),
+    ("server killed, PostgreSQL stopped immediately", Some("immediate"), true),
 ];
 
 #[tokio::main]
@@ -59,7 +59,8 @@ async fn main() -> ExitCode {
     conn.execute(include_str!("../fixtures/world.sql")).await.unwrap();
     conn.execute(
         "insert into instance (model_id, instance_id)
-         select model.id, number from model, generate_series(301, 3000) number where key in ('bk_switch', 'host')",
+         select model.id, number from model, generate_series(301, 3000) number
+         where key in ('bk_switch', 'host')",
     )
     .await
     .unwrap();
@@ -72,14 +73,14 @@ async fn main() -> ExitCode {
     let load = Arc::new(Load::new(&server.as_ref().unwrap().address));
     let clients: Vec<_> =
         (0..CLIENTS).map(|n| tokio::spawn(Arc::clone(&load).send(seed * CLIENTS + n))).collect();
-    let mut kills: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut total = Account::default();
+    let mut crashes: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut total = Tally::default();
     for round in 0..rounds {
-        let (name, fault, is_server) = KILLS[usize::try_from(round).unwrap() % KILLS.len()];
-        *kills.entry(name).or_default() += 1;
-        // Between a hundredth of a second and half a second under full load.
-        let moment = 10 + load.dice(seed + round) % 490;
-        tokio::time::sleep(Duration::from_millis(moment)).await;
+        let (name, fault, is_server) = CRASHES[usize::try_from(round).unwrap() % CRASHES.len()];
+        *crashes.entry(name).or_default() += 1;
+        // The crash comes after 10 to 500 ms of full load.
+        let delay = 10 + load.random(seed + round) % 490;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
         if is_server {
             server = None;
         }
@@ -94,19 +95,19 @@ async fn main() -> ExitCode {
             server = Some(serve(&program));
         }
         let server = server.as_ref().unwrap();
-        load.go_to(&server.address);
-        recovered(server).await;
-        load.ask_again().await;
-        total = account::look(&cluster, &load).await;
+        load.send_to(&server.address);
+        wait_until_ready(server).await;
+        load.retry_unanswered().await;
+        total = tally::count(&cluster, &load).await;
         let check = program.run(&["check", "--strict"]);
         println!(
-            "round {:>3}: {name} after {moment} ms; acknowledged {}, lost {}, check {}",
+            "round {:>3}: {name} after {delay} ms; acknowledged {}, lost {}, check {}",
             round + 1,
             total.acknowledged,
             total.lost,
             if check.status == 0 { "sound" } else { "NOT SOUND" },
         );
-        if check.status != 0 || !total.is_fine() {
+        if check.status != 0 || !total.is_sound() {
             println!("{}\n{total:#?}", check.stdout);
             return ExitCode::FAILURE;
         }
@@ -119,7 +120,7 @@ async fn main() -> ExitCode {
     }
     println!(
         "\n{rounds} rounds: {}",
-        kills.iter().map(|(name, n)| format!("{n} × {name}")).collect::<Vec<_>>().join(", ")
+        crashes.iter().map(|(name, n)| format!("{n} × {name}")).collect::<Vec<_>>().join(", ")
     );
     println!("{total}");
     ExitCode::SUCCESS
@@ -129,8 +130,8 @@ fn serve(program: &Program) -> Server {
     program.serve(&["--authorization", "off", "--log", "error,cmdb_associations::cli=info"])
 }
 
-/// Waits until the server is ready, without having been told anything.
-async fn recovered(server: &Server) {
+/// Waits until the server has recovered by itself.
+async fn wait_until_ready(server: &Server) {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
     let started = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! What becomes of the details of a batch.
+//! Creating associations: what happens to each detail of a batch.
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use crate::app::{TestApp, batch};
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_new_pair_gets_an_id_and_a_missing_instance_a_reason(pool: PgPool) {
+async fn a_new_pair_gets_an_id_and_a_missing_instance_is_refused(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let reply = app.post(batch("bk_switch_connect_host", &[(11, 21), (12, 999)])).await;
     assert_eq!(
@@ -18,18 +18,18 @@ async fn a_new_pair_gets_an_id_and_a_missing_instance_a_reason(pool: PgPool) {
         app.count(
             "select count(*) from instance_association link
              join model_association association on association.id = link.model_association_id
-             where link.id = 1 and key = 'bk_switch_connect_host' and source_id = 11 and target_id = 21"
+             where link.id = 1 and key = 'bk_switch_connect_host'
+                 and source_id = 11 and target_id = 21"
         )
         .await,
         1
     );
 }
 
-/// Each refusal of a detail, in both languages.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn every_refusal_of_a_detail_has_its_text_in_both_languages(pool: PgPool) {
+async fn every_refusal_of_a_detail_has_a_text_in_both_languages(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    // Model association, what stands, what is then refused, English, Chinese.
+    // Model association, stored pair, refused pair, English text, Chinese text.
     let cases = [
         (
             "bk_switch_default_host",
@@ -74,9 +74,9 @@ async fn every_refusal_of_a_detail_has_its_text_in_both_languages(pool: PgPool) 
             "关联关系为1:n的，不能同时关联多个源模型实例",
         ),
     ];
-    for (key, standing, refused, english, chinese) in cases {
-        let (created, _) = app.post(batch(key, &[standing])).await.maps();
-        assert_eq!(created, [0], "{key} {standing:?}");
+    for (key, stored, refused, english, chinese) in cases {
+        let (created, _) = app.post(batch(key, &[stored])).await.maps();
+        assert_eq!(created, [0], "{key} {stored:?}");
         for (language, text) in [("en", english), ("zh-cn", chinese)] {
             let reply = app.post_in(batch(key, &[refused]), language).await;
             assert_eq!(
@@ -90,9 +90,8 @@ async fn every_refusal_of_a_detail_has_its_text_in_both_languages(pool: PgPool) 
     }
 }
 
-/// Where two refusals apply, the first of the order counts.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn the_first_refusal_in_order_names_the_detail(pool: PgPool) {
+async fn a_detail_with_several_faults_is_refused_for_the_first_in_order(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post(batch("bk_switch_run_host", &[(1, 1)])).await.ids();
     app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids();
@@ -100,12 +99,12 @@ async fn the_first_refusal_in_order_names_the_detail(pool: PgPool) {
     let source = "Association instance does not exist";
     let target = "Associated instance does not exist";
     for (key, detail, text) in [
-        ("bk_switch_run_host", (1, 1), exists), // also taken, in both roles
-        ("bk_switch_connect_host", (1, 1), exists), // also taken
-        ("bk_switch_run_host", (999, 999), source), // the target too
-        ("bk_switch_run_host", (999, 1), source), // also taken
-        ("bk_switch_run_host", (1, 999), target), // also taken
-        ("bk_switch_connect_host", (999, 1), source), // also taken
+        ("bk_switch_run_host", (1, 1), exists), // both ends are also taken
+        ("bk_switch_connect_host", (1, 1), exists), // the target is also taken
+        ("bk_switch_run_host", (999, 999), source), // the target is missing, too
+        ("bk_switch_run_host", (999, 1), source), // the target is also taken
+        ("bk_switch_run_host", (1, 999), target), // the source is also taken
+        ("bk_switch_connect_host", (999, 1), source), // the target is also taken
     ] {
         let (_, refused) = app.post(batch(key, &[detail])).await.maps();
         assert_eq!(refused, json!({"0": text}), "{key} {detail:?}");
@@ -113,7 +112,9 @@ async fn the_first_refusal_in_order_names_the_detail(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_standing_pair_already_exists_also_when_an_end_cannot_be_seen(pool: PgPool) {
+async fn a_stored_pair_is_refused_as_existing_when_its_instance_is_invisible_to_the_tenant(
+    pool: PgPool,
+) {
     let app = TestApp::new(pool).await;
     app.post(batch("bk_switch_default_host", &[(1, 1)])).await.ids();
     for sql in [
@@ -134,7 +135,7 @@ async fn a_standing_pair_already_exists_also_when_an_end_cannot_be_seen(pool: Pg
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_repeated_pair_succeeds_once_and_then_exists(pool: PgPool) {
+async fn a_pair_repeated_in_a_batch_is_created_once_and_then_refused_as_existing(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for key in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {
         let reply = app.post(batch(key, &[(5, 6), (5, 6), (5, 6)])).await;
@@ -146,20 +147,20 @@ async fn a_repeated_pair_succeeds_once_and_then_exists(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_refused_detail_blocks_nobody(pool: PgPool) {
+async fn a_refused_detail_does_not_block_later_details(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post(batch("bk_switch_run_host", &[(9, 9)])).await.ids();
-    // Source 9 is taken, so it does not take target 1, and 999 takes nothing either.
+    // Details 0 and 1 are refused (source 9 is taken, 999 is missing), so target 1 stays free.
     let reply = app.post(batch("bk_switch_run_host", &[(9, 1), (999, 1), (1, 1), (2, 1)])).await;
     assert_eq!(reply.maps().0, [2]);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_model_may_be_associated_with_itself_and_so_may_an_instance(pool: PgPool) {
+async fn a_model_and_an_instance_may_be_associated_with_themselves(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let reply = app.post(batch("bk_switch_default_bk_switch", &[(1, 1), (1, 2), (2, 1)])).await;
     assert_eq!(reply.maps(), (vec![0, 1, 2], json!({})));
-    // Under 1:1 source and target roles are counted apart.
+    // Under 1:1 an instance may be a source once and a target once.
     let reply = app
         .post(batch("bk_switch_group_bk_switch", &[(1, 2), (2, 3), (2, 1), (3, 1), (4, 4)]))
         .await;
@@ -168,7 +169,7 @@ async fn a_model_may_be_associated_with_itself_and_so_may_an_instance(pool: PgPo
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn an_id_that_is_missing_null_zero_or_negative_names_no_instance(pool: PgPool) {
+async fn a_detail_is_refused_when_an_id_is_missing_null_zero_or_negative(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut body = batch("bk_switch_default_host", &[]);
     body["details"] = json!([
@@ -197,7 +198,7 @@ async fn an_id_that_is_missing_null_zero_or_negative_names_no_instance(pool: PgP
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn zero_is_an_instance_where_one_was_imported(pool: PgPool) {
+async fn instance_id_zero_can_be_associated_when_such_an_instance_was_imported(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let sql =
         "insert into instance (model_id, instance_id) select id, 0 from model where key = 'plat'";
@@ -208,9 +209,9 @@ async fn zero_is_an_instance_where_one_was_imported(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn two_hundred_details_are_answered_in_the_order_of_their_indexes(pool: PgPool) {
+async fn two_hundred_details_are_answered_in_index_order(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    // Every third is refused, and the pairs come in no order of their own.
+    // Every third detail is refused, and the pairs are not sorted.
     let details: Vec<_> =
         (0..200).map(|n| if n % 3 == 2 { (999, n) } else { (n * 7 % 200 + 1, 200 - n) }).collect();
     for key in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {
@@ -231,9 +232,8 @@ async fn two_hundred_details_are_answered_in_the_order_of_their_indexes(pool: Pg
     }
 }
 
-/// The ids in an answer are the ids of the very pairs.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn an_id_stands_for_the_pair_of_its_index(pool: PgPool) {
+async fn each_id_in_the_answer_is_the_id_of_the_pair_at_its_index(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let details = [(7, 30), (3, 10), (9, 20), (1, 40)];
     let reply = app.post(batch("bk_switch_run_host", &details)).await;
@@ -249,14 +249,15 @@ async fn an_id_stands_for_the_pair_of_its_index(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn one_audit_record_a_request_says_who_created_what(pool: PgPool) {
+async fn a_request_writes_one_audit_record_with_its_caller_and_pairs(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let reply = app
         .post(batch("bk_switch_default_host", &[(3, 9), (999, 1), (2, 8), (3, 9), (1, 7)]))
         .await;
     let record: (String, String, String, String, bool, Vec<i64>, Vec<i64>) = sqlx::query_as(
         "select request_id, app, user_name, origin,
-             association_ids = (select range_agg(int8range(id, id, '[]')) from instance_association),
+             association_ids =
+                 (select range_agg(int8range(id, id, '[]')) from instance_association),
              source_ids, target_ids
          from audit_log",
     )
@@ -278,7 +279,7 @@ async fn one_audit_record_a_request_says_who_created_what(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_batch_that_creates_nothing_leaves_no_record_and_burns_no_id(pool: PgPool) {
+async fn a_batch_that_creates_nothing_writes_no_audit_record_and_uses_no_id(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let first = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids();
     for detail in [(1, 1), (2, 1), (999, 1), (1, 999)] {
@@ -291,12 +292,13 @@ async fn a_batch_that_creates_nothing_leaves_no_record_and_burns_no_id(pool: PgP
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn the_tenant_sees_its_own_and_the_shared_and_signs_with_its_name(pool: PgPool) {
+async fn a_tenant_sees_its_own_and_shared_instances_and_owns_the_links_it_creates(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let sql = "with account as (insert into tenant (key) values ('tenant'), ('other') returning *)
+    let sql =
+        "with new_tenant as (insert into tenant (key) values ('tenant'), ('other') returning *)
                insert into instance (model_id, instance_id, tenant_id)
-               select model.id, 1000 + account.id, account.id
-               from model, account where model.key in ('bk_switch', 'host')";
+               select model.id, 1000 + new_tenant.id, new_tenant.id
+               from model, new_tenant where model.key in ('bk_switch', 'host')";
     sqlx::query(sql).execute(&app.pool).await.unwrap();
     let id = |key: &'static str| {
         let pool = app.pool.clone();
@@ -310,53 +312,54 @@ async fn the_tenant_sees_its_own_and_the_shared_and_signs_with_its_name(pool: Pg
     };
     let (tenant, other) = (id("tenant").await, id("other").await);
     let details = [(1, 1), (tenant, 2), (other, 3), (1, tenant)];
-    let in_account = |account: Value| {
+    let for_tenant = |tenant: Value| {
         let mut body = batch("bk_switch_default_host", &details);
-        body["bk_supplier_account"] = account;
+        body["bk_supplier_account"] = tenant;
         body
     };
     let exists = "the associations bk_switch->host already exist";
     let source = "Association instance does not exist";
     let target = "Associated instance does not exist";
 
-    let (created, refused) = app.post(in_account(json!("tenant"))).await.maps();
+    let (created, refused) = app.post(for_tenant(json!("tenant"))).await.maps();
     assert_eq!((created, refused), (vec![0, 1, 3], json!({"2": source})));
-    // What a link of another tenant occupies is taken for all.
+    // A pair that another tenant linked is taken for all tenants.
     for shared in [json!(null), json!(0), json!("0"), json!("")] {
-        let (created, refused) = app.post(in_account(shared)).await.maps();
+        let (created, refused) = app.post(for_tenant(shared)).await.maps();
         assert_eq!(created, [0_usize; 0]);
         assert_eq!(refused, json!({"0": exists, "1": exists, "2": source, "3": exists}));
     }
-    let (created, refused) = app.post(in_account(json!("new"))).await.maps();
+    let (created, refused) = app.post(for_tenant(json!("new"))).await.maps();
     assert_eq!(created, [0_usize; 0]);
     assert_eq!(refused, json!({"0": exists, "1": exists, "2": source, "3": exists}));
-    // An account under which nothing is created is not even noted.
-    let noted = "select count(*) from tenant where key = 'new'";
-    assert_eq!(app.count(noted).await, 0);
+    // A tenant for which nothing is created is not stored.
+    let new_tenants = "select count(*) from tenant where key = 'new'";
+    assert_eq!(app.count(new_tenants).await, 0);
     let mut fresh = batch("bk_switch_default_host", &[(7, 7), (7, other)]);
     fresh["bk_supplier_account"] = json!(42);
     let (created, refused) = app.post(fresh).await.maps();
     assert_eq!((created, refused), (vec![0], json!({"1": target})));
-    let signed: Vec<String> = sqlx::query_scalar(
+    let owners: Vec<String> = sqlx::query_scalar(
         "select key from instance_association link
-         join tenant account on account.id = tenant_id order by link.id",
+         join tenant on tenant.id = tenant_id order by link.id",
     )
     .fetch_all(&app.pool)
     .await
     .unwrap();
-    assert_eq!(signed, ["tenant", "tenant", "tenant", "42"]);
+    assert_eq!(owners, ["tenant", "tenant", "tenant", "42"]);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn of_two_model_associations_of_one_id_the_tenants_own_counts(pool: PgPool) {
+async fn a_tenants_own_model_association_replaces_the_shared_one_of_the_same_id(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for sql in [
         "insert into tenant (key) values ('tenant')",
-        // Shared it is 1:n; the tenant's is n:n.
+        // The shared model association is 1:n, the tenant's is n:n.
         "insert into model_association
              (tenant_id, key, source_model_id, target_model_id, association_kind_id, mapping)
-         select tenant.id, model_association.key, source_model_id, target_model_id, association_kind_id, 'n:n'
-         from model_association, tenant tenant
+         select tenant.id, model_association.key, source_model_id, target_model_id,
+             association_kind_id, 'n:n'
+         from model_association, tenant
          where model_association.key = 'bk_switch_connect_host' and tenant.key = 'tenant'",
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();

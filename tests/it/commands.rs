@@ -14,12 +14,12 @@ use crate::binary::{Program, finish, without_settings};
 use crate::constraints::{block_link_writers, wait_until_blocked};
 
 #[test]
-fn the_command_line_is_well_formed() {
+fn the_definition_of_the_command_line_is_consistent() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
+fn wrong_usage_exits_with_2_and_points_to_the_right_usage() {
     let run = |args: &[&str]| finish(without_settings().args(args), "");
     for args in [
         &["nonsense"][..],
@@ -41,12 +41,12 @@ fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
 }
 
 #[test]
-fn a_database_url_that_is_none_is_refused_without_repeating_it() {
+fn an_invalid_database_url_is_refused_without_repeating_it() {
     for url in ["mysql://root:hunter2@localhost/x", "hunter2", "postgresql://u:hunter2@h:port/x"] {
         let output = finish(without_settings().arg("check").env("CMDB_DATABASE_URL", url), "");
         assert_eq!(output.status, 2);
         assert!(
-            output.stderr.contains("CMDB_DATABASE_URL is no Postgres URL"),
+            output.stderr.contains("CMDB_DATABASE_URL is not a PostgreSQL URL"),
             "{}",
             output.stderr
         );
@@ -55,27 +55,27 @@ fn a_database_url_that_is_none_is_refused_without_repeating_it() {
 }
 
 #[test]
-fn a_database_that_is_not_there_is_named() {
-    for (url, place) in [
+fn the_error_names_the_address_of_a_database_that_cannot_be_reached() {
+    for (url, address) in [
         ("postgresql://u@localhost/x?host=/nonexistent", "/nonexistent:5432"),
         ("postgresql://u@127.0.0.1:1/x", "127.0.0.1:1"),
     ] {
         let output = finish(without_settings().arg("check").env("CMDB_DATABASE_URL", url), "");
         assert_eq!(output.status, 2);
-        let said = format!("cannot connect to the database at {place}");
-        assert!(output.stderr.contains(&said), "{}", output.stderr);
+        let message = format!("cannot connect to the database at {address}");
+        assert!(output.stderr.contains(&message), "{}", output.stderr);
     }
 }
 
 #[test]
-fn the_database_url_may_come_from_a_file_but_not_from_two_places() {
+fn the_database_url_is_read_from_a_file_unless_it_is_also_in_the_environment() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "no url\n").unwrap();
     let mut command = without_settings();
     command.arg("check").env("CMDB_DATABASE_URL_FILE", file.path());
     let output = finish(&mut command, "");
     assert!(
-        output.stderr.contains("CMDB_DATABASE_URL_FILE is no Postgres URL"),
+        output.stderr.contains("CMDB_DATABASE_URL_FILE is not a PostgreSQL URL"),
         "{}",
         output.stderr
     );
@@ -85,7 +85,7 @@ fn the_database_url_may_come_from_a_file_but_not_from_two_places() {
 }
 
 #[test]
-fn help_lists_every_command_and_shows_no_values() {
+fn help_lists_every_command_and_shows_no_values_of_settings() {
     let output = finish(
         without_settings()
             .arg("--help")
@@ -108,7 +108,7 @@ fn help_lists_every_command_and_shows_no_values() {
 }
 
 #[sqlx::test]
-async fn the_database_may_be_named_in_each_of_three_ways(pool: PgPool) {
+async fn the_database_url_is_read_from_each_of_three_variables(pool: PgPool) {
     let url = pool.connect_options().to_url_lossy().to_string();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), format!("{url}\n")).unwrap();
@@ -123,20 +123,20 @@ async fn the_database_may_be_named_in_each_of_three_ways(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn a_server_that_is_not_ready_says_why(pool: PgPool) {
+async fn healthcheck_prints_why_a_server_is_not_ready(pool: PgPool) {
     let program = Program::on(&pool);
     let server = program.serve(&[]);
     sqlx::query("delete from _sqlx_migrations").execute(&pool).await.unwrap();
     let output = program.run(&["healthcheck", "--listen", &server.address]);
-    let why = format!("{} is not ready: migrations are pending\n", server.address);
-    assert_eq!((output.status, output.stderr), (1, why));
+    let reason = format!("{} is not ready: migrations are pending\n", server.address);
+    assert_eq!((output.status, output.stderr), (1, reason));
     let output = program.run(&["app", "list"]);
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("run `cmdb-associations migrate` first"), "{}", output.stderr);
 }
 
 #[sqlx::test(migrations = false)]
-async fn a_server_with_no_migrate_refuses_to_start_until_they_are_applied(pool: PgPool) {
+async fn serve_no_migrate_fails_while_migrations_are_pending(pool: PgPool) {
     let program = Program::on(&pool);
     let output = program.run(&["serve", "--no-migrate", "--listen", "127.0.0.1:0"]);
     assert_eq!(output.status, 2);
@@ -148,25 +148,26 @@ async fn a_server_with_no_migrate_refuses_to_start_until_they_are_applied(pool: 
 }
 
 #[sqlx::test(migrations = false)]
-async fn a_server_applies_the_migrations_and_tells_that_it_is_ready(pool: PgPool) {
+async fn serve_applies_pending_migrations_and_healthcheck_succeeds(pool: PgPool) {
     let program = Program::on(&pool);
     let server = program.serve(&[]);
-    let ask = |address: &str| program.run(&["healthcheck", "--listen", address]);
-    assert_eq!(ask(&server.address).status, 0);
-    let everywhere = server.address.replace("127.0.0.1", "0.0.0.0");
-    assert_eq!(ask(&everywhere).status, 0);
-    // Two servers do not listen at one address.
+    let healthcheck = |address: &str| program.run(&["healthcheck", "--listen", address]);
+    assert_eq!(healthcheck(&server.address).status, 0);
+    let any_address = server.address.replace("127.0.0.1", "0.0.0.0");
+    assert_eq!(healthcheck(&any_address).status, 0);
+    // A second server cannot listen at the same address.
     let output = program.run(&["serve", "--listen", &server.address]);
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("cannot listen on"), "{}", output.stderr);
     let address = server.address.clone();
     drop(server);
-    let output = ask(&address);
+    let output = healthcheck(&address);
     assert_eq!(output.status, 1);
     assert!(output.stderr.contains("does not answer"), "{}", output.stderr);
 }
 
-fn call(secret: &str) -> Value {
+/// A request of the application `demo` with one detail to create and two to refuse.
+fn demo_request(secret: &str) -> Value {
     let mut body = batch("bk_switch_default_host", &[(1, 1), (1, 1), (999, 1)]);
     body["bk_app_code"] = json!("demo");
     body["bk_app_secret"] = json!(secret);
@@ -175,7 +176,7 @@ fn call(secret: &str) -> Value {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_request_is_one_line_in_the_log_and_no_secret_is_in_it(pool: PgPool) {
+async fn a_request_is_logged_in_one_line_without_secrets(pool: PgPool) {
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
     program.run(&["grant", "add", "--user", "admin", "--all"]);
@@ -183,20 +184,21 @@ async fn a_request_is_one_line_in_the_log_and_no_secret_is_in_it(pool: PgPool) {
     let server = program.serve(&["--log-format", "json"]);
     let client = reqwest::Client::new();
     let mut ids = Vec::new();
-    for body in [call(secret), call("wrong-secret"), json!({"bk_token": "a-token"})] {
+    for body in [demo_request(secret), demo_request("wrong-secret"), json!({"bk_token": "a-token"})]
+    {
         let reply = client.post(server.url(PATH)).body(body.to_string()).send().await.unwrap();
         ids.push(reply.headers()["x-request-id"].to_str().unwrap().to_owned());
     }
     server.signal("TERM");
     let (status, log) = server.wait();
     assert_eq!(status, Some(0));
-    for hidden in [secret, "wrong-secret", "a-token"] {
-        assert!(!log.contains(hidden), "{log}");
+    for secret in [secret, "wrong-secret", "a-token"] {
+        assert!(!log.contains(secret), "{log}");
     }
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let line = |id: &String| {
-        let of = |line: &&Value| line["span"]["id"] == **id;
-        let found: Vec<_> = lines.iter().filter(of).collect();
+        let is_of_request = |line: &&Value| line["span"]["id"] == **id;
+        let found: Vec<_> = lines.iter().filter(is_of_request).collect();
         assert_eq!(found.len(), 1, "{log}");
         found[0].clone()
     };
@@ -213,9 +215,8 @@ async fn a_request_is_one_line_in_the_log_and_no_secret_is_in_it(pool: PgPool) {
     assert_eq!((&refused["code"], &refused["message"]), (&json!(1_306_000), &json!("refused")));
 }
 
-/// Secrets and tokens stay out of the log, however much is logged, and nobody writes lines of his own into it.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn whatever_is_logged_no_secret_and_no_forged_line_is_in_it(pool: PgPool) {
+async fn the_log_has_no_secret_and_no_forged_line_at_the_trace_level(pool: PgPool) {
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
     let secret = secret.trim_end();
@@ -236,8 +237,8 @@ async fn whatever_is_logged_no_secret_and_no_forged_line_is_in_it(pool: PgPool) 
         }
         request.send().await.unwrap().text().await.unwrap()
     };
-    send(&[], call(secret)).await;
-    send(&[], call("wrong-secret")).await;
+    send(&[], demo_request(secret)).await;
+    send(&[], demo_request("wrong-secret")).await;
     let token =
         json!({"bk_app_code": "demo", "bk_app_secret": secret, "bk_token": "a-login-token"});
     assert!(send(&[], token.clone()).await.contains("login service is unavailable"));
@@ -246,21 +247,21 @@ async fn whatever_is_logged_no_secret_and_no_forged_line_is_in_it(pool: PgPool) 
     send(&[("cookie", "bk_token=a-cookie")], json!({})).await;
     let forged = "x\n2026-01-01T00:00:00Z  INFO forged line\u{1b}[31m";
     send(&[], json!({"bk_app_code": forged, "bk_app_secret": "x"})).await;
-    let mut named = call(secret);
+    let mut named = demo_request(secret);
     named["bk_username"] = json!(forged);
     send(&[], named).await;
     server.signal("TERM");
     let (_, log) = server.wait();
-    for hidden in [secret, "wrong-secret", "a-login-token", "a.gateway.token", "a-cookie"] {
-        assert!(!log.contains(hidden), "{hidden} is in the log");
+    for secret in [secret, "wrong-secret", "a-login-token", "a.gateway.token", "a-cookie"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
     }
-    assert!(log.contains("forged line"), "it is there, escaped");
+    assert!(log.contains("forged line"), "the text is logged, with its control characters escaped");
     assert!(!log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")));
     assert!(!log.contains('\u{1b}'));
 }
 
 #[sqlx::test]
-async fn a_setting_that_is_of_no_use_is_refused_with_its_name(pool: PgPool) {
+async fn an_invalid_setting_is_refused_by_name(pool: PgPool) {
     let program = Program::on(&pool);
     for (name, value) in [
         ("CMDB_LOGIN_URL", "paas.example.com"),
@@ -278,12 +279,12 @@ async fn a_setting_that_is_of_no_use_is_refused_with_its_name(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_stopped_server_answers_what_is_under_way(pool: PgPool) {
+async fn a_server_answers_its_requests_in_flight_before_it_stops(pool: PgPool) {
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
     program.run(&["grant", "add", "--user", "admin", "--all"]);
     let server = program.serve(&[]);
-    // A deletion holds the batch up until after the signal.
+    // An uncommitted deletion blocks the batch until after the signal.
     let mut deleter = pool.begin().await.unwrap();
     sqlx::query("delete from instance where instance_id = 300")
         .execute(&mut *deleter)
@@ -291,12 +292,12 @@ async fn a_stopped_server_answers_what_is_under_way(pool: PgPool) {
         .unwrap();
     let url = server.url(PATH);
     let sending = tokio::spawn(async move {
-        let body = call(secret.trim_end()).to_string();
+        let body = demo_request(secret.trim_end()).to_string();
         reqwest::Client::new().post(url).body(body).send().await.unwrap().text().await.unwrap()
     });
-    let waits = "select exists (select from pg_stat_activity
-                 where datname = current_database() and wait_event_type = 'Lock')";
-    while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&pool).await.unwrap() {
+    let is_waiting = "select exists (select from pg_stat_activity
+                      where datname = current_database() and wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(is_waiting).fetch_one(&pool).await.unwrap() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     server.signal("TERM");
@@ -310,21 +311,21 @@ async fn a_stopped_server_answers_what_is_under_way(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn an_idle_server_stops_at_once_on_either_signal(pool: PgPool) {
+async fn an_idle_server_stops_promptly_on_sigterm_and_sigint(pool: PgPool) {
     for signal in ["TERM", "INT"] {
         let server = Program::on(&pool).serve(&[]);
-        // A connection that is kept open and idle is no reason to wait.
+        // An idle keep-alive connection does not delay the shutdown.
         let client = reqwest::Client::new();
         client.get(server.url("/healthz")).send().await.unwrap();
         let stopped = Instant::now();
         server.signal(signal);
         assert_eq!(server.wait().0, Some(0));
-        assert!(stopped.elapsed() < Duration::from_secs(10), "far below the drain's deadline");
+        assert!(stopped.elapsed() < Duration::from_secs(10), "it waited for the drain timeout");
     }
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_sender_of_a_body_that_is_too_large_gets_to_read_why(pool: PgPool) {
+async fn a_client_that_sends_too_large_a_body_can_read_the_refusal(pool: PgPool) {
     let server = Program::on(&pool).serve(&[]);
     for megabytes in [2, 7] {
         let body = vec![b'x'; megabytes << 20];
@@ -336,7 +337,7 @@ async fn a_sender_of_a_body_that_is_too_large_gets_to_read_why(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn an_application_is_added_once_and_its_secret_is_all_that_is_printed(pool: PgPool) {
+async fn app_add_prints_only_the_secret_and_refuses_a_code_that_exists(pool: PgPool) {
     let program = Program::on(&pool);
     let added = program.run(&["app", "add", "demo"]);
     assert_eq!((added.status, added.stderr.as_str()), (0, ""));
@@ -345,13 +346,13 @@ async fn an_application_is_added_once_and_its_secret_is_all_that_is_printed(pool
 
     let again = program.run(&["app", "add", "demo"]);
     assert_eq!((again.status, again.stdout.as_str()), (2, ""));
-    assert!(again.stderr.contains("there is an application \"demo\" already"), "{}", again.stderr);
-    let brought =
+    assert!(again.stderr.contains("the application \"demo\" exists already"), "{}", again.stderr);
+    let from_stdin =
         program.run_with(&["app", "add", "old", "--trust-username", "--secret-stdin"], "s3cret\n");
     assert_eq!(
-        (brought.status, brought.stdout.as_str()),
+        (from_stdin.status, from_stdin.stdout.as_str()),
         (0, ""),
-        "a secret that is known is not repeated"
+        "a secret from stdin is not printed"
     );
     for (code, secret) in [("", "x"), ("a\nb", "x"), ("c", ""), ("c", "a\nb\n")] {
         let output = program.run_with(&["app", "add", code, "--secret-stdin"], secret);
@@ -360,8 +361,8 @@ async fn an_application_is_added_once_and_its_secret_is_all_that_is_printed(pool
 
     let rotated = program.run(&["app", "rotate", "demo"]);
     assert!(rotated.status == 0 && rotated.stdout.len() == 65 && rotated.stdout != added.stdout);
-    let brought = program.run_with(&["app", "rotate", "old", "--secret-stdin"], "s3cret too\n");
-    assert_eq!((brought.status, brought.stdout.as_str()), (0, ""));
+    let from_stdin = program.run_with(&["app", "rotate", "old", "--secret-stdin"], "s3cret too\n");
+    assert_eq!((from_stdin.status, from_stdin.stdout.as_str()), (0, ""));
     assert_eq!(program.run(&["app", "disable", "old"]).status, 0);
     let listed = program.run(&["app", "list"]).stdout;
     let listed: Vec<Vec<_>> =
@@ -372,8 +373,8 @@ async fn an_application_is_added_once_and_its_secret_is_all_that_is_printed(pool
     );
     assert_eq!(program.run(&["app", "enable", "old"]).status, 0);
     assert_eq!(program.run(&["app", "retire", "demo"]).status, 0);
-    let nothing = program.run(&["app", "retire", "demo"]);
-    assert_eq!((nothing.status, nothing.stderr.as_str()), (1, "demo has no older secret\n"));
+    let again = program.run(&["app", "retire", "demo"]);
+    assert_eq!((again.status, again.stderr.as_str()), (1, "demo has no older secret\n"));
     for command in ["rotate", "retire", "disable", "enable"] {
         let output = program.run(&["app", command, "nobody"]);
         assert_eq!((output.status, output.stdout.as_str()), (2, ""), "{command}");
@@ -382,9 +383,7 @@ async fn an_application_is_added_once_and_its_secret_is_all_that_is_printed(pool
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn check_exits_with_1_for_what_is_broken_and_if_strict_for_what_was_written_past(
-    pool: PgPool,
-) {
+async fn check_exits_with_1_for_broken_data_and_with_strict_also_for_unaudited_links(pool: PgPool) {
     let program = Program::on(&pool);
     let sound = program.run(&["check"]);
     assert_eq!(sound.status, 0);
@@ -395,8 +394,8 @@ async fn check_exits_with_1_for_what_is_broken_and_if_strict_for_what_was_writte
     sqlx::query(by_hand).execute(&pool).await.unwrap();
     let noted = program.run(&["check"]);
     assert_eq!(noted.status, 0);
-    let note = "noted   every link was written by the server or an import: 1 exception\n        link 1 is in no audit record\n";
-    assert!(noted.stdout.ends_with(note), "{}", noted.stdout);
+    let unaudited = "noted   every link was written by the server or an import: 1 exception\n        link 1 is in no audit record\n";
+    assert!(noted.stdout.ends_with(unaudited), "{}", noted.stdout);
     assert_eq!(program.run(&["check", "--strict"]).status, 1);
 
     let mut conn = pool.acquire().await.unwrap();
@@ -412,7 +411,7 @@ async fn check_exits_with_1_for_what_is_broken_and_if_strict_for_what_was_writte
 }
 
 #[test]
-fn a_database_that_is_away_fails_every_command_with_2() {
+fn every_command_exits_with_2_when_the_database_cannot_be_reached() {
     for args in
         [&["check"][..], &["app", "list"], &["migrate"], &["serve", "--listen", "127.0.0.1:0"]]
     {
@@ -428,7 +427,7 @@ fn a_database_that_is_away_fails_every_command_with_2() {
 }
 
 #[sqlx::test]
-async fn a_server_that_is_told_to_stop_while_it_starts_does(pool: PgPool) {
+async fn a_server_stops_on_sigterm_while_it_still_starts(pool: PgPool) {
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("lock table _sqlx_migrations").execute(&mut *holder).await.unwrap();
     let mut starting =
@@ -439,16 +438,16 @@ async fn a_server_that_is_told_to_stop_while_it_starts_does(pool: PgPool) {
     assert_eq!(starting.wait().unwrap().code(), Some(0));
 }
 
-/// The caller has gone, but what was begun ends, and is in the log under the id that the audit record has.
+/// The request runs to its end, and its log line has the request id of its audit record.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_request_whose_caller_hangs_up_is_in_the_log(pool: PgPool) {
+async fn a_request_is_logged_when_its_client_has_disconnected(pool: PgPool) {
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
     program.run(&["grant", "add", "--user", "admin", "--all"]);
     let server = program.serve(&[]);
     let holder = block_link_writers(&pool).await;
     let client = reqwest::Client::builder().timeout(Duration::from_millis(500)).build().unwrap();
-    let body = call(secret.trim_end()).to_string();
+    let body = demo_request(secret.trim_end()).to_string();
     assert!(client.post(server.url(PATH)).body(body).send().await.is_err());
     holder.rollback().await.unwrap();
     let mut id = None;
@@ -469,7 +468,7 @@ async fn record_of(pool: &PgPool) -> Option<String> {
 }
 
 #[sqlx::test]
-async fn what_stands_in_the_database_url_is_not_logged(pool: PgPool) {
+async fn the_database_url_is_not_logged(pool: PgPool) {
     let url = pool.connect_options().to_url_lossy();
     let url = format!("{url}{}sslpassword=hunter2", if url.query().is_some() { "&" } else { "?" });
     let output = finish(without_settings().args(["app", "list"]).env("CMDB_DATABASE_URL", url), "");

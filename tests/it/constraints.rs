@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
 
-use crate::app::{TestApp, batch, few};
+use crate::app::{TestApp, batch, pool_of};
 use crate::binary::Program;
 
 /// Runs a statement. Returns the constraint that rejected it, or the SQLSTATE if none is named.
@@ -311,7 +311,7 @@ async fn the_server_and_the_import_ignore_the_default_isolation_level(pool: PgPo
         end $$";
     sqlx::query(sql).execute(&pool).await.unwrap();
     let options = database_at(pool.connect_options().to_url_lossy().as_str()).unwrap();
-    let app = TestApp::new(few(options, 2)).await;
+    let app = TestApp::new(pool_of(options, 2)).await;
     assert_eq!(app.post(batch("bk_switch_run_host", &[(1, 1)])).await.ids().len(), 1);
     app.serving.close().await;
     let imported = Program::on(&pool).run(&["import", "tests/demo/export"]);

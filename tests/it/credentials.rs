@@ -1,4 +1,4 @@
-//! Who may call.
+//! Application and user credentials, in the body and in `X-Bkapi-Authorization`.
 
 use axum::http::Request;
 use cmdb_associations::domain::permission::Scope;
@@ -9,7 +9,7 @@ use sqlx::PgPool;
 
 use crate::app::{PATH, Reply, TestApp, batch};
 
-const TWICE: &str = r#"{"bk_app_code":"esb_test","bk_app_code":"esb_test"}"#;
+const DUPLICATE_KEY: &str = r#"{"bk_app_code":"esb_test","bk_app_code":"esb_test"}"#;
 const NO_APP: &str = "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty";
 const NO_CODE: &str = "APP Code [bk_app_code] cannot be empty";
 const NO_SECRET: &str = "APP Secret [bk_app_secret] cannot be empty";
@@ -30,8 +30,8 @@ fn wrong_secret(code: &str) -> String {
     )
 }
 
-/// Sends credentials in the body, and the same in the header.
-async fn both_ways(app: &TestApp, credentials: &Value) -> [Reply; 2] {
+/// Sends the same credentials in the header and in the body.
+async fn in_header_and_body(app: &TestApp, credentials: &Value) -> [Reply; 2] {
     let mut body = batch("bk_switch_connect_host", &[(1, 999)]);
     let in_header = Request::post(PATH)
         .header("x-bkapi-authorization", credentials.to_string())
@@ -41,25 +41,26 @@ async fn both_ways(app: &TestApp, credentials: &Value) -> [Reply; 2] {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn the_application_is_judged_before_the_user(pool: PgPool) {
+async fn the_application_is_checked_before_the_user(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut conn = app.pool.acquire().await.unwrap();
     service::app::add(&mut conn, "retired", true, Some("xxx".to_owned())).await.unwrap();
     service::app::set_enabled(&mut conn, "retired", false).await.unwrap();
     drop(conn);
-    let fine = json!({"bk_app_code": "esb_test", "bk_app_secret": "xxx"});
+    let valid = json!({"bk_app_code": "esb_test", "bk_app_secret": "xxx"});
     let with = |more: Value| {
-        let mut all = fine.clone();
+        let mut all = valid.clone();
         all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         all
     };
+    // Credentials, and the text of the refusal. An empty text means that the request succeeds.
     let cases = [
         (json!({}), NO_APP.to_owned()),
         (json!({"bk_username": "admin"}), NO_APP.to_owned()),
         (json!({"bk_app_code": "", "bk_app_secret": null}), NO_APP.to_owned()),
         (json!({"bk_app_secret": "xxx"}), NO_CODE.to_owned()),
         (json!({"bk_app_code": "esb_test"}), NO_SECRET.to_owned()),
-        // What is no string is absent.
+        // A credential that is not a string counts as absent.
         (json!({"bk_app_code": "esb_test", "bk_app_secret": 7}), NO_SECRET.to_owned()),
         (json!({"bk_app_code": ["esb_test"], "bk_app_secret": "xxx"}), NO_CODE.to_owned()),
         (json!({"bk_app_code": "nobody", "bk_app_secret": "xxx"}), unknown_app("nobody")),
@@ -68,22 +69,22 @@ async fn the_application_is_judged_before_the_user(pool: PgPool) {
         (with(json!({"bk_app_secret": "XXX"})), wrong_secret("esb_test")),
         (with(json!({"bk_app_secret": "xxx "})), wrong_secret("esb_test")),
         (with(json!({"bk_app_secret": "wrong", "bk_username": "admin"})), wrong_secret("esb_test")),
-        (fine.clone(), NO_USER.to_owned()),
+        (valid.clone(), NO_USER.to_owned()),
         (with(json!({"bk_username": ""})), NO_USER.to_owned()),
         (with(json!({"bk_username": 7})), NO_USER.to_owned()),
         (with(json!({"bk_username": "a\0"})), NO_USER.to_owned()),
         (with(json!({"bk_app_code": "stranger", "bk_username": "admin"})), NO_USER.to_owned()),
-        // A token never falls through to the name.
+        // A refused token is never replaced by the user name.
         (with(json!({"bk_token": "t", "bk_username": "admin"})), BAD_TOKEN.to_owned()),
         (with(json!({"bk_access_token": "t", "bk_username": "admin"})), TOKEN_SCHEME.to_owned()),
         (with(json!({"access_token": "t", "bk_token": "t"})), TOKEN_SCHEME.to_owned()),
-        // The newer name counts where both are given.
+        // The newer key counts where both are sent.
         (with(json!({"app_secret": "wrong", "username": "admin"})), String::new()),
         (json!({"app_code": "esb_test", "app_secret": "xxx", "username": "admin"}), String::new()),
         (with(json!({"bk_username": "admin"})), String::new()),
     ];
     for (credentials, message) in cases {
-        for reply in both_ways(&app, &credentials).await {
+        for reply in in_header_and_body(&app, &credentials).await {
             if message.is_empty() {
                 assert_eq!(reply.json["code"], 0, "{credentials} {}", reply.text);
             } else {
@@ -94,7 +95,7 @@ async fn the_application_is_judged_before_the_user(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_header_with_credentials_is_their_only_source(pool: PgPool) {
+async fn credentials_in_the_body_are_ignored_when_the_header_is_present(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
     body["bk_app_code"] = json!("esb_test");
@@ -107,21 +108,21 @@ async fn a_header_with_credentials_is_their_only_source(pool: PgPool) {
     send("{}").await.assert_refused(200, 1_306_000, NO_APP);
     let not_json =
         "Parameters error, request header X-Bkapi-Authorization is not a valid JSON format string";
-    for header in ["", "x", "[]", "null", "7", "{\"a\":1", "{} {}", TWICE] {
+    for header in ["", "x", "[]", "null", "7", "{\"a\":1", "{} {}", DUPLICATE_KEY] {
         send(header).await.assert_refused(200, 1_306_406, not_json);
     }
-    let fine = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"用户"}"#;
+    let valid = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"用户"}"#;
     let mut conn = app.pool.acquire().await.unwrap();
     service::permission::add(&mut conn, "用户", &[Scope::All]).await.unwrap();
     drop(conn);
-    assert_eq!(send(fine).await.ids().len(), 1);
-    let signed: String =
+    assert_eq!(send(valid).await.ids().len(), 1);
+    let user: String =
         sqlx::query_scalar("select user_name from audit_log").fetch_one(&app.pool).await.unwrap();
-    assert_eq!(signed, "用户");
+    assert_eq!(user, "用户");
 }
 
 #[sqlx::test]
-async fn the_signature_scheme_is_refused_in_clear_words(pool: PgPool) {
+async fn the_signature_scheme_is_refused_with_its_name(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for query in ["bk_signature=x", "bk_nonce=1&signature=x", "bk_signature"] {
         let request =
@@ -131,19 +132,19 @@ async fn the_signature_scheme_is_refused_in_clear_words(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn credentials_are_judged_before_the_fields(pool: PgPool) {
+async fn credentials_are_checked_before_the_types_of_the_body(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post_raw(r#"{"bk_obj_id":7,"details":7}"#).await.assert_refused(200, 1_306_000, NO_APP);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn two_secrets_are_valid_while_one_replaces_the_other(pool: PgPool) {
+async fn the_two_newest_secrets_are_valid_until_the_older_is_retired(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut conn = app.pool.acquire().await.unwrap();
     let accepts = async |secret: &str| {
         let credentials =
             json!({"bk_app_code": "esb_test", "bk_app_secret": secret, "bk_username": "admin"});
-        let [reply, _] = both_ways(&app, &credentials).await;
+        let [reply, _] = in_header_and_body(&app, &credentials).await;
         reply.json["code"] == 0
     };
     let second = service::app::rotate(&mut conn, "esb_test", None).await.unwrap();
@@ -157,7 +158,7 @@ async fn two_secrets_are_valid_while_one_replaces_the_other(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn no_secret_is_stored_as_it_is(pool: PgPool) {
+async fn secrets_are_stored_as_salted_hashes(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut conn = app.pool.acquire().await.unwrap();
     let secret = service::app::rotate(&mut conn, "esb_test", None).await.unwrap();

@@ -30,12 +30,13 @@ static RESPONSES: LazyLock<BTreeMap<String, jsonschema::Validator>> = LazyLock::
     paths.iter().map(|(path, operation)| (path.clone(), schema(operation))).collect()
 });
 
-/// The described path that answers a request: an unknown path is answered like any of its API.
+/// The path whose description an answer must agree with. An unknown path is answered like any path
+/// of the API.
 fn described_path(path: &str, is_cmdb: bool) -> String {
-    let with_slash = format!("{}/", path.trim_end_matches('/'));
-    let known = [path.to_owned(), with_slash].into_iter().find(|path| RESPONSES.contains_key(path));
     let api = if is_cmdb { Api::Cmdb } else { Api::Gateway };
-    known.unwrap_or_else(|| ENDPOINTS[0].path(api))
+    let mut paths = ENDPOINTS.iter().map(|endpoint| endpoint.path(api));
+    let is_same = |known: &String| known.trim_end_matches('/') == path.trim_end_matches('/');
+    paths.find(is_same).unwrap_or_else(|| ENDPOINTS[0].path(api))
 }
 
 fn validator(schema: &Value) -> jsonschema::Validator {

@@ -1,4 +1,4 @@
-//! How everything is answered.
+//! The envelope of every answer, and the answers to errors of the server and the database.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use cmdb_associations::db::STATEMENT_TIMEOUT;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use crate::app::{PATH, TestApp, batch, few};
+use crate::app::{PATH, TestApp, batch, pool_of};
 use crate::binary::Program;
 use crate::constraints::block_link_writers;
 
@@ -28,7 +28,7 @@ async fn an_unknown_path_is_answered_in_the_envelope(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn another_method_than_post_is_answered_in_the_envelope(pool: PgPool) {
+async fn a_method_other_than_post_is_answered_in_the_envelope(pool: PgPool) {
     let app = TestApp::on(pool);
     for method in
         [Method::GET, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::HEAD]
@@ -74,7 +74,7 @@ async fn every_request_has_an_id_of_its_own(pool: PgPool) {
     let app = TestApp::on(pool);
     let send = || app.post_raw("x");
     assert_ne!(send().await.request_id(), send().await.request_id());
-    // The gateway door does not take over what callers call their requests.
+    // The gateway API does not adopt the request ids of its clients.
     let request = Request::post(PATH).header("x-request-id", "0".repeat(32)).body("x".into());
     assert_ne!(app.send(request.unwrap()).await.request_id(), "0".repeat(32));
 }
@@ -93,7 +93,7 @@ async fn the_language_is_taken_from_headers_and_cookie(pool: PgPool) {
         ("accept-language", "de", english),
         ("cookie", "a=b; blueking_language=zh-cn", chinese),
         ("cookie", "blueking_language=en", english),
-        ("http_blueking_language", "zh-cn", english), // the inner door's, not ours
+        ("http_blueking_language", "zh-cn", english), // the CMDB API's header
     ] {
         let request = Request::post(PATH).header(header, value).body(body.into()).unwrap();
         app.send(request).await.assert_refused(200, 1_199_038, message);
@@ -106,40 +106,44 @@ async fn the_language_is_taken_from_headers_and_cookie(pool: PgPool) {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_told_long_before_the_deadline() {
+async fn an_unreachable_database_is_answered_with_503_long_before_the_deadline() {
     let nowhere = PgConnectOptions::new().host("127.0.0.1").port(1).username("x").database("x");
-    let pool = few(nowhere, 2);
+    let pool = pool_of(nowhere, 2);
     let app = TestApp::on(pool);
     let started = Instant::now();
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
     assert_eq!(reply.headers["retry-after"], "1");
-    // It is given 1.5 s; a busy machine gets some more, but not the request's whole deadline.
+    // The pool waits 1.5 s. A busy machine gets more, but not the request's whole deadline.
     assert!(started.elapsed() < Duration::from_secs(8));
     assert_eq!(app.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(app.get("/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
 }
 
 #[sqlx::test]
-async fn a_server_without_a_free_connection_says_so(_: PgPoolOptions, options: PgConnectOptions) {
-    let app = TestApp::new(few(options, 1)).await;
+async fn a_request_is_refused_with_503_when_the_pool_has_no_free_connection(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let app = TestApp::new(pool_of(options, 1)).await;
     let held = app.serving.acquire().await.unwrap();
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
     held.release();
-    // And it recovers by itself.
+    // The next request succeeds without a restart.
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     assert_eq!(reply.status, StatusCode::OK);
     app.serving.close().await;
 }
 
-/// Somebody holds the links' table for longer than anybody waits.
+/// A lock on the table of links blocks the write until the statement timeout.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_database_that_is_too_slow_is_told_and_nothing_is_written(pool: PgPool) {
-    let impatient = pool.connect_options().as_ref().clone().options([("statement_timeout", "300")]);
-    let impatient = PgPoolOptions::new().max_connections(1).connect_with(impatient).await.unwrap();
-    let app = TestApp::new(impatient.clone()).await;
-    // Its statements are prepared, so that it is the writing that waits.
+async fn a_write_that_times_out_is_answered_with_503_and_writes_nothing(pool: PgPool) {
+    let options = pool.connect_options().as_ref().clone().options([("statement_timeout", "300")]);
+    let short_timeout =
+        PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let app = TestApp::new(short_timeout.clone()).await;
+    // This request prepares the statements, so that the next one waits in its write.
     assert_eq!(app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids().len(), 1);
     let holder = block_link_writers(&pool).await;
     let reply = app.post(batch("bk_switch_connect_host", &[(2, 2)])).await;
@@ -148,21 +152,21 @@ async fn a_database_that_is_too_slow_is_told_and_nothing_is_written(pool: PgPool
     assert_eq!(app.post(batch("bk_switch_connect_host", &[(3, 3)])).await.ids().len(), 1);
     assert_eq!(app.count("select count(*) from instance_association").await, 2);
     assert_eq!(app.count("select count(*) from audit_log").await, 2);
-    impatient.close().await;
+    short_timeout.close().await;
 }
 
-/// What is told to have failed must not be created afterwards.
+/// Links must not be created after the caller was told that the request failed.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn no_writing_begins_that_could_outlast_the_deadline(pool: PgPool) {
+async fn a_write_is_not_started_when_it_could_outlast_the_deadline(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let app = TestApp::with_deadline(pool, STATEMENT_TIMEOUT);
+    let app = TestApp::with_timeout(pool, STATEMENT_TIMEOUT);
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
     assert_eq!(app.count("select count(*) from instance_association").await, 0);
 }
 
 #[sqlx::test]
-async fn a_server_that_was_told_to_stop_is_not_ready(pool: PgPool) {
+async fn a_draining_server_is_not_ready(pool: PgPool) {
     let app = TestApp::on(pool);
     assert_eq!(app.get("/readyz").await, (StatusCode::OK, "ready\n".into()));
     app.drain.send_replace(true);
@@ -172,7 +176,7 @@ async fn a_server_that_was_told_to_stop_is_not_ready(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn credentials_that_are_incomplete_are_told_without_the_database(pool: PgPool) {
+async fn incomplete_credentials_are_refused_without_the_database(pool: PgPool) {
     let app = TestApp::on(pool.clone());
     pool.close().await;
     let message = "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty";
@@ -180,8 +184,8 @@ async fn credentials_that_are_incomplete_are_told_without_the_database(pool: PgP
 }
 
 #[sqlx::test]
-async fn a_body_that_does_not_arrive_in_time_is_refused_as_broken(pool: PgPool) {
-    let app = TestApp::with_deadline(pool, Duration::from_millis(100));
+async fn a_body_that_does_not_arrive_in_time_is_refused_as_invalid_json(pool: PgPool) {
+    let app = TestApp::with_timeout(pool, Duration::from_millis(100));
     let never = futures_util::stream::pending::<Result<Vec<u8>, std::convert::Infallible>>();
     let message = "Request JSON string is wrong in format, which cannot be analyzed.";
     app.post_raw(axum::body::Body::from_stream(never))
@@ -190,7 +194,7 @@ async fn a_body_that_does_not_arrive_in_time_is_refused_as_broken(pool: PgPool) 
 }
 
 #[sqlx::test]
-async fn a_bug_of_ours_is_answered_without_internals(pool: PgPool) {
+async fn an_internal_error_is_answered_without_internals(pool: PgPool) {
     let app = TestApp::new(pool).await;
     sqlx::query("alter table app rename column trusts_username to renamed")
         .execute(&app.pool)
@@ -204,7 +208,7 @@ async fn a_bug_of_ours_is_answered_without_internals(pool: PgPool) {
 }
 
 #[sqlx::test(migrations = false)]
-async fn a_server_is_ready_when_its_migrations_are_applied(pool: PgPool) {
+async fn a_server_is_ready_once_its_migrations_are_applied(pool: PgPool) {
     let app = TestApp::on(pool);
     assert_eq!(
         app.get("/readyz").await,
@@ -216,17 +220,17 @@ async fn a_server_is_ready_when_its_migrations_are_applied(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn a_server_is_not_ready_while_its_database_only_reads(pool: PgPool) {
+async fn a_server_is_not_ready_while_its_database_is_read_only(pool: PgPool) {
     let sql = "do $$ begin execute format(
         'alter database %I set default_transaction_read_only to on', current_database()); end $$";
     sqlx::query(sql).execute(&pool).await.unwrap();
-    let why = TestApp::on(pool).get("/readyz").await;
-    assert_eq!(why, (StatusCode::SERVICE_UNAVAILABLE, "the database is read-only\n".into()));
+    let answer = TestApp::on(pool).get("/readyz").await;
+    assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, "the database is read-only\n".into()));
 }
 
-/// A program that is older than the schema goes on: each migration leaves it working.
+/// Every migration keeps the previous version of the program working.
 #[sqlx::test]
-async fn a_server_starts_on_a_schema_that_is_newer_than_itself(pool: PgPool) {
+async fn a_server_starts_on_a_schema_newer_than_itself(pool: PgPool) {
     let newer =
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
                  values (9999, 'of a newer program', true, '', 0)";

@@ -1,19 +1,20 @@
-//! What happens to databases, and that the server says so, writes nothing by halves and goes on by itself.
+//! Failures of PostgreSQL and of the connection to it: requests are answered with 503, no batch is
+//! partially applied, and the server recovers without a restart.
 
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use cmdb_associations::config::{DRAIN_TIMEOUT, REQUEST_TIMEOUT};
 use cmdb_associations::db::STATEMENT_TIMEOUT;
-use cmdb_associations::server::{LAST_CALL, NOTICE};
+use cmdb_associations::server::{BACKLOG_GRACE, SHUTDOWN_DELAY};
 use cmdb_associations::service;
 use sqlx::{ConnectOptions, PgPool};
 use tokio::runtime::Handle;
 
-use crate::app::{Reply, TestApp, batch, few};
+use crate::app::{Reply, TestApp, batch, pool_of};
 use crate::cluster::Cluster;
 use crate::constraints::Role;
-use crate::proxy::{Fate, Proxy};
+use crate::proxy::{InjectedFailure, Proxy};
 
 const UNAVAILABLE: &str = "Postgres is unavailable, please try again later";
 
@@ -27,28 +28,29 @@ fn assert_unavailable(reply: &Reply) {
     assert_eq!(reply.headers["retry-after"], "1");
 }
 
-/// The supervisors' kill in our files comes after 30 s, the original's callers give up after 25.
+/// The supervisors in `deploy/` kill after 30 s. The original's callers give up after 25 s.
 #[test]
-fn deadlines_are_in_strict_order() {
+fn statement_request_and_drain_timeouts_are_in_strict_order() {
     let second = Duration::from_secs(1);
     let order = [STATEMENT_TIMEOUT, REQUEST_TIMEOUT, DRAIN_TIMEOUT, 20 * second];
     assert!(order.is_sorted_by(|one, next| *one + second < *next), "{order:?}");
-    // The last second is for saying goodbye to the database.
-    assert!(NOTICE + LAST_CALL + DRAIN_TIMEOUT + second < 20 * second);
+    // The last second is for closing the connections to the database.
+    assert!(SHUTDOWN_DELAY + BACKLOG_GRACE + DRAIN_TIMEOUT + second < 20 * second);
 }
 
-/// Said by the statement that writes, and by no other: the application and its user, one after the other.
-const WRITING: &[u8] = b"esb_test\0\0\0\x05admin";
+/// Bytes that only the writing statement sends: the parameters application and user, in sequence.
+const WRITE: &[u8] = b"esb_test\0\0\0\x05admin";
 
-/// Said by it where the answer is kept: the language.
-const WRITING_AND_KEEPING: &[u8] = b"\0\0\0\x02en";
+/// Bytes that it sends only with an idempotency key: the parameter language.
+const WRITE_WITH_KEY: &[u8] = b"\0\0\0\x02en";
 
-/// A commit of which only the database knows.
+/// The proxy loses PostgreSQL's answer to the commit.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_commit_whose_answer_was_lost_is_answered_when_the_request_comes_again(pool: PgPool) {
+async fn a_batch_whose_answer_was_lost_is_replayed_under_its_key(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let proxy = Proxy::losing(&pool.connect_options(), WRITING_AND_KEEPING, Fate::AnswerLost).await;
-    let app = TestApp::on(few(proxy.options.clone(), 1));
+    let proxy =
+        Proxy::losing(&pool.connect_options(), WRITE_WITH_KEY, InjectedFailure::ResponseLost).await;
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
     let key = [("idempotency-key", "4fb1")];
     let body = batch("bk_switch_default_host", &[(1, 1), (1, 2)]);
     assert_unavailable(&app.post_with(&key, body.clone()).await);
@@ -62,10 +64,10 @@ async fn a_commit_whose_answer_was_lost_is_answered_when_the_request_comes_again
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn without_a_key_what_was_committed_unheard_exists_already(pool: PgPool) {
+async fn a_batch_whose_answer_was_lost_is_refused_as_existing_without_a_key(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let proxy = Proxy::losing(&pool.connect_options(), WRITING, Fate::AnswerLost).await;
-    let app = TestApp::on(few(proxy.options.clone(), 1));
+    let proxy = Proxy::losing(&pool.connect_options(), WRITE, InjectedFailure::ResponseLost).await;
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
     assert_unavailable(&send(&app, (1, 1)).await);
     let exists = serde_json::json!({"0": "the associations bk_switch->host already exist"});
     assert_eq!(send(&app, (1, 1)).await.maps(), (vec![], exists));
@@ -73,94 +75,95 @@ async fn without_a_key_what_was_committed_unheard_exists_already(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_statement_that_never_arrived_created_nothing(pool: PgPool) {
+async fn a_statement_that_was_lost_on_its_way_creates_nothing(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let proxy = Proxy::losing(&pool.connect_options(), WRITING, Fate::StatementLost).await;
-    let app = TestApp::on(few(proxy.options.clone(), 1));
+    let proxy = Proxy::losing(&pool.connect_options(), WRITE, InjectedFailure::StatementLost).await;
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
     assert_unavailable(&send(&app, (1, 1)).await);
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
     app.serving.close().await;
 }
 
-/// A connection on which nothing comes back, not even its end: it is given up, and its place with it.
+/// Nothing comes back on the connection, not even its end. The pool replaces it.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_connection_that_falls_silent_is_given_up(pool: PgPool) {
+async fn a_connection_that_stops_answering_is_closed_and_replaced(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
-    // So short that no batch is written: here it is about the connection.
-    let app = TestApp::with_deadline(few(proxy.options.clone(), 1), Duration::from_millis(500));
+    // The deadline is too short for a write, so that only the connection is tested.
+    let app = TestApp::with_timeout(pool_of(proxy.options.clone(), 1), Duration::from_millis(500));
     assert_eq!(send(&app, (1, 1)).await.status, 503);
     assert_eq!(app.serving.status().idle, 1);
     proxy.stall();
     let started = Instant::now();
-    assert_unavailable(&send(&app, (1, 1)).await);
+    // Under another model association, which is not cached and must be looked up.
+    assert_unavailable(&app.post(batch("bk_switch_run_host", &[(1, 1)])).await);
     assert_eq!(app.get("/readyz").await.0, StatusCode::OK);
     assert!(started.elapsed() < Duration::from_secs(15));
     app.serving.close().await;
 }
 
-/// A server whose only connection, idle so far, has fallen silent.
-async fn with_silence(pool: &PgPool) -> TestApp {
+/// A server whose only, idle connection has stopped answering.
+async fn with_stalled_connection(pool: &PgPool) -> TestApp {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
-    let app = TestApp::on(few(proxy.options.clone(), 1));
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
     assert_eq!(app.get("/readyz").await.0, StatusCode::OK);
     proxy.stall();
     app
 }
 
-/// Whoever watches may have less patience than the server.
+/// A probe may have a shorter timeout than the server.
 #[sqlx::test]
-async fn a_watcher_that_hangs_up_leaves_no_silent_connection_behind(pool: PgPool) {
-    let app = with_silence(&pool).await;
-    let asked = tokio::time::timeout(Duration::from_millis(200), app.get("/readyz")).await;
-    assert!(asked.is_err());
+async fn a_probe_that_times_out_leaves_no_stalled_connection_in_the_pool(pool: PgPool) {
+    let app = with_stalled_connection(&pool).await;
+    let probe = tokio::time::timeout(Duration::from_millis(200), app.get("/readyz")).await;
+    assert!(probe.is_err());
     let started = Instant::now();
     while app.get("/readyz").await.0 != StatusCode::OK {
-        assert!(started.elapsed() < Duration::from_secs(15), "it never finds back");
+        assert!(started.elapsed() < Duration::from_secs(15), "it does not recover");
     }
     app.serving.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn dropping_what_expired_gives_up_a_silent_connection_too(pool: PgPool) {
-    let app = with_silence(&pool).await;
-    let sweeping = tokio::spawn(service::idempotency::sweep(app.serving.clone()));
+async fn the_purge_of_idempotency_records_releases_a_stalled_connection(pool: PgPool) {
+    let app = with_stalled_connection(&pool).await;
+    let purge = tokio::spawn(service::idempotency::purge(app.serving.clone()));
     while app.serving.status().idle > 0 {
         tokio::task::yield_now().await;
     }
     let started = Instant::now();
     while send(&app, (1, 1)).await.status != 200 {
-        assert!(started.elapsed() < Duration::from_secs(20), "its place is never free again");
+        assert!(started.elapsed() < Duration::from_secs(20), "the connection is never replaced");
     }
-    sweeping.abort();
+    purge.abort();
     app.serving.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn connections_that_the_database_ended_are_replaced(pool: PgPool) {
-    let app = TestApp::new(few(pool.connect_options().as_ref().clone(), 2)).await;
+async fn connections_that_the_database_closed_are_replaced(pool: PgPool) {
+    let app = TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 2)).await;
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
     let end = "select pg_terminate_backend(pid) from pg_stat_activity
                where datname = current_database() and application_name = 'cmdb-associations'";
     sqlx::query(end).execute(&pool).await.unwrap();
-    // Those that were in use just now are not tried out first.
+    // Connections that were used a moment ago are not pinged before their next use.
     let mut replies = Vec::new();
     for n in 2..=5 {
         replies.push(send(&app, (n, n)).await);
     }
     let failed: Vec<_> = replies.iter().filter(|reply| reply.status != 200).collect();
-    assert!(failed.len() <= 2, "as many as there were connections");
+    assert!(failed.len() <= 2, "more requests failed than connections were closed");
     failed.into_iter().for_each(assert_unavailable);
     assert_eq!(send(&app, (6, 6)).await.ids().len(), 1);
     app.serving.close().await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_database_that_is_out_of_connections_is_told_and_waited_for(pool: PgPool) {
+async fn a_database_without_free_connections_is_answered_with_503_until_it_has_some(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let role = Role::new(&pool, "connection limit 0").await;
-    let app = TestApp::on(few(role.options(), 1));
+    let app = TestApp::on(pool_of(role.options(), 1));
     let started = Instant::now();
     assert_unavailable(&send(&app, (1, 1)).await);
     assert_eq!(app.get("/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
@@ -171,10 +174,10 @@ async fn a_database_that_is_out_of_connections_is_told_and_waited_for(pool: PgPo
     role.drop().await;
 }
 
-/// The audit record, written after the links, does not fit on the device.
+/// The audit record, which is written after the links, fails with `ENOSPC`.
 #[tokio::test]
-async fn a_full_disk_is_told_and_nothing_is_written_by_halves() {
-    let cluster = with_world().await;
+async fn a_full_disk_is_answered_with_503_and_no_batch_is_partially_applied() {
+    let cluster = with_fixture().await;
     let mut conn = cluster.options().connect().await.unwrap();
     let file: String = sqlx::query_scalar(
         "select current_setting('data_directory') || '/' || pg_relation_filepath('audit_log')",
@@ -184,20 +187,20 @@ async fn a_full_disk_is_told_and_nothing_is_written_by_halves() {
     .unwrap();
     std::fs::remove_file(&file).unwrap();
     std::os::unix::fs::symlink("/dev/full", &file).unwrap();
-    let app = TestApp::new(few(cluster.options(), 1)).await;
+    let app = TestApp::new(pool_of(cluster.options(), 1)).await;
     assert_unavailable(&send(&app, (1, 1)).await);
     assert_eq!(app.count("select count(*) from instance_association").await, 0);
-    // The table gets another file.
+    // `truncate` gives the table a new file.
     sqlx::query("truncate audit_log").execute(&mut conn).await.unwrap();
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
     app.serving.close().await;
 }
 
-/// One server through everything, without a restart.
+/// One server through all of these failures, without a restart.
 #[tokio::test]
-async fn a_database_that_stops_dies_and_freezes_is_told_and_the_server_goes_on_after_it() {
-    let cluster = with_world().await;
-    let app = TestApp::new(few(cluster.options(), 4)).await;
+async fn a_server_recovers_after_its_database_was_stopped_killed_and_frozen() {
+    let cluster = with_fixture().await;
+    let app = TestApp::new(pool_of(cluster.options(), 4)).await;
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
     let tasks = Handle::current().metrics().num_alive_tasks();
 
@@ -222,7 +225,7 @@ async fn a_database_that_stops_dies_and_freezes_is_told_and_the_server_goes_on_a
         }
         assert_eq!(app.get("/readyz").await.0, StatusCode::OK, "{fault}");
     }
-    // Nothing is left of all that: no task, and no connection but the pool's and this test's.
+    // No task is left, and no connection except those of the pool and of this test.
     assert_eq!(app.serving.status().in_use, 0);
     assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
     assert_eq!(app.count("select count(*) from instance_association").await, 5);
@@ -233,7 +236,7 @@ async fn a_database_that_stops_dies_and_freezes_is_told_and_the_server_goes_on_a
     app.serving.close().await;
 }
 
-async fn with_world() -> Cluster {
+async fn with_fixture() -> Cluster {
     let cluster = Cluster::start();
     let mut conn = cluster.options().connect().await.unwrap();
     service::schema::migrate(&mut conn).await.unwrap();

@@ -1,4 +1,4 @@
-//! The corpus of the fuzz targets, once more.
+//! Replays the corpus of the fuzz targets.
 
 use std::panic::catch_unwind;
 
@@ -8,10 +8,11 @@ use crate::tidy::files;
 #[path = "../../fuzz/harness.rs"]
 mod harness;
 
-fn replay(target: &str, holds: fn(&[u8])) {
+/// Runs a target on every file of its corpus.
+fn replay(target: &str, run: fn(&[u8])) {
     let fails = |path: &std::path::PathBuf| {
         let input = std::fs::read(path).unwrap();
-        catch_unwind(|| holds(&input)).is_err()
+        catch_unwind(|| run(&input)).is_err()
     };
     let failing: Vec<_> =
         files(&format!("fuzz/corpus/{target}"), "").into_iter().filter(fails).collect();
@@ -19,16 +20,16 @@ fn replay(target: &str, holds: fn(&[u8])) {
 }
 
 #[test]
-fn every_request_is_answered_as_requests_are() {
+fn every_request_of_the_corpus_is_answered_in_the_envelope() {
     replay("request", harness::request);
 }
 
 #[test]
-fn every_body_means_what_the_oracle_says() {
+fn every_body_of_the_corpus_is_refused_as_the_oracle_predicts() {
     replay("body", harness::body);
 }
 
 #[test]
-fn every_file_of_an_export_is_read_or_refused() {
+fn every_export_file_of_the_corpus_is_read_or_refused() {
     replay("import", harness::import);
 }

@@ -1,9 +1,8 @@
-//! How much an application may ask for, and which APIs and tenants it may call for.
+//! The limits of an application: its rate, its APIs and its tenants.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use cmdb_associations::http::TrustedSources;
 use cmdb_associations::service::limit::Limiter;
 use serde_json::json;
 use sqlx::PgPool;
@@ -14,13 +13,13 @@ use crate::binary::Program;
 const FORBIDDEN: &str = "APP permission is insufficient, APP has no permission to access the component (batch_create_instance_association) of the system (CC).";
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn an_application_may_be_limited_to_some_apis(pool: PgPool) {
+async fn an_application_limited_to_some_apis_is_refused_at_others(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let program = Program::on(&app.pool);
     let send = async |n: i64| app.post(batch("bk_switch_connect_host", &[(n, n)])).await;
     assert_eq!(program.run(&["app", "limit", "esb_test", "--api", "something_else"]).status, 0);
     send(1).await.assert_refused(200, 1_306_403, FORBIDDEN);
-    // Before the fields are looked at.
+    // The limit is checked before the types of the body.
     app.post(json!({"details": 7})).await.assert_refused(200, 1_306_403, FORBIDDEN);
     let both = [
         "app",
@@ -35,7 +34,7 @@ async fn an_application_may_be_limited_to_some_apis(pool: PgPool) {
     assert_eq!(send(1).await.ids().len(), 1);
     let listed = program.run(&["app", "list"]).stdout;
     assert!(listed.contains("something_else,batch_create_instance_association\t*"), "{listed}");
-    // Each limit is lifted by itself.
+    // Each limit is lifted on its own.
     assert_eq!(program.run(&["app", "limit", "esb_test", "--tenant", "tenant"]).status, 0);
     let listed = program.run(&["app", "list"]).stdout;
     assert!(
@@ -56,7 +55,7 @@ async fn an_application_may_be_limited_to_some_apis(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn an_application_may_be_limited_to_some_tenants(pool: PgPool) {
+async fn an_application_limited_to_some_tenants_is_refused_for_others(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let program = Program::on(&app.pool);
     assert_eq!(program.run(&["app", "limit", "esb_test", "--tenant", "tenant"]).status, 0);
@@ -68,37 +67,39 @@ async fn an_application_may_be_limited_to_some_tenants(pool: PgPool) {
     assert_eq!(app.post(body).await.ids().len(), 1);
 }
 
-/// One detail a second, and a full request at once.
-async fn slow_app(pool: PgPool) -> TestApp {
+/// A server with a rate limit of one detail a second, and a burst of one full request.
+async fn rate_limited_app(pool: PgPool) -> TestApp {
     let limit = NonZeroU32::new(1).unwrap();
-    TestApp::with(pool, TrustedSources::default(), |service| {
-        service.limiter = Some(Limiter::new(limit))
-    })
-    .await
+    TestApp::with(pool, |setup| setup.limiter = Some(Limiter::new(limit))).await
 }
 
 fn details(n: i64) -> Vec<(i64, i64)> {
     (1..=n).map(|n| (n, n)).collect()
 }
 
+const WRONG_TYPE: &str =
+    "Deserializing JSON data failed: bk_obj_id: expected a string, got an integer";
+
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn the_rate_limit_counts_details_and_a_refused_request_as_one(pool: PgPool) {
-    let app = slow_app(pool).await;
-    // 5 refused requests, some of them of 150 details, are 5.
-    let mut refused = batch("bk_switch_connect_host", &details(150));
-    refused["bk_obj_asst_id"] = json!("bk_switch_belong_host");
-    for _ in 0..3 {
-        app.post(refused.clone()).await.assert_refused(
-            200,
-            1_101_046,
-            "object association does not exist.",
-        );
+async fn a_request_is_charged_its_details_or_one_when_refused_before_the_rate_limit(pool: PgPool) {
+    let app = rate_limited_app(pool).await;
+    // Refused before the rate limit, by an application that is proven: 1 each.
+    for _ in 0..4 {
+        app.post(json!({"bk_obj_id": 7})).await.assert_refused(200, 1_199_000, WRONG_TYPE);
     }
-    let wrong_type = "Deserializing JSON data failed: bk_obj_id: expected a string, got an integer";
-    app.post(json!({"bk_obj_id": 7})).await.assert_refused(200, 1_199_000, wrong_type);
-    let nobody = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx"}"#;
-    assert_eq!(app.post_raw(nobody).await.json["code"], 1_306_000);
-    assert_eq!(app.post(batch("bk_switch_connect_host", &details(190))).await.ids().len(), 190);
+    let without_user = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx"}"#;
+    assert_eq!(app.post_raw(without_user).await.json["code"], 1_306_000);
+    // Not charged: the application is not proven.
+    let not_proven = r#"{"bk_app_code":"esb_test","bk_app_secret":"wrong"}"#;
+    for _ in 0..50 {
+        assert_eq!(app.post_raw(not_proven).await.json["code"], 1_306_000);
+    }
+    // Refused after the rate limit: all of its details.
+    let mut refused = batch("bk_switch_connect_host", &details(90));
+    refused["bk_obj_asst_id"] = json!("bk_switch_belong_host");
+    let unknown = "object association does not exist.";
+    app.post(refused).await.assert_refused(200, 1_101_046, unknown);
+    assert_eq!(app.post(batch("bk_switch_connect_host", &details(100))).await.ids().len(), 100);
 
     let message = "Access frequency limit, Access frequency of APP [esb_test] exceeds the limit; the frequency limit is [1 details per second], please try again later";
     let reply = app.post(batch("bk_switch_default_host", &details(150))).await;
@@ -108,20 +109,37 @@ async fn the_rate_limit_counts_details_and_a_refused_request_as_one(pool: PgPool
         let rest = text.split(start).nth(1).unwrap();
         rest.split(';').next().unwrap().parse().unwrap()
     };
-    // 5 are left of 200, or a few more if this takes seconds.
+    // 5 of 200 are left, and one more for each second that has passed.
     let (left, wait) = (number("ratelimit", "r="), number("ratelimit", "t="));
     assert!((5..50).contains(&left) && left + wait >= 149 && left + wait <= 151, "{left} {wait}");
     assert_eq!(reply.headers["retry-after"], wait.to_string().as_str());
     assert_eq!(reply.headers["ratelimit-policy"], "\"details\";q=200;w=200");
-    // What is over the limit costs nothing, and what is left can be had.
+    // A request over the limit costs nothing; the rest of the quota can be used.
     assert_eq!(app.post(batch("bk_switch_default_host", &details(5))).await.ids().len(), 5);
-    // What is wrong with the fields is said first.
-    app.post(json!({"bk_obj_id": 7})).await.assert_refused(200, 1_199_000, wrong_type);
+    // With nothing left to charge, a request still gets its own refusal.
+    app.post(json!({"bk_obj_id": 7})).await.assert_refused(200, 1_199_000, WRONG_TYPE);
+}
+
+/// What an earlier request was authorized on has changed, so the request is run twice.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_request_is_charged_once_when_its_cached_state_is_stale(pool: PgPool) {
+    let app = rate_limited_app(pool).await;
+    let send = async |source: i64, length: i64| {
+        let pairs: Vec<_> = (1..=length).map(|target| (source, target)).collect();
+        app.post(batch("bk_switch_default_host", &pairs)).await
+    };
+    assert_eq!(send(1, 10).await.ids().len(), 10);
+    sqlx::query("insert into model (key, name) values ('rack', 'Rack')")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    assert_eq!(send(2, 100).await.ids().len(), 100);
+    assert_eq!(send(3, 90).await.ids().len(), 90);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn whoever_waits_as_long_as_he_is_told_gets_in(pool: PgPool) {
-    let app = slow_app(pool).await;
+async fn a_request_succeeds_after_the_time_of_retry_after(pool: PgPool) {
+    let app = rate_limited_app(pool).await;
     assert_eq!(app.post(batch("bk_switch_connect_host", &details(200))).await.ids().len(), 200);
     let two = batch("bk_switch_default_host", &details(2));
     let reply = app.post(two.clone()).await;

@@ -1,4 +1,4 @@
-//! How much the server takes on, and what it does with more.
+//! Limits on connections, requests in flight and body sizes, and what happens beyond them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ const OVERLOADED: &str = "The server is overloaded, please try again later";
 
 const NOT_JSON: &str = "Request JSON string is wrong in format, which cannot be analyzed.";
 
-/// Nothing here takes this long unless it hangs.
-const HANGS: Duration = Duration::from_secs(20);
+/// The time after which a test gives up waiting.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn requests_beyond_the_places_are_refused_and_served_again_when_there_are_some(pool: PgPool) {
+async fn requests_without_a_permit_are_refused_until_a_permit_is_free(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let app = Arc::new(TestApp::with_places(pool.clone(), 2));
+    let app = Arc::new(TestApp::with_permits(pool.clone(), 2));
     let holder = block_link_writers(&pool).await;
-    let taken_on = [1, 2].map(|n| {
+    let admitted = [1, 2].map(|n| {
         let app = Arc::clone(&app);
         tokio::spawn(async move { app.post(batch("bk_switch_default_host", &[(n, n)])).await })
     });
@@ -34,17 +34,17 @@ async fn requests_beyond_the_places_are_refused_and_served_again_when_there_are_
     let refused = app.post(batch("bk_switch_default_host", &[(3, 3)])).await;
     refused.assert_refused(503, 1_306_201, OVERLOADED);
     assert_eq!(refused.headers["retry-after"], "1");
-    // Busy is not broken.
+    // A server without free permits is still ready.
     assert_eq!(app.get("/readyz").await.0, 200);
     holder.rollback().await.unwrap();
-    for request in taken_on {
+    for request in admitted {
         assert_eq!(request.await.unwrap().ids().len(), 1);
     }
     assert_eq!(app.post(batch("bk_switch_default_host", &[(3, 3)])).await.ids().len(), 1);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn whoever_connects_beyond_the_limit_is_told_so(pool: PgPool) {
+async fn a_connection_beyond_the_limit_is_answered_with_503_and_closed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, ..LIMITS };
     let address = open(app.router.clone(), limits).await;
@@ -52,18 +52,18 @@ async fn whoever_connects_beyond_the_limit_is_told_so(pool: PgPool) {
     served.post(batch("bk_switch_default_host", &[(1, 1)])).await.unwrap();
     assert_eq!(served.answer().await.unwrap().json()["code"], 0);
 
-    let mut surplus = Client::connect(address).await.unwrap();
-    surplus.post(batch("bk_switch_default_host", &[(2, 2)])).await.unwrap();
-    let refused = surplus.answer().await.unwrap();
+    let mut excess = Client::connect(address).await.unwrap();
+    excess.post(batch("bk_switch_default_host", &[(2, 2)])).await.unwrap();
+    let refused = excess.answer().await.unwrap();
     assert_eq!((refused.status, refused.closes), (503, true));
     assert_eq!(refused.json()["message"], OVERLOADED);
-    assert!(surplus.answer().await.is_none());
-    // Whoever watches still sees that it lives.
-    let mut surplus = Client::connect(address).await.unwrap();
-    surplus.get("/healthz").await.unwrap();
-    assert_eq!(surplus.answer().await.unwrap().status, 200);
+    assert!(excess.answer().await.is_none());
+    // Liveness probes beyond the limit are still answered.
+    let mut excess = Client::connect(address).await.unwrap();
+    excess.get("/healthz").await.unwrap();
+    assert_eq!(excess.answer().await.unwrap().status, 200);
 
-    // The one that is served goes on, and when it leaves there is a place for another.
+    // The first connection stays usable. When it is closed, another one is served.
     served.post(batch("bk_switch_default_host", &[(3, 3)])).await.unwrap();
     assert_eq!(served.answer().await.unwrap().json()["code"], 0);
     drop(served);
@@ -74,61 +74,63 @@ async fn whoever_connects_beyond_the_limit_is_told_so(pool: PgPool) {
         if next.answer().await.unwrap().status == 200 {
             break;
         }
-        assert!(started.elapsed() < HANGS);
+        assert!(started.elapsed() < TIMEOUT);
     }
 }
 
-/// Whoever connects now is answered once something has happened.
-async fn newcomer(address: SocketAddr, happens: impl FnOnce()) {
+/// Asserts that a new connection is answered after `event`.
+async fn assert_answered_after(address: SocketAddr, event: impl FnOnce()) {
     let mut next = Client::connect(address).await.unwrap();
     next.get("/healthz").await.unwrap();
-    happens();
-    let answer = tokio::time::timeout(HANGS, next.answer()).await.expect("it hangs");
+    event();
+    let answer = tokio::time::timeout(TIMEOUT, next.answer()).await.expect("no answer");
     assert_eq!(answer.unwrap().status, 200);
 }
 
 #[sqlx::test]
-async fn connections_that_say_nothing_make_room_after_the_heads_time(pool: PgPool) {
+async fn silent_connections_are_closed_after_the_head_timeout(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, head_timeout: Duration::from_millis(200), ..LIMITS };
     let address = open(app.router.clone(), limits).await;
-    // One that is served, one that is surplus: whoever comes now waits to be accepted.
+    // One connection is served, one is beyond the limit. A third waits to be accepted.
     let _silent =
         [Client::connect(address).await.unwrap(), Client::connect(address).await.unwrap()];
-    newcomer(address, || ()).await;
+    assert_answered_after(address, || ()).await;
 }
 
-/// The others are not kept waiting by those who are only told that there are too many.
+/// A silent connection beyond the limit does not delay the next one.
 #[sqlx::test]
-async fn whoever_comes_is_served_as_soon_as_there_is_a_place(pool: PgPool) {
+async fn a_new_connection_is_served_as_soon_as_another_one_is_closed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, head_timeout: Duration::from_hours(1), ..LIMITS };
     let address = open(app.router.clone(), limits).await;
     let served = Client::connect(address).await.unwrap();
     let _silent = Client::connect(address).await.unwrap();
-    newcomer(address, || drop(served)).await;
+    assert_answered_after(address, || drop(served)).await;
 }
 
-/// Nor does a silent one among those keep its place for long.
+/// A silent connection beyond the limit is closed soon, so that the next one is accepted.
 #[sqlx::test]
-async fn whoever_comes_is_told_soon_though_there_is_no_place(pool: PgPool) {
+async fn a_new_connection_is_answered_soon_when_all_others_are_silent(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, head_timeout: Duration::from_hours(1), ..LIMITS };
     let address = open(app.router.clone(), limits).await;
     let _silent =
         [Client::connect(address).await.unwrap(), Client::connect(address).await.unwrap()];
-    newcomer(address, || ()).await;
+    assert_answered_after(address, || ()).await;
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn whoever_does_not_read_loses_his_place(pool: PgPool) {
+async fn a_client_that_does_not_read_its_answers_loses_its_connection(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, read_timeout: Duration::from_millis(500), ..LIMITS };
     let address = open(app.router.clone(), limits).await;
-    let mut deaf = Client::connect(address).await.unwrap();
-    // Until neither side's buffers hold any more.
-    let asks = b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000);
-    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(300), deaf.send(&asks)).await {
+    let mut stalled = Client::connect(address).await.unwrap();
+    // Send until the buffers of both sides are full.
+    let requests = b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000);
+    while let Ok(sent) =
+        tokio::time::timeout(Duration::from_millis(300), stalled.send(&requests)).await
+    {
         sent.unwrap();
     }
     let started = Instant::now();
@@ -138,15 +140,15 @@ async fn whoever_does_not_read_loses_his_place(pool: PgPool) {
         if next.answer().await.unwrap().status == 200 {
             break;
         }
-        assert!(started.elapsed() < HANGS, "its place is never free again");
+        assert!(started.elapsed() < TIMEOUT, "the connection is never closed");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_body_that_leaves_no_time_for_its_work_is_late(pool: PgPool) {
+async fn a_body_that_arrives_too_late_to_be_handled_is_refused_as_invalid_json(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let app = TestApp::with_deadline(pool, Duration::from_secs(1));
+    let app = TestApp::with_timeout(pool, Duration::from_secs(1));
     let mut slow = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
     slow.send(format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{").as_bytes())
         .await
@@ -157,9 +159,9 @@ async fn a_body_that_leaves_no_time_for_its_work_is_late(pool: PgPool) {
     assert_eq!(answer.json()["message"], NOT_JSON);
 }
 
-/// Otherwise it could not read the answer.
+/// A connection that is closed while the client sends would lose the answer.
 #[sqlx::test]
-async fn whoever_sends_much_to_a_wrong_path_or_method_is_listened_to(pool: PgPool) {
+async fn a_large_body_is_read_before_a_wrong_path_or_method_is_refused(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let address = open(app.router.clone(), LIMITS).await;
     for (line, status) in [("POST /unknown", 404), (&format!("PUT {PATH}"), 405)] {
@@ -174,7 +176,7 @@ async fn whoever_sends_much_to_a_wrong_path_or_method_is_listened_to(pool: PgPoo
 }
 
 #[sqlx::test]
-async fn a_head_that_comes_a_byte_at_a_time_is_cut_off(pool: PgPool) {
+async fn a_connection_that_sends_its_head_byte_by_byte_is_closed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { head_timeout: Duration::from_millis(300), ..LIMITS };
     let mut slow = Client::connect(open(app.router.clone(), limits).await).await.unwrap();
@@ -183,43 +185,42 @@ async fn a_head_that_comes_a_byte_at_a_time_is_cut_off(pool: PgPool) {
         if slow.send(&[byte]).await.is_err() {
             break;
         }
-        assert!(started.elapsed() < HANGS, "it is still listened to");
+        assert!(started.elapsed() < TIMEOUT, "the connection is still open");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[sqlx::test]
-async fn a_huge_head_is_refused_early(pool: PgPool) {
+async fn a_connection_with_a_huge_head_is_closed_before_32_mib(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut client = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
     client.send(format!("POST {PATH} HTTP/1.1\r\nx: ").as_bytes()).await.unwrap();
-    let some = vec![b'x'; 1 << 16];
+    let chunk = vec![b'x'; 1 << 16];
     let mut sent = 0;
-    while sent < 64 << 20 && client.send(&some).await.is_ok() {
+    while sent < 64 << 20 && client.send(&chunk).await.is_ok() {
         sent += 1 << 16;
     }
-    assert!(sent < 32 << 20, "{sent} bytes of a head were taken");
+    assert!(sent < 32 << 20, "{sent} bytes of a head were read");
 }
 
 #[sqlx::test]
-async fn a_body_of_ten_million_details_is_cut_off_after_8_mib(pool: PgPool) {
+async fn a_connection_with_a_body_of_ten_million_details_is_closed_before_64_mib(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut client = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
     let detail = br#"{"bk_inst_id":1,"bk_asst_inst_id":1},"#;
     let length = detail.len() * 10_000_000;
     let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
     client.send(head.as_bytes()).await.unwrap();
-    let some = detail.repeat(10_000);
+    let chunk = detail.repeat(10_000);
     let mut sent = 0;
-    while sent < length && client.send(&some).await.is_ok() {
-        sent += some.len();
+    while sent < length && client.send(&chunk).await.is_ok() {
+        sent += chunk.len();
     }
-    assert!(sent < 64 << 20, "{sent} bytes of a body were taken");
+    assert!(sent < 64 << 20, "{sent} bytes of a body were read");
 }
 
-/// One that has sent 8 MiB at most gets to read what is wrong.
 #[sqlx::test]
-async fn a_client_that_sends_up_to_8_mib_reads_the_refusal(pool: PgPool) {
+async fn a_client_that_sends_up_to_8_mib_can_read_the_refusal(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut client = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
     let body = vec![b'x'; 8 << 20];
@@ -229,19 +230,19 @@ async fn a_client_that_sends_up_to_8_mib_reads_the_refusal(pool: PgPool) {
     assert_eq!(client.answer().await.unwrap().status, 413);
 }
 
-/// Bodies that stall hold no more memory than there is room for.
+/// Bodies that stall hold no more memory than the body budget.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn bodies_beyond_the_room_for_them_are_refused(pool: PgPool) {
+async fn bodies_beyond_the_body_budget_are_refused(pool: PgPool) {
     TestApp::new(pool.clone()).await;
-    let app = Arc::new(TestApp::with_deadline(pool, Duration::from_secs(8)));
+    let app = Arc::new(TestApp::with_timeout(pool, Duration::from_secs(8)));
     let stalled: Vec<_> = (0..70)
         .map(|_| {
             let app = Arc::clone(&app);
-            let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![
+            let start = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![
                     b' ';
                     1 << 20
                 ]))]);
-            let body = Body::from_stream(begun.chain(futures_util::stream::pending()));
+            let body = Body::from_stream(start.chain(futures_util::stream::pending()));
             tokio::spawn(async move { app.post_raw(body).await.json["code"].clone() })
         })
         .collect();
@@ -259,9 +260,9 @@ async fn bodies_beyond_the_room_for_them_are_refused(pool: PgPool) {
     assert_eq!(reply.ids().len(), 1);
 }
 
-/// A body within the limit can hold far more than 200 of anything.
+/// A body within the size limit can have hundreds of thousands of elements or levels.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn what_is_deep_or_many_is_read_in_full_and_refused_in_clear_words(pool: PgPool) {
+async fn a_body_with_very_many_or_very_deep_values_is_refused_with_the_reason(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let with = |details: &str| {
         let body = json!({
@@ -272,26 +273,26 @@ async fn what_is_deep_or_many_is_read_in_full_and_refused_in_clear_words(pool: P
     };
     let many = |element: &str, n: usize| format!("[{}]", vec![element; n].join(","));
     let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-    let type_of = |place: &str| format!("Deserializing JSON data failed: {place}");
+    let wrong_type = |problem: &str| format!("Deserializing JSON data failed: {problem}");
     for (details, code, message) in [
         (many("null", 200_000), 1_199_035, "details exceed the limit 200".to_owned()),
         (many("{}", 300_000), 1_199_035, "details exceed the limit 200".to_owned()),
         (
             format!("[{},1]", vec!["{}"; 100_000].join(",")),
             1_199_000,
-            type_of("details[100000]: expected an object, got an integer"),
+            wrong_type("details[100000]: expected an object, got an integer"),
         ),
-        (deep(100), 1_199_000, type_of("details[0]: expected an object, got an array")),
-        (deep(400_000), 1_199_000, type_of("details[0]: expected an object, got an array")),
+        (deep(100), 1_199_000, wrong_type("details[0]: expected an object, got an array")),
+        (deep(400_000), 1_199_000, wrong_type("details[0]: expected an object, got an array")),
         (
             format!(r#"[{{"bk_inst_id":{}}}]"#, deep(200_000)),
             1_199_000,
-            type_of("details[0].bk_inst_id: expected an integer, got an array"),
+            wrong_type("details[0].bk_inst_id: expected an integer, got an array"),
         ),
     ] {
         app.post_raw(with(&details)).await.assert_refused(200, code, &message);
     }
-    // In what nobody reads it does not matter.
+    // Depth does not matter in a value that is not used.
     let body = with("[{\"bk_inst_id\":1,\"bk_asst_inst_id\":1}]").replacen(
         '{',
         &format!("{{\"x\":{},", deep(400_000)),

@@ -1,4 +1,4 @@
-//! Users by the login service, a real one on loopback that can be slow, down or wrong.
+//! Users proven by the login service. A stub on loopback can be slow, unreachable or wrong.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,28 +8,25 @@ use axum::Router;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::routing::get;
-use cmdb_associations::http::TrustedSources;
-use cmdb_associations::service::Service;
-use cmdb_associations::service::login::Login;
+use cmdb_associations::http::auth::login_token::LoginService;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
 
-use crate::app::{Reply, TestApp, batch, few};
+use crate::app::{Reply, Setup, TestApp, batch, pool_of};
 use crate::socket::{LIMITS, open};
 
 const BAD_TOKEN: &str = "User authentication failed, please check if the bk_token is valid";
 const UNAVAILABLE: &str = "login service is unavailable, please try again later";
 
-/// What the login service says to a token, and how often it was asked.
+/// A login service, and how many requests it has received.
 struct Stub {
     address: String,
-    asked: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
 async fn stub(answer: fn(&str) -> (StatusCode, String), delay: Duration) -> Stub {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
     let is_login = move |RawQuery(query): RawQuery| async move {
         count.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(delay).await;
@@ -37,12 +34,12 @@ async fn stub(answer: fn(&str) -> (StatusCode, String), delay: Duration) -> Stub
     };
     let router = Router::new().route("/login/accounts/is_login/", get(is_login));
     let address = format!("http://{}", open(router, LIMITS).await);
-    Stub { address, asked }
+    Stub { address, requests }
 }
 
 async fn app(pool: PgPool, address: &str) -> TestApp {
-    let login = Login::new(address).unwrap();
-    TestApp::with(pool, TrustedSources::default(), |service| service.login = Some(login)).await
+    let login = LoginService::new(address).unwrap();
+    TestApp::with(pool, |setup| setup.authenticator.login = Some(login)).await
 }
 
 async fn send(app: &TestApp, token: &str, n: i64) -> Reply {
@@ -52,26 +49,26 @@ async fn send(app: &TestApp, token: &str, n: i64) -> Reply {
     app.post_raw(body.to_string()).await
 }
 
-/// What takes its time elsewhere takes nobody's place here.
+/// The only permit is free while another request waits for the login service.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn while_the_login_service_is_asked_others_have_the_place(pool: PgPool) {
+async fn a_request_holds_no_permit_while_it_waits_for_the_login_service(pool: PgPool) {
     let stub = stub(versions, Duration::from_secs(1)).await;
-    let login = Login::new(&stub.address).unwrap();
-    let set = |service: &mut Service| {
-        (service.login, service.places) = (Some(login), Semaphore::new(1));
+    let login = LoginService::new(&stub.address).unwrap();
+    let set = |setup: &mut Setup| {
+        (setup.authenticator.login, setup.permits) = (Some(login), 1);
     };
-    let app = Arc::new(TestApp::with(pool, TrustedSources::default(), set).await);
+    let app = Arc::new(TestApp::with(pool, set).await);
     let asking = Arc::clone(&app);
     let slow = tokio::spawn(async move { send(&asking, "v1", 1).await });
-    while stub.asked.load(Ordering::SeqCst) == 0 {
+    while stub.requests.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(app.post(batch("bk_switch_default_host", &[(2, 2)])).await.ids().len(), 1);
-    assert_eq!(stub.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(stub.requests.load(Ordering::SeqCst), 1);
     assert_eq!(slow.await.unwrap().ids().len(), 1);
 }
 
-/// Knows `v1`, `v2` and `v3`, each in that version's way, and refuses the rest likewise.
+/// Accepts `v1`, `v2` and `v3`, each in the form of that version, and refuses others likewise.
 fn versions(token: &str) -> (StatusCode, String) {
     let answer = match token {
         "v1" => {
@@ -92,25 +89,25 @@ fn versions(token: &str) -> (StatusCode, String) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_token_is_a_user_in_each_version_of_the_login_service(pool: PgPool) {
+async fn a_token_is_accepted_from_each_version_of_the_login_service(pool: PgPool) {
     let stub = stub(versions, Duration::ZERO).await;
     let app = app(pool, &stub.address).await;
     for (n, token) in [(1, "v1"), (2, "v2"), (3, "v3")] {
         assert_eq!(send(&app, token, n).await.ids().len(), 1, "{token}");
     }
-    // It never falls through to the name.
+    // A refused token is never replaced by the user name.
     for token in ["bad0", "bad1", "bad2", "bad3", "a&b=c %", &"x".repeat(5000)] {
         send(&app, token, 9).await.assert_refused(200, 1_306_000, BAD_TOKEN);
     }
-    let signed: Vec<String> = sqlx::query_scalar("select distinct user_name from audit_log")
+    let users: Vec<String> = sqlx::query_scalar("select distinct user_name from audit_log")
         .fetch_all(&app.pool)
         .await
         .unwrap();
-    assert_eq!(signed, ["admin"]);
+    assert_eq!(users, ["admin"]);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_token_is_asked_about_once_and_remembered_unless_it_was_refused(pool: PgPool) {
+async fn an_accepted_token_is_cached_and_a_refused_one_is_not(pool: PgPool) {
     let stub = stub(versions, Duration::from_millis(100)).await;
     let app = Arc::new(app(pool, &stub.address).await);
     let clients = (1..=8).map(|n| {
@@ -121,15 +118,15 @@ async fn a_token_is_asked_about_once_and_remembered_unless_it_was_refused(pool: 
         assert_eq!(client.await.unwrap(), 1);
     }
     send(&app, "v3", 9).await.ids();
-    assert_eq!(stub.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(stub.requests.load(Ordering::SeqCst), 1);
     send(&app, "bad", 9).await;
     send(&app, "bad", 9).await;
-    assert_eq!(stub.asked.load(Ordering::SeqCst), 3);
+    assert_eq!(stub.requests.load(Ordering::SeqCst), 3);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_login_service_that_fails_is_unavailable_and_never_an_invalid_token(pool: PgPool) {
-    fn nonsense(token: &str) -> (StatusCode, String) {
+async fn an_invalid_answer_of_the_login_service_is_answered_with_503(pool: PgPool) {
+    fn invalid_answers(token: &str) -> (StatusCode, String) {
         let ok = |body: Value| (StatusCode::OK, body.to_string());
         match token {
             "500" => (StatusCode::INTERNAL_SERVER_ERROR, r#"{"result":false}"#.into()),
@@ -144,7 +141,7 @@ async fn a_login_service_that_fails_is_unavailable_and_never_an_invalid_token(po
             _ => ok(json!({"result": true, "data": {"bk_username": ""}})),
         }
     }
-    let stub = stub(nonsense, Duration::ZERO).await;
+    let stub = stub(invalid_answers, Duration::ZERO).await;
     let app = app(pool, &stub.address).await;
     for token in [
         "500",
@@ -165,39 +162,38 @@ async fn a_login_service_that_fails_is_unavailable_and_never_an_invalid_token(po
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_login_service_that_is_down_or_slow_is_told_in_time_and_keeps_no_connection(
+async fn an_unreachable_or_slow_login_service_is_answered_with_503_and_holds_no_connection(
     pool: PgPool,
 ) {
     let down = app(pool.clone(), "http://127.0.0.1:1").await;
     let started = Instant::now();
     send(&down, "t", 1).await.assert_refused(503, 1_306_201, UNAVAILABLE);
-    // It is given 1.5 s; a busy machine gets some more, but not the request's whole deadline.
+    // The timeout is 1.5 s. A busy machine gets more, but not the request's whole deadline.
     assert!(started.elapsed() < Duration::from_secs(8));
 
     let slow = stub(versions, Duration::from_hours(1)).await;
-    let login = Login::new(&slow.address).unwrap();
-    let one = few(pool.connect_options().as_ref().clone(), 1);
+    let login = LoginService::new(&slow.address).unwrap();
+    let one = pool_of(pool.connect_options().as_ref().clone(), 1);
     let apps = sqlx::query("delete from app").execute(&pool).await.unwrap();
     assert_eq!(apps.rows_affected(), 2);
-    let slow_app =
-        TestApp::with(one, TrustedSources::default(), |service| service.login = Some(login)).await;
+    let slow_app = TestApp::with(one, |setup| setup.authenticator.login = Some(login)).await;
     let slow_app = Arc::new(slow_app);
     let waiting = tokio::spawn({
         let app = Arc::clone(&slow_app);
         async move { send(&app, "t", 1).await.assert_refused(503, 1_306_201, UNAVAILABLE) }
     });
-    while slow.asked.load(Ordering::SeqCst) == 0 {
+    while slow.requests.load(Ordering::SeqCst) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // The only connection is free meanwhile.
+    // The only connection to the database is free meanwhile.
     assert_eq!(slow_app.post(batch("bk_switch_default_host", &[(7, 7)])).await.ids().len(), 1);
     waiting.await.unwrap();
     slow_app.serving.close().await;
 }
 
 #[test]
-fn an_address_that_is_none_is_refused() {
+fn an_invalid_address_of_the_login_service_is_refused() {
     for address in ["", "paas.example.com", "ftp://x", "http://"] {
-        assert!(Login::new(address).is_err(), "{address:?}");
+        assert!(LoginService::new(address).is_err(), "{address:?}");
     }
 }

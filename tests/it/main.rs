@@ -1,40 +1,42 @@
-//! Everything with HTTP or SQL, each test on a database of its own.
+//! The integration tests: everything that needs HTTP or SQL. Each test has a database of its own.
 
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a test that panics has failed, also in the functions that tests share"
+    reason = "a panic fails the test, also in the functions that tests share"
 )]
 
-mod app; // the production router on a test's database
-mod binary; // the compiled program as a child
-mod cluster; // a PostgreSQL of one's own
-mod proxy; // the way to the database
-mod socket; // a server's own socket, and a client that writes bytes
+// Shared by the tests:
+mod app; // the production router on the test's database
+mod binary; // the compiled program as a child process
+mod cluster; // a PostgreSQL server of the test's own, which can be stopped and killed
+mod proxy; // a TCP proxy to PostgreSQL that loses messages and counts statements
+mod socket; // the server on a socket in this process, and a client that writes raw bytes
 
-mod batches; // what becomes of the details
-mod checks; // the command `check`
+// The tests:
+mod apis; // the gateway API and the CMDB API: the caller's identity, headers, envelopes
+mod batches; // what happens to each detail of a batch
+mod cache; // cached look-ups, and when they become invalid
+mod checks; // what the `check` command finds
 mod commands; // the command line
 mod constraints; // what the database rejects from any client
-mod credentials; // who may call
-mod description; // what the API says of itself
-mod doors; // what a gateway forwards, and whom the doors believe
-mod drain; // stopping under load
-mod envelope; // how everything is answered
-mod faults; // what happens to databases
-mod fuzzing; // what the fuzz targets found
-mod idempotency; // the same request again
-mod imports; // the command `import`
-mod limits; // how much, and which APIs and tenants
-mod load; // how much is taken on
-mod logins; // users by the login service
-mod memory; // what is remembered of earlier requests
-mod operations; // what operators see
-mod permissions; // what users may edit
-mod pool; // how connections are lent
-mod races; // many at once
-mod replay; // a whole inventory and its requests
-mod requests; // what is judged before the details
-mod statements; // how many a request takes
-mod tidy; // the repository's own rules
+mod credentials; // application and user credentials
+mod description; // the OpenAPI description
+mod envelope; // the form of every answer, and the answers to errors
+mod faults; // failures of PostgreSQL and of the connection to it
+mod fuzzing; // the inputs of the fuzz corpus
+mod idempotency; // requests repeated under an `Idempotency-Key`
+mod imports; // importing an export
+mod limits; // rate limits, and the APIs and tenants of an application
+mod load; // limits on connections, requests and body sizes
+mod logins; // users proven by the login service
+mod operations; // metrics, logs, traces and TLS
+mod permissions; // which instances a user may edit
+mod pool; // the connection pool
+mod races; // concurrent writers
+mod replay; // the requests of a whole inventory, in order
+mod requests; // the checks of a request before its details
+mod shutdown; // shutdown under load
+mod statements; // how many statements a request takes
+mod tidy; // rules for the repository itself

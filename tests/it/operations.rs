@@ -11,7 +11,6 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
-use cmdb_associations::http::TrustedSources;
 use cmdb_associations::server::{Tls, TlsFiles};
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::telemetry::metrics::Metrics;
@@ -76,7 +75,7 @@ async fn requests_and_details_are_counted_by_result(pool: PgPool) {
 async fn requests_refused_by_overload_rate_limit_or_pool_timeout_are_counted(pool: PgPool) {
     let (_guard, metrics) = record_metrics();
     TestApp::new(pool.clone()).await;
-    let app = Arc::new(TestApp::with_places(pool.clone(), 1));
+    let app = Arc::new(TestApp::with_permits(pool.clone(), 1));
     let holder = block_link_writers(&pool).await;
     let waiting = tokio::spawn({
         let app = Arc::clone(&app);
@@ -87,8 +86,8 @@ async fn requests_refused_by_overload_rate_limit_or_pool_timeout_are_counted(poo
     assert!((value(&metrics.render(), "cmdb_requests_shed_total") - 1.0).abs() < 0.5);
     holder.rollback().await.unwrap();
     waiting.await.unwrap();
-    let limited = TestApp::with(pool.clone(), TrustedSources::default(), |service| {
-        service.limiter = Some(Limiter::new(NonZeroU32::MIN));
+    let limited = TestApp::with(pool.clone(), |setup| {
+        setup.limiter = Some(Limiter::new(NonZeroU32::MIN));
     });
     sqlx::query("delete from app").execute(&pool).await.unwrap();
     let limited = limited.await;
@@ -338,10 +337,9 @@ async fn a_request_is_exported_and_sent_to_the_login_service_in_the_trace_of_its
     let id = u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes();
     assert!(contains(&id));
     let name = format!("POST {PATH}");
-    let steps = ["credentials", "login", "facts", "permission", "plan", "write"];
-    for span in
-        steps.into_iter().chain(["cmdb-associations", &name, "db.instance_association.create"])
-    {
+    let steps = ["login", "authorize", "plan", "write"];
+    let statements = ["db.app.find", "db.instance_association.create"];
+    for span in steps.into_iter().chain(statements).chain(["cmdb-associations", &name]) {
         let length = u8::try_from(span.len()).unwrap();
         // Protobuf encodes a string as its length and its bytes.
         assert!(contains(&[&[length], span.as_bytes()].concat()), "no {span}");

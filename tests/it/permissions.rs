@@ -1,8 +1,7 @@
-//! What users may edit.
+//! Permissions: which instances a user may edit.
 
 use axum::http::Request;
 use cmdb_associations::domain::permission::{Authorization, Scope};
-use cmdb_associations::http::TrustedSources;
 use cmdb_associations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -51,7 +50,7 @@ fn missing(reply: &Reply) -> Vec<(String, Vec<String>)> {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_refusal_says_exactly_what_is_missing_in_the_shape_of_the_original(pool: PgPool) {
+async fn a_refusal_lists_the_missing_permissions_in_the_form_of_the_original(pool: PgPool) {
     let app = TestApp::new(pool).await;
     sqlx::query("update model set export_number = 77 where key = 'bk_switch'")
         .execute(&app.pool)
@@ -76,31 +75,27 @@ async fn a_refusal_says_exactly_what_is_missing_in_the_shape_of_the_original(poo
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn one_instance_that_may_not_be_edited_refuses_the_whole_batch(pool: PgPool) {
+async fn a_batch_is_refused_as_a_whole_when_one_instance_may_not_be_edited(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let but_one = |key: &str, but: i64| -> Vec<_> {
-        (1..=200).filter(|id| *id != but).map(|id| instance(key, id)).collect()
+    let all_except = |key: &str, missing: i64| -> Vec<_> {
+        (1..=200).filter(|id| *id != missing).map(|id| instance(key, id)).collect()
     };
     let details: Vec<_> = (1..=200).map(|n| (n, n)).collect();
     let body = batch("bk_switch_connect_host", &details);
-    for (user, but) in [("first", 1), ("middle", 100), ("last", 200)] {
+    for (user, id) in [("first", 1), ("middle", 100), ("last", 200)] {
         grant(&app, user, &[model("bk_switch")]).await;
-        grant(&app, user, &but_one("host", but)).await;
+        grant(&app, user, &all_except("host", id)).await;
         let reply = as_user(&app, user, &body, "en").await;
-        assert_eq!(
-            missing(&reply),
-            [("edit_biz_host".to_owned(), vec![but.to_string()])],
-            "{user}"
-        );
-        grant(&app, user, &[instance("host", but)]).await;
+        assert_eq!(missing(&reply), [("edit_biz_host".to_owned(), vec![id.to_string()])], "{user}");
+        grant(&app, user, &[instance("host", id)]).await;
     }
     assert_eq!(app.count("select count(*) from instance_association").await, 0);
     assert_eq!(as_user(&app, "last", &body, "en").await.ids().len(), 200);
 }
 
-/// The original looks at the last detail only.
+/// The original checks only the last detail.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn every_detail_counts_also_where_a_model_is_associated_with_itself(pool: PgPool) {
+async fn every_detail_is_checked_when_a_model_is_associated_with_itself(pool: PgPool) {
     let app = TestApp::new(pool).await;
     grant(&app, "user", &[instance("bk_switch", 3), instance("bk_switch", 4)]).await;
     let body = batch("bk_switch_default_bk_switch", &[(2, 1), (1, 3), (3, 4)]);
@@ -113,7 +108,7 @@ async fn every_detail_counts_also_where_a_model_is_associated_with_itself(pool: 
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn an_instance_that_does_not_exist_needs_no_permission(pool: PgPool) {
+async fn a_missing_instance_needs_no_permission(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut body = batch("bk_switch_connect_host", &[(999, 998), (997, 1)]);
     grant(&app, "user", &[instance("host", 1)]).await;
@@ -126,7 +121,7 @@ async fn an_instance_that_does_not_exist_needs_no_permission(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn permission_comes_after_everything_else_about_the_request(pool: PgPool) {
+async fn permission_is_checked_after_the_model_association(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
     body["bk_obj_asst_id"] = json!("bk_switch_belong_host");
@@ -135,15 +130,14 @@ async fn permission_comes_after_everything_else_about_the_request(pool: PgPool) 
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn without_authorization_everybody_may_edit_everything(pool: PgPool) {
-    let off = |service: &mut service::Service| service.authorization = Authorization::Off;
-    let app = TestApp::with(pool, TrustedSources::default(), off).await;
+async fn every_user_may_edit_everything_when_authorization_is_off(pool: PgPool) {
+    let app = TestApp::with(pool, |setup| setup.authorization = Authorization::Off).await;
     let body = batch("bk_switch_connect_host", &[(1, 1)]);
     assert_eq!(as_user(&app, "nobody", &body, "en").await.ids().len(), 1);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_grant_that_is_added_or_removed_counts_at_once(pool: PgPool) {
+async fn a_grant_applies_as_soon_as_it_is_added_or_removed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let program = Program::on(&app.pool);
     let run = |args: &str| program.run(&args.split(' ').collect::<Vec<_>>());
@@ -183,9 +177,9 @@ async fn a_grant_that_is_added_or_removed_counts_at_once(pool: PgPool) {
     }
 }
 
-/// An instance that comes up between the looking and the writing needs its grant like any other.
+/// An import commits the instance between the request's look-up and its write.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn an_instance_that_comes_up_meanwhile_needs_permission_too(pool: PgPool) {
+async fn an_instance_that_appears_during_a_request_needs_permission(pool: PgPool) {
     let app = TestApp::new(pool.clone()).await;
     grant(&app, "user", &[instance("bk_switch", 1), instance("host", 1)]).await;
     let mut importing = pool.begin().await.unwrap();
@@ -207,11 +201,13 @@ async fn an_instance_that_comes_up_meanwhile_needs_permission_too(pool: PgPool) 
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn models_that_share_an_action_are_listed_under_one(pool: PgPool) {
+async fn models_with_the_same_action_are_listed_under_one_action(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for sql in [
-        "insert into instance (model_id, instance_id) select id, 1 from model where key in ('set', 'module')",
-        "insert into model_association (key, source_model_id, target_model_id, association_kind_id, mapping)
+        "insert into instance (model_id, instance_id)
+         select id, 1 from model where key in ('set', 'module')",
+        "insert into model_association
+             (key, source_model_id, target_model_id, association_kind_id, mapping)
          select 'set_group_module', source.id, target.id, kind.id, 'n:n'
          from model source, model target, association_kind kind
          where source.key = 'set' and target.key = 'module' and kind.key = 'group'",
@@ -231,9 +227,9 @@ async fn models_that_share_an_action_are_listed_under_one(pool: PgPool) {
     assert_eq!(kinds, ["set", "module"]);
 }
 
-/// What another tenant has does not exist for the caller, so no permission is asked for it, and no name is told.
+/// For the caller they do not exist: no permission is required, and no name is disclosed.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn another_tenants_instances_are_not_listed(pool: PgPool) {
+async fn a_refusal_does_not_list_instances_of_another_tenant(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for sql in [
         "insert into tenant (key) values ('tenant')",
@@ -254,9 +250,8 @@ async fn another_tenants_instances_are_not_listed(pool: PgPool) {
     );
 }
 
-/// What was not seen does not exist, in whatever way it does not.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn whoever_may_edit_nothing_is_told_what_does_not_exist(pool: PgPool) {
+async fn a_user_without_grants_gets_the_refusals_of_missing_instances(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for mapping in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {
         let mut body = batch(mapping, &[(999_999, 999_999)]);

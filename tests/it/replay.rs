@@ -1,8 +1,8 @@
-//! A whole inventory and its requests: import the export, send the requests in order over HTTP, and
-//! compare every answer with the outcome that processing them one by one gives.
+//! Imports the export of a whole inventory, sends its requests in order over HTTP, and compares
+//! every answer with the expected one, which was computed detail by detail.
 //!
-//! `make test` replays the demo inventory, `make test-replay DATA=… LEFT_OUT=…` any folder of the same form:
-//! `export/`, of which so many rows cannot be imported, and `requests.jsonl`.
+//! `make test` replays the demo inventory. `make test-replay DATA=… LEFT_OUT=…` replays another
+//! folder of the same form: `export/`, of which `LEFT_OUT` rows are rejected, and `requests.jsonl`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,9 +17,9 @@ use crate::binary::Program;
 #[expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "make test-replay tells and reads here"
+    reason = "make test-replay passes its arguments in the environment and shows stdout"
 )]
-async fn every_request_has_its_expected_outcome(pool: PgPool) {
+async fn every_request_of_an_inventory_has_the_expected_answer(pool: PgPool) {
     let data =
         std::env::var_os("CMDB_REPLAY_DATA").map_or_else(|| "tests/demo".into(), PathBuf::from);
     let report = tempfile::NamedTempFile::new().unwrap();
@@ -29,8 +29,8 @@ async fn every_request_has_its_expected_outcome(pool: PgPool) {
     let imported = program.run(&args);
     assert_eq!(imported.status, 0, "{}", imported.stderr);
     let report = fs::read_to_string(report.path()).unwrap();
-    let left_out = std::env::var("CMDB_REPLAY_LEFT_OUT").unwrap_or_else(|_| "1".to_owned());
-    assert_eq!(report.lines().count().to_string(), left_out, "rows left out: {report}");
+    let rejected = std::env::var("CMDB_REPLAY_LEFT_OUT").unwrap_or_else(|_| "1".to_owned());
+    assert_eq!(report.lines().count().to_string(), rejected, "rejected rows: {report}");
 
     let secret = program.run(&["app", "add", "replay", "--trust-username"]).stdout;
     program.run(&["grant", "add", "--user", "admin", "--all"]);

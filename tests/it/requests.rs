@@ -1,10 +1,11 @@
-//! What is judged before the details, and in which order.
+//! The checks of a request before its details, and their order.
 
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::{PATH, TestApp, batch};
 
+/// A valid request with some keys changed.
 fn set(changes: &[(&str, Value)]) -> Value {
     let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
     for (key, value) in changes {
@@ -13,6 +14,7 @@ fn set(changes: &[(&str, Value)]) -> Value {
     body
 }
 
+/// A valid request without some keys.
 fn without(keys: &[&str]) -> Value {
     let mut body = set(&[]);
     for key in keys {
@@ -49,7 +51,7 @@ fn wrong_type(at: &str, body: Value) -> (u32, String, String, Value) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_request_is_refused_for_the_first_thing_that_is_wrong(pool: PgPool) {
+async fn a_request_with_several_faults_is_refused_for_the_first_in_order(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let details = |n: i64| json!((0..n).map(|_| json!({})).collect::<Vec<_>>());
     let association = |key: &str| ("bk_obj_asst_id", json!(key));
@@ -60,7 +62,7 @@ async fn a_request_is_refused_for_the_first_thing_that_is_wrong(pool: PgPool) {
         missing("bk_asst_obj_id", without(&["bk_asst_obj_id"])),
         missing("bk_obj_id", set(&[("bk_obj_id", json!(null))])),
         missing("bk_obj_id", set(&[("bk_obj_id", json!(""))])),
-        // In this order, and before the details.
+        // The ids are checked in this order, and before the details.
         missing("bk_obj_asst_id", json!({})),
         missing("bk_obj_id", without(&["bk_obj_id", "bk_asst_obj_id", "details"])),
         missing("bk_asst_obj_id", without(&["bk_asst_obj_id", "details"])),
@@ -69,7 +71,8 @@ async fn a_request_is_refused_for_the_first_thing_that_is_wrong(pool: PgPool) {
         no_details(set(&[("details", json!([])), association("bk_switch_belong_host")])),
         too_many(set(&[("details", details(201))])),
         too_many(set(&[("details", details(5000)), association("bk_switch_belong_host")])),
-        // No such model association. If its id is not even made of the models, they are blamed.
+        // The model association does not exist. If its id does not begin and end with the models,
+        // the model is refused instead.
         unknown(set(&[association("bk_switch_belong_host")])),
         unknown(set(&[association(&long)])),
         unknown(set(&[association("bk_switch\0host")])),
@@ -81,7 +84,7 @@ async fn a_request_is_refused_for_the_first_thing_that_is_wrong(pool: PgPool) {
             "bk_asst_obj_id",
             set(&[("bk_asst_obj_id", json!("bk_switch_connect_host_of_old"))]),
         ),
-        // It is between other models, whatever its id looks like.
+        // The model association exists, but between other models.
         mismatch("bk_obj_id", set(&[("bk_obj_id", json!("bk_sw"))])),
         mismatch("bk_asst_obj_id", set(&[("bk_asst_obj_id", json!("st"))])),
         mismatch("bk_obj_id", set(&[("bk_obj_id", json!("host")), ("bk_asst_obj_id", json!("x"))])),
@@ -96,10 +99,10 @@ async fn a_request_is_refused_for_the_first_thing_that_is_wrong(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn a_wrong_type_refuses_the_whole_request_and_says_where(pool: PgPool) {
+async fn a_value_of_the_wrong_type_refuses_the_request_and_is_located(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let fine = json!({"bk_inst_id": 1, "bk_asst_inst_id": 1});
-    let third = |detail: Value| set(&[("details", json!([fine, null, fine, detail]))]);
+    let valid = json!({"bk_inst_id": 1, "bk_asst_inst_id": 1});
+    let fourth = |detail: Value| set(&[("details", json!([valid, null, valid, detail]))]);
     let cases = [
         wrong_type(
             "bk_obj_id: expected a string, got a number with a fraction or an exponent",
@@ -116,20 +119,20 @@ async fn a_wrong_type_refuses_the_whole_request_and_says_where(pool: PgPool) {
         ),
         wrong_type("details: expected an array, got an object", set(&[("details", json!({}))])),
         wrong_type("details: expected an array, got a string", set(&[("details", json!("[]"))])),
-        wrong_type("details[3]: expected an object, got an array", third(json!([]))),
+        wrong_type("details[3]: expected an object, got an array", fourth(json!([]))),
         wrong_type(
             "details[3].bk_inst_id: expected an integer, got a string",
-            third(json!({"bk_inst_id": "1"})),
+            fourth(json!({"bk_inst_id": "1"})),
         ),
         wrong_type(
             "details[3].bk_asst_inst_id: expected an integer, got an object",
-            third(json!({"bk_asst_inst_id": {}})),
+            fourth(json!({"bk_asst_inst_id": {}})),
         ),
         wrong_type(
             "bk_supplier_account: expected a string or an integer, got a boolean",
             set(&[("bk_supplier_account", json!(true))]),
         ),
-        // Before anything is missing.
+        // Types are checked before missing keys.
         wrong_type("bk_obj_id: expected a string, got an object", json!({"bk_obj_id": {}})),
     ];
     for (code, english, chinese, body) in cases {
@@ -141,7 +144,7 @@ async fn a_wrong_type_refuses_the_whole_request_and_says_where(pool: PgPool) {
 const CREDENTIALS: &str = r#""bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"admin""#;
 
 #[sqlx::test]
-async fn a_number_is_judged_by_its_digits(pool: PgPool) {
+async fn a_number_that_is_not_written_as_a_64_bit_integer_is_refused(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for (number, got) in [
         ("9223372036854775808", "a number beyond 64 bits"),
@@ -177,7 +180,7 @@ async fn a_known_key_given_twice_is_refused(pool: PgPool) {
 }
 
 #[sqlx::test]
-async fn what_is_no_json_object_is_refused_before_anybody_is_asked_who_he_is(pool: PgPool) {
+async fn a_body_that_is_not_a_json_object_is_refused_before_its_credentials(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let message = "Request JSON string is wrong in format, which cannot be analyzed.";
     let bodies: [&[u8]; 24] = [
@@ -212,7 +215,7 @@ async fn what_is_no_json_object_is_refused_before_anybody_is_asked_who_he_is(poo
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn what_is_unknown_is_ignored_however_odd(pool: PgPool) {
+async fn unknown_keys_are_ignored_whatever_their_values(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let body = format!(
@@ -224,7 +227,7 @@ async fn what_is_unknown_is_ignored_however_odd(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn the_body_is_json_whatever_its_content_type_says(pool: PgPool) {
+async fn the_body_is_read_as_json_whatever_its_content_type(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for (n, kind) in
         [(1, None), (2, Some("text/plain")), (3, Some("application/x-www-form-urlencoded"))]

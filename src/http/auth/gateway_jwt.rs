@@ -16,21 +16,16 @@ pub struct JwtVerifier {
 #[derive(Debug, Deserialize)]
 pub(in crate::http) struct Claims {
     #[serde(default, deserialize_with = "null_as_default")]
-    app: AppClaims,
+    app: Claim,
     #[serde(default, deserialize_with = "null_as_default")]
-    user: UserClaims,
+    user: Claim,
 }
 
+/// An application or a user, and whether the gateway verified it.
 #[derive(Debug, Default, Deserialize)]
-struct AppClaims {
-    app_code: Option<String>,
-    verified: Option<bool>,
-    valid_error_message: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct UserClaims {
-    username: Option<String>,
+struct Claim {
+    #[serde(alias = "app_code", alias = "username")]
+    name: Option<String>,
     verified: Option<bool>,
     valid_error_message: Option<String>,
 }
@@ -78,24 +73,23 @@ impl JwtVerifier {
 impl Claims {
     /// The application's code, if the gateway verified the application.
     pub(super) fn app_code(&self) -> Result<String, RequestError> {
-        let AppClaims { app_code, verified, valid_error_message } = &self.app;
-        let code = app_code.clone().filter(|code| *verified == Some(true) && !code.is_empty());
         let default = "verify app fail, please check if the authentication parameters are correct";
-        code.ok_or_else(|| not_verified(valid_error_message.as_deref(), default))
+        self.app.name(self.app.verified == Some(true), default)
     }
 
     /// The user's name, if the gateway verified the user or the application is trusted with user
     /// names: gateways also sign names that they did not verify.
     pub(super) fn user(&self, trusts_username: bool) -> Result<String, RequestError> {
-        let UserClaims { username, verified, valid_error_message } = &self.user;
-        let is_accepted = *verified == Some(true) || trusts_username;
-        let name = username.clone().filter(|name| is_accepted && !name.is_empty());
-        let default = "Please provide a valid user identity, such as bk_username";
-        name.ok_or_else(|| not_verified(valid_error_message.as_deref(), default))
+        let is_accepted = self.user.verified == Some(true) || trusts_username;
+        self.user.name(is_accepted, "Please provide a valid user identity, such as bk_username")
     }
 }
 
-fn not_verified(message: Option<&str>, default: &str) -> RequestError {
-    let message = message.filter(|message| !message.is_empty()).unwrap_or(default);
-    RequestError::NotVerifiedByGateway(message.to_owned())
+impl Claim {
+    fn name(&self, is_accepted: bool, default_message: &str) -> Result<String, RequestError> {
+        let name = self.name.clone().filter(|name| is_accepted && !name.is_empty());
+        let message = self.valid_error_message.as_deref().filter(|message| !message.is_empty());
+        let message = message.unwrap_or(default_message);
+        name.ok_or_else(|| RequestError::NotVerifiedByGateway(message.to_owned()))
+    }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use ipnet::IpNet;
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, info_span};
 
 use self::gateway_jwt::{Claims, JwtVerifier};
 use self::login_token::LoginService;
@@ -128,7 +129,8 @@ impl Credentials {
             }
             Self::Secret { user: ClaimedUser::LoginToken(token), .. } => {
                 let login = authenticator.login.as_ref().ok_or(RequestError::InvalidToken)?;
-                let user = timeout_at(deadline, login.user_of(token)).await;
+                let user = login.user_of(token).instrument(info_span!(target: "trace", "login"));
+                let user = timeout_at(deadline, user).await;
                 user.unwrap_or(Err(RequestError::Unavailable("login service")))?
             }
             Self::Secret { user: ClaimedUser::Name(name), .. } if trusts_username => name.clone(),

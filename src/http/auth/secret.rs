@@ -1,7 +1,7 @@
 //! An application's code and secret, and how it names its user.
 
 use axum::http::request::Parts;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::Credentials;
@@ -9,44 +9,34 @@ use crate::domain::error::RequestError;
 use crate::domain::identity::UnsupportedScheme;
 use crate::http::json::{JsonObject, field_names};
 
-/// The credentials of a body, or of the JSON object in the header `X-Bkapi-Authorization`. A value
-/// that is empty or not a string counts as absent.
+/// The credentials of a body, or of the JSON object in the header `X-Bkapi-Authorization`.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct CredentialFields {
     /// The application's code. If the header `X-Bkapi-Authorization` is present, credentials are
     /// read from there only.
-    #[serde(deserialize_with = "string_or_absent")]
-    bk_app_code: Option<String>,
+    bk_app_code: Claimed,
     /// The application's secret.
-    #[serde(deserialize_with = "string_or_absent")]
-    bk_app_secret: Option<String>,
+    bk_app_secret: Claimed,
     /// The user's login token.
-    #[serde(deserialize_with = "string_or_absent")]
-    bk_token: Option<String>,
+    bk_token: Claimed,
     /// The user's name, from an application that is trusted with user names.
-    #[serde(deserialize_with = "string_or_absent")]
-    bk_username: Option<String>,
+    bk_username: Claimed,
     /// The older name of `bk_app_code`.
     #[schema(deprecated)]
-    #[serde(deserialize_with = "string_or_absent")]
-    app_code: Option<String>,
+    app_code: Claimed,
     /// The older name of `bk_app_secret`.
     #[schema(deprecated)]
-    #[serde(deserialize_with = "string_or_absent")]
-    app_secret: Option<String>,
+    app_secret: Claimed,
     /// The older name of `bk_username`.
     #[schema(deprecated)]
-    #[serde(deserialize_with = "string_or_absent")]
-    username: Option<String>,
+    username: Claimed,
     /// Not supported: a request with it is refused.
     #[schema(deprecated)]
-    #[serde(deserialize_with = "string_or_absent")]
-    bk_access_token: Option<String>,
+    bk_access_token: Claimed,
     /// Not supported: a request with it is refused.
     #[schema(deprecated)]
-    #[serde(deserialize_with = "string_or_absent")]
-    access_token: Option<String>,
+    access_token: Claimed,
 }
 
 /// How an application names its user: the strongest way that the request offers.
@@ -61,9 +51,15 @@ pub(in crate::http) enum ClaimedUser {
     Absent,
 }
 
-fn string_or_absent<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
-    let string = String::deserialize(value).ok();
-    Ok(string.filter(|string| !string.is_empty()))
+/// A string; one that is empty or no string counts as absent.
+#[derive(Default, Serialize, ToSchema)]
+struct Claimed(Option<String>);
+
+impl<'de> Deserialize<'de> for Claimed {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        let string = String::deserialize(value).ok();
+        Ok(Self(string.filter(|string| !string.is_empty())))
+    }
 }
 
 /// Reads the credentials from the header `X-Bkapi-Authorization`, or from the body without it.
@@ -94,15 +90,15 @@ fn parse_header(json: &str) -> Option<CredentialFields> {
 
 impl CredentialFields {
     fn check(self) -> Result<Credentials, RequestError> {
-        let app_code = self.bk_app_code.or(self.app_code);
-        let (app_code, secret) = match (app_code, self.bk_app_secret.or(self.app_secret)) {
+        let app_code = self.bk_app_code.0.or(self.app_code.0);
+        let (app_code, secret) = match (app_code, self.bk_app_secret.0.or(self.app_secret.0)) {
             (Some(code), Some(secret)) => (code, secret),
             (None, Some(_)) => return Err(RequestError::AppCodeMissing),
             (Some(_), None) => return Err(RequestError::AppSecretMissing),
             (None, None) => return Err(RequestError::AppMissing),
         };
-        let access_token = self.bk_access_token.or(self.access_token);
-        let user = match (access_token, self.bk_token, self.bk_username.or(self.username)) {
+        let access_token = self.bk_access_token.0.or(self.access_token.0);
+        let user = match (access_token, self.bk_token.0, self.bk_username.0.or(self.username.0)) {
             (Some(_), ..) => ClaimedUser::AccessToken,
             (None, Some(token), _) => ClaimedUser::LoginToken(token),
             (None, None, Some(name)) => ClaimedUser::Name(name),

@@ -15,7 +15,7 @@ use crate::domain::language::Language;
 use crate::domain::permission::{MissingPermission, NamedInstance, NamedModel};
 use crate::http::error::detail_text;
 use crate::http::json::Id;
-use crate::http::success::{Counts, Success};
+use crate::http::success::{Counts, ReplayOf, Success};
 use crate::service::Error;
 use crate::service::context::RequestContext;
 use crate::service::instance_association::{DetailOutcomes, Replay, create_many, find_replay};
@@ -106,7 +106,8 @@ impl Endpoint for BatchCreateInstanceAssociation {
         let Some(replay) = find_replay(cx, links).await? else { return Ok(None) };
         let Replay { outcomes, request_id, language } = replay;
         let success = CreateManyData::new(&outcomes, links, language).into_success();
-        Ok(Some(success.replayed(request_id, language)))
+        let replay_of = Some(ReplayOf { request_id, language });
+        Ok(Some(Success { replay_of, ..success }))
     }
 
     async fn handle(
@@ -143,7 +144,7 @@ impl Endpoint for BatchCreateInstanceAssociation {
     fn errors() -> Vec<RequestError> {
         let model =
             NamedModel { key: "bk_switch".to_owned(), name: "switch".to_owned(), number: 7 };
-        let instance = NamedInstance { id: 11, name: Some("sw-11".to_owned()) };
+        let instance = Some(NamedInstance { id: 11, name: Some("sw-11".to_owned()) });
         vec![
             RequestError::MissingField("bk_obj_asst_id"),
             RequestError::NoDetails,
@@ -151,7 +152,7 @@ impl Endpoint for BatchCreateInstanceAssociation {
             RequestError::IdempotencyKeyReused,
             RequestError::UnknownModelAssociation,
             RequestError::ModelMismatch(End::Source),
-            RequestError::PermissionDenied(vec![MissingPermission::EditInstance(model, instance)]),
+            RequestError::PermissionDenied(vec![MissingPermission { model, instance }]),
         ]
     }
 }

@@ -1,5 +1,5 @@
-//! The table of endpoints, and what an endpoint is. Routes of both APIs, the `Allow` header, the API
-//! description, the labels of metrics and the names for `app limit --api` follow from the table.
+//! The table of endpoints, and what an endpoint is. The routes of both APIs, the `Allow` header,
+//! the API description, the labels of metrics and the names for `app limit --api` follow from it.
 
 pub mod batch_create_instance_association;
 
@@ -12,13 +12,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::{RefOr, Schema};
 
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
 use super::api::Api;
+use super::openapi::{self, Schemas};
 use super::success::Success;
-use super::{AppState, openapi, pipeline};
+use super::{AppState, pipeline};
 use crate::domain::error::RequestError;
 use crate::service;
 use crate::service::context::RequestContext;
@@ -30,8 +29,8 @@ pub static ENDPOINTS: [EndpointEntry; 1] = [entry::<BatchCreateInstanceAssociati
     "/api/v3/createmany/instassociation",
 )];
 
-/// An endpoint: what it takes, what it does and what it answers. The pipeline calls its functions in
-/// this order.
+/// An endpoint: what it takes, what it does and what it answers. The pipeline calls its functions
+/// in this order.
 pub(super) trait Endpoint: Send + 'static {
     /// The endpoint's fields of the body, as they are sent.
     type Body: DeserializeOwned + ToSchema + Send;
@@ -48,8 +47,8 @@ pub(super) trait Endpoint: Send + 'static {
     /// What else callers must know, in Markdown.
     const DESCRIPTION: &'static str;
 
-    /// Whether an empty body and `null` are refused at the CMDB API, too. Otherwise they count as `{}`
-    /// there.
+    /// Whether an empty body and `null` are refused at the CMDB API, too. Otherwise they count as
+    /// `{}` there.
     const REQUIRES_BODY: bool = false;
 
     /// Checks what can be checked without any I/O: presence, counts, ranges.
@@ -93,8 +92,7 @@ pub struct EndpointEntry {
     /// One of each error that the endpoint has besides those of the pipeline.
     pub errors: fn() -> Vec<RequestError>,
     pub(super) serve: fn(&'static EndpointEntry, AppState, Api, Request) -> BoxFuture<Response>,
-    pub(super) describe: fn(&EndpointEntry, Api) -> Operation,
-    pub(super) schemas: fn(Api) -> Vec<(String, RefOr<Schema>)>,
+    pub(super) describe: fn(&EndpointEntry, Api) -> (Value, Schemas),
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -113,7 +111,6 @@ const fn entry<E: Endpoint>(
             Box::pin(pipeline::serve::<E>(entry, state, api, request))
         },
         describe: openapi::operation::<E>,
-        schemas: openapi::schemas::<E>,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What was lost, if anything: the answers against what is stored.
+//! Compares the recorded answers with the stored links and audit records.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -9,44 +9,47 @@ use sqlx::ConnectOptions;
 use super::client::{Load, Sent};
 use super::cluster::Cluster;
 
-/// All that was seen until now.
+/// The counts of all rounds so far.
 #[derive(Debug, Default)]
-pub(crate) struct Account {
+pub(crate) struct Tally {
     /// Requests that were answered with code 0.
     answered: usize,
-    /// Links that these answers named.
+    /// Links in these answers.
     pub(crate) acknowledged: usize,
-    /// Of these, what is not stored as it was sent.
+    /// Of these, the links that are not stored as they were sent.
     pub(crate) lost: usize,
-    /// Requests that were not answered, at least at first.
+    /// Requests whose first attempt was not answered.
     unanswered: usize,
-    /// Of these with a key, those whose lost answer was had again, and those that were carried out then.
-    repeated: usize,
+    /// Of these with a key, those whose lost answer was replayed.
+    replayed: usize,
+    /// Of these with a key, those that only the second attempt carried out.
     carried_out: usize,
-    /// Of those without a key, those that are wholly there, and those of which nothing is.
-    there: usize,
-    not_there: usize,
-    /// Requests of which a part is there, or that were carried out twice, or whose links and records disagree.
+    /// Of these without a key, those that were fully applied.
+    applied: usize,
+    /// Of these without a key, those that were not applied.
+    not_applied: usize,
+    /// Requests that were partially applied or carried out twice, or whose links and audit records
+    /// disagree.
     broken: Vec<String>,
 }
 
-impl Account {
-    pub(crate) fn is_fine(&self) -> bool {
+impl Tally {
+    pub(crate) fn is_sound(&self) -> bool {
         self.lost == 0 && self.broken.is_empty()
     }
 }
 
-impl fmt::Display for Account {
+impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             answered,
             acknowledged,
             lost,
             unanswered,
-            repeated,
+            replayed,
             carried_out,
-            there,
-            not_there,
+            applied,
+            not_applied,
             broken,
         } = self;
         writeln!(
@@ -56,14 +59,17 @@ impl fmt::Display for Account {
         writeln!(f, "not answered  {unanswered} requests")?;
         writeln!(
             f,
-            "  with a key, sent again: {repeated} had been committed and were repeated, {carried_out} had not"
+            "  with a key, sent again: {replayed} had been committed and were replayed, {carried_out} had not"
         )?;
-        writeln!(f, "  without a key: {there} are wholly there, {not_there} are not there at all")?;
-        write!(f, "by halves     {}", broken.len())
+        writeln!(
+            f,
+            "  without a key: {applied} were fully applied, {not_applied} were not applied"
+        )?;
+        write!(f, "partially applied, or inconsistent: {}", broken.len())
     }
 }
 
-/// What is stored of one request.
+/// The audit record of one request.
 #[derive(Debug)]
 struct Record {
     request_id: String,
@@ -71,7 +77,8 @@ struct Record {
     pairs: Vec<(i64, i64)>,
 }
 
-pub(crate) async fn look(cluster: &Cluster, load: &Load) -> Account {
+/// Counts the outcome of all requests sent so far.
+pub(crate) async fn count(cluster: &Cluster, load: &Load) -> Tally {
     let mut conn = cluster.options().connect().await.unwrap();
     let links: Vec<(i64, String, i64, i64)> = sqlx::query_as(
         "select link.id, key, source_id, target_id
@@ -82,7 +89,10 @@ pub(crate) async fn look(cluster: &Cluster, load: &Load) -> Account {
     .unwrap();
     let records: Vec<(String, String, Vec<i64>, Vec<i64>, Vec<i64>)> = sqlx::query_as(
         "select user_name, request_id, source_ids, target_ids,
-             array(select id from unnest(association_ids) r, generate_series(lower(r), upper(r) - 1) id order by id)
+             array(
+                 select id
+                 from unnest(association_ids) r, generate_series(lower(r), upper(r) - 1) id
+                 order by id)
          from audit_log",
     )
     .fetch_all(&mut conn)
@@ -103,15 +113,12 @@ pub(crate) async fn look(cluster: &Cluster, load: &Load) -> Account {
             broken.push(format!("carried out twice: {first:?}"));
         }
     }
-    let mut account = Account {
-        broken,
-        unanswered: load.unanswered.load(Ordering::SeqCst),
-        ..Account::default()
-    };
+    let mut tally =
+        Tally { broken, unanswered: load.unanswered.load(Ordering::SeqCst), ..Tally::default() };
     for sent in load.sent.lock().unwrap().iter() {
-        account.add(sent, &stored);
+        tally.add(sent, &stored);
     }
-    account
+    tally
 }
 
 #[derive(Default)]
@@ -123,16 +130,16 @@ struct Stored {
     records: HashMap<String, Record>,
 }
 
-impl Account {
+impl Tally {
     fn add(&mut self, sent: &Sent, stored: &Stored) {
         let record = stored.records.get(&sent.user);
         if let Some(record) = record
-            && let Some(why) = half(sent, record, stored)
+            && let Some(reason) = inconsistency(sent, record, stored)
         {
-            self.broken.push(format!("{why}: {sent:?}, {record:?}"));
+            self.broken.push(format!("{reason}: {sent:?}, {record:?}"));
         }
         let Some(answer) = &sent.answer else {
-            *(if record.is_some() { &mut self.there } else { &mut self.not_there }) += 1;
+            *(if record.is_some() { &mut self.applied } else { &mut self.not_applied }) += 1;
             return;
         };
         self.answered += 1;
@@ -143,36 +150,38 @@ impl Account {
             let link = stored.links.get(&id.as_i64().unwrap());
             self.lost += usize::from(link != Some(&(sent.association.to_owned(), source, target)));
         }
-        let said = (created.len(), answer["request_id"].as_str().unwrap());
-        let recorded = record.map_or((0, said.1), |record| (record.ids.len(), &*record.request_id));
-        if said != recorded {
+        let answered = (created.len(), answer["request_id"].as_str().unwrap());
+        let recorded =
+            record.map_or((0, answered.1), |record| (record.ids.len(), &*record.request_id));
+        if answered != recorded {
             self.broken.push(format!("the answer and the record disagree: {sent:?}, {record:?}"));
         }
         if sent.is_replayed {
-            self.repeated += 1;
+            self.replayed += 1;
         }
-        self.carried_out += usize::from(sent.was_asked_again && !sent.is_replayed);
+        self.carried_out += usize::from(sent.was_retried && !sent.is_replayed);
     }
 }
 
-/// Why a request is there only in part, if it is.
-fn half(sent: &Sent, record: &Record, stored: &Stored) -> Option<&'static str> {
-    let of = |(source, target)| (sent.association.to_owned(), source, target);
-    let is_stored = |(id, pair): (&i64, &(i64, i64))| stored.links.get(id) == Some(&of(*pair));
+/// How the links of a request contradict its audit record or its details, if they do.
+fn inconsistency(sent: &Sent, record: &Record, stored: &Stored) -> Option<&'static str> {
+    let link = |(source, target)| (sent.association.to_owned(), source, target);
+    let is_stored = |(id, pair): (&i64, &(i64, i64))| stored.links.get(id) == Some(&link(*pair));
     if record.ids.len() != record.pairs.len()
         || !record.ids.iter().zip(&record.pairs).all(is_stored)
     {
         return Some("the record and the links disagree");
     }
-    // What was not created was refused because something stands in its way, and that stands for ever.
-    let is_explained = |&(source, target): &(i64, i64)| {
+    // A detail without a link of its own was refused for a conflicting link, and links are never
+    // deleted here.
+    let has_link_or_conflict = |&(source, target): &(i64, i64)| {
         let has_source = stored.sources.contains(&(sent.association.to_owned(), source));
         let has_target = stored.targets.contains(&(sent.association.to_owned(), target));
         match sent.association {
             "bk_switch_run_host" => has_source || has_target,
             "bk_switch_connect_host" => has_target,
-            _ => stored.pairs.contains(&of((source, target))),
+            _ => stored.pairs.contains(&link((source, target))),
         }
     };
-    (!sent.details.iter().all(is_explained)).then_some("a part is missing")
+    (!sent.details.iter().all(has_link_or_conflict)).then_some("a detail was not applied")
 }

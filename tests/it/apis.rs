@@ -1,12 +1,12 @@
-//! What a gateway forwards, and whom the doors believe.
+//! The two APIs: the identity that a gateway or a trusted peer forwards, headers and envelopes.
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::Request;
-use cmdb_associations::http::{ClientAddr, TrustedSources};
+use cmdb_associations::http::ClientAddr;
+use cmdb_associations::http::auth::gateway_jwt::JwtVerifier;
 use cmdb_associations::service;
-use cmdb_associations::service::gateway::Gateway;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -16,7 +16,7 @@ use crate::app::{PATH, Reply, TestApp, batch};
 const CMDB_PATH: &str = "/api/v3/createmany/instassociation";
 const PUBLIC_KEY: &str = include_str!("../fixtures/gateway.pub.pem");
 const PRIVATE_KEY: &str = include_str!("../fixtures/gateway.pem");
-const STRANGERS_KEY: &str = include_str!("../fixtures/stranger.pem");
+const OTHER_PRIVATE_KEY: &str = include_str!("../fixtures/other.pem");
 
 const UNDECODABLE: &str = "APIGateway JWT verification failed, [X-Bkapi-JWT] decode error, please check if jwt is correct, or if its private key is correct";
 
@@ -25,7 +25,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// What the gateway signs, for an application that need not be known here and its user.
+/// The claims of a valid token. The application is not registered here.
 fn claims() -> Value {
     json!({
         "iss": "APIGW", "exp": now() + 300, "nbf": now() - 300,
@@ -43,9 +43,8 @@ fn sign(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
 }
 
 async fn behind_gateway(pool: PgPool, issuer: Option<&str>) -> TestApp {
-    let gateway = Gateway::new(PUBLIC_KEY, issuer).unwrap();
-    let trust = TrustedSources { gateway: true, peers: Vec::new() };
-    TestApp::with(pool, trust, |service| service.gateway = Some(gateway)).await
+    let gateway = JwtVerifier::new(PUBLIC_KEY, issuer).unwrap();
+    TestApp::with(pool, |setup| setup.authenticator.jwt = Some(gateway)).await
 }
 
 async fn send(app: &TestApp, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
@@ -56,29 +55,29 @@ async fn send(app: &TestApp, path: &str, headers: &[(&str, &str)], body: &Value)
     app.send(request.body(body.to_string().into()).unwrap()).await
 }
 
-fn one(n: i64) -> Value {
+fn one_detail(n: i64) -> Value {
     batch("bk_switch_default_host", &[(n, n)])
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn application_and_user_come_from_the_gateways_token_and_from_nothing_else(pool: PgPool) {
+async fn the_gateways_jwt_is_the_only_source_of_application_and_user_when_it_is_sent(pool: PgPool) {
     let app = behind_gateway(pool, None).await;
     let token = signed(&claims());
-    let mut body = one(1);
+    let mut body = one_detail(1);
     body["bk_app_code"] = json!("esb_test");
     body["bk_app_secret"] = json!("wrong");
-    body["bk_username"] = json!("somebody");
+    body["bk_username"] = json!("another");
     let headers = [("x-bkapi-jwt", token.as_str()), ("x-bkapi-authorization", "nonsense")];
     assert_eq!(send(&app, PATH, &headers, &body).await.ids().len(), 1);
-    let signed_by: (String, String) =
+    let caller: (String, String) =
         sqlx::query_as("select app, user_name from audit_log").fetch_one(&app.pool).await.unwrap();
-    assert_eq!(signed_by, ("from_gateway".to_owned(), "admin".to_owned()));
+    assert_eq!(caller, ("from_gateway".to_owned(), "admin".to_owned()));
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn without_a_key_the_token_is_not_read_at_all(pool: PgPool) {
+async fn the_jwt_header_is_ignored_when_no_public_key_is_configured(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let mut body = one(1);
+    let mut body = one_detail(1);
     body["bk_app_code"] = json!("esb_test");
     body["bk_app_secret"] = json!("xxx");
     body["bk_username"] = json!("admin");
@@ -86,7 +85,7 @@ async fn without_a_key_the_token_is_not_read_at_all(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_token_that_is_no_good_is_refused(pool: PgPool) {
+async fn an_invalid_or_expired_jwt_is_refused(pool: PgPool) {
     let app = behind_gateway(pool, Some("APIGW")).await;
     let with = |key: &str, value: Value| {
         let mut claims = claims();
@@ -98,39 +97,42 @@ async fn a_token_that_is_no_good_is_refused(pool: PgPool) {
         claims.as_object_mut().unwrap().remove(key);
         claims
     };
-    let fine = signed(&claims());
-    let payload = fine.split('.').nth(1).unwrap();
+    let valid = signed(&claims());
+    let payload = valid.split('.').nth(1).unwrap();
     let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
-    let strangers = EncodingKey::from_rsa_pem(STRANGERS_KEY.as_bytes()).unwrap();
-    let own = EncodingKey::from_rsa_pem(PRIVATE_KEY.as_bytes()).unwrap();
-    let by_public_key = EncodingKey::from_secret(PUBLIC_KEY.as_bytes());
-    let why = |why: &str| format!("APIGateway JWT verification failed, [X-Bkapi-JWT] {why}");
+    let other_key = EncodingKey::from_rsa_pem(OTHER_PRIVATE_KEY.as_bytes()).unwrap();
+    let right_key = EncodingKey::from_rsa_pem(PRIVATE_KEY.as_bytes()).unwrap();
+    let public_key_as_secret = EncodingKey::from_secret(PUBLIC_KEY.as_bytes());
+    let failed =
+        |reason: &str| format!("APIGateway JWT verification failed, [X-Bkapi-JWT] {reason}");
     let cases = [
         ("nonsense".to_owned(), UNDECODABLE.to_owned()),
         (String::new(), UNDECODABLE.to_owned()),
         (unsigned, UNDECODABLE.to_owned()),
-        (sign(Algorithm::RS512, &strangers, &claims()), UNDECODABLE.to_owned()),
-        (sign(Algorithm::RS256, &own, &claims()), UNDECODABLE.to_owned()),
-        (sign(Algorithm::HS256, &by_public_key, &claims()), UNDECODABLE.to_owned()),
-        (sign(Algorithm::HS512, &by_public_key, &claims()), UNDECODABLE.to_owned()),
+        (sign(Algorithm::RS512, &other_key, &claims()), UNDECODABLE.to_owned()),
+        (sign(Algorithm::RS256, &right_key, &claims()), UNDECODABLE.to_owned()),
+        (sign(Algorithm::HS256, &public_key_as_secret, &claims()), UNDECODABLE.to_owned()),
+        (sign(Algorithm::HS512, &public_key_as_secret, &claims()), UNDECODABLE.to_owned()),
         (format!("{}x", signed(&claims())), UNDECODABLE.to_owned()),
         (signed(&with("app", json!("admin"))), UNDECODABLE.to_owned()),
         (signed(&without("exp")), UNDECODABLE.to_owned()),
         (signed(&without("iss")), UNDECODABLE.to_owned()),
-        (signed(&with("exp", json!(now() - 1))), why("has expired")),
-        (signed(&with("nbf", json!(now() + 100))), why("is not valid yet")),
-        (signed(&with("iss", json!("somebody"))), why("has invalid issuer")),
+        (signed(&with("exp", json!(now() - 1))), failed("has expired")),
+        (signed(&with("nbf", json!(now() + 100))), failed("is not valid yet")),
+        (signed(&with("iss", json!("another"))), failed("has invalid issuer")),
     ];
     for (token, message) in cases {
-        send(&app, PATH, &[("x-bkapi-jwt", &token)], &one(1))
+        send(&app, PATH, &[("x-bkapi-jwt", &token)], &one_detail(1))
             .await
             .assert_refused(200, 1_306_408, &message);
     }
-    assert_eq!(send(&app, PATH, &[("x-bkapi-jwt", &fine)], &one(1)).await.ids().len(), 1);
+    assert_eq!(send(&app, PATH, &[("x-bkapi-jwt", &valid)], &one_detail(1)).await.ids().len(), 1);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn what_the_gateway_could_not_verify_is_refused_in_its_words(pool: PgPool) {
+async fn an_application_or_user_that_the_gateway_did_not_verify_is_refused_with_its_message(
+    pool: PgPool,
+) {
     let app = behind_gateway(pool, None).await;
     let with = |app: Value, user: Value| {
         let mut claims = claims();
@@ -167,40 +169,40 @@ async fn what_the_gateway_could_not_verify_is_refused_in_its_words(pool: PgPool)
         ),
     ] {
         let token = signed(&claims);
-        send(&app, PATH, &[("x-bkapi-jwt", &token)], &one(1))
+        send(&app, PATH, &[("x-bkapi-jwt", &token)], &one_detail(1))
             .await
             .assert_refused(200, 1_306_000, message);
     }
     for code in ["a\0b", &"x".repeat(129)] {
-        let odd = with(json!({"app_code": code, "verified": true}), good_user.clone());
+        let invalid = with(json!({"app_code": code, "verified": true}), good_user.clone());
         let message = format!(
             "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been registered"
         );
-        let reply = send(&app, PATH, &[("x-bkapi-jwt", &signed(&odd))], &one(1)).await;
+        let reply = send(&app, PATH, &[("x-bkapi-jwt", &signed(&invalid))], &one_detail(1)).await;
         reply.assert_refused(200, 1_306_000, &message);
     }
-    // An application that is trusted with user names may have one that the gateway did not verify.
+    // An application that is trusted with user names may name a user the gateway did not verify.
     let trusted = with(
         json!({"app_code": "esb_test", "verified": true}),
         json!({"username": "admin", "verified": false}),
     );
     assert_eq!(
-        send(&app, PATH, &[("x-bkapi-jwt", &signed(&trusted))], &one(1)).await.ids().len(),
+        send(&app, PATH, &[("x-bkapi-jwt", &signed(&trusted))], &one_detail(1)).await.ids().len(),
         1
     );
-    // One that is disabled here is unknown, whoever vouches for it.
+    // An application that is disabled here is refused, although the gateway verified it.
     let mut conn = app.pool.acquire().await.unwrap();
     service::app::set_enabled(&mut conn, "esb_test", false).await.unwrap();
     let message = "Invalid APP Code [bk_app_code=esb_test], please confirm if the APP Code has been registered";
-    send(&app, PATH, &[("x-bkapi-jwt", &signed(&trusted))], &one(2))
+    send(&app, PATH, &[("x-bkapi-jwt", &signed(&trusted))], &one_detail(2))
         .await
         .assert_refused(200, 1_306_000, message);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn the_cmdb_door_is_unknown_until_somebody_can_get_in(pool: PgPool) {
+async fn the_cmdb_api_is_not_found_until_it_is_configured(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    send(&app, CMDB_PATH, &[], &one(1)).await.assert_refused(
+    send(&app, CMDB_PATH, &[], &one_detail(1)).await.assert_refused(
         404,
         1_306_404,
         "The content does not exist",
@@ -208,11 +210,11 @@ async fn the_cmdb_door_is_unknown_until_somebody_can_get_in(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn the_cmdb_door_answers_in_its_own_keys_and_language(pool: PgPool) {
+async fn the_cmdb_api_answers_with_its_own_keys_and_language(pool: PgPool) {
     let app = behind_gateway(pool, None).await;
     let token = signed(&claims());
     let jwt = ("x-bkapi-jwt", token.as_str());
-    let mut body = one(1);
+    let mut body = one_detail(1);
     body["details"].as_array_mut().unwrap().push(json!({"bk_inst_id": 999}));
     let reply = send(&app, CMDB_PATH, &[jwt, ("x-request-id", "cc0000-gateway.1")], &body).await;
     assert_eq!(
@@ -229,7 +231,7 @@ async fn the_cmdb_door_answers_in_its_own_keys_and_language(pool: PgPool) {
         ("http_blueking_language", "zh-cn", "数据 details 不能为空"),
         ("http_blueking_language", "en", "details must not be empty"),
         ("x-bkcmdb-language", "en-us", "details must not be empty"),
-        ("blueking-language", "en", "数据 details 不能为空"), // the outer door's, not this one's
+        ("blueking-language", "en", "数据 details 不能为空"), // the gateway API's header
     ] {
         let reply = send(&app, CMDB_PATH, &[jwt, (header, value)], &empty).await;
         assert_eq!(
@@ -240,12 +242,12 @@ async fn the_cmdb_door_answers_in_its_own_keys_and_language(pool: PgPool) {
         );
         assert_eq!(reply.status, 200);
     }
-    // What does not look like an id is not taken for one.
-    for odd in ["", "a b", &"x".repeat(65), "a\"b"] {
-        let reply = send(&app, CMDB_PATH, &[jwt, ("x-bkapi-request-id", odd)], &empty).await;
+    // An invalid request id is replaced.
+    for invalid in ["", "a b", &"x".repeat(65), "a\"b"] {
+        let reply = send(&app, CMDB_PATH, &[jwt, ("x-bkapi-request-id", invalid)], &empty).await;
         assert_eq!(reply.headers["x-request-id"].len(), 32);
     }
-    let reply = send(&app, CMDB_PATH, &[], &one(1)).await;
+    let reply = send(&app, CMDB_PATH, &[], &one_detail(1)).await;
     assert_eq!(reply.json["bk_error_code"], 1_306_408);
     let get = Request::get(CMDB_PATH).body("".into()).unwrap();
     let reply = app.send(get).await;
@@ -254,19 +256,19 @@ async fn the_cmdb_door_answers_in_its_own_keys_and_language(pool: PgPool) {
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn plain_identity_headers_are_believed_from_trusted_peers_only(pool: PgPool) {
-    let trust = TrustedSources {
-        gateway: false,
-        peers: vec!["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()],
-    };
-    let app = TestApp::with(pool, trust, |_| ()).await;
+async fn plain_identity_headers_are_accepted_from_trusted_peers_only(pool: PgPool) {
+    let app = TestApp::with(pool, |setup| {
+        setup.authenticator.trusted_peers =
+            vec!["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()];
+    })
+    .await;
     let from = async |peer: Option<&str>, user: &str, n: i64| {
         let mut request = Request::post(CMDB_PATH)
             .header("bk_user", user)
             .header("bk-app-code", "from_esb")
             .header("http_bk_supplier_account", "0")
             .header("http_blueking_language", "en")
-            .body(one(n).to_string().into())
+            .body(one_detail(n).to_string().into())
             .unwrap();
         if let Some(peer) = peer {
             request.extensions_mut().insert(ClientAddr(peer.parse::<IpAddr>().unwrap()));
@@ -280,48 +282,51 @@ async fn plain_identity_headers_are_believed_from_trusted_peers_only(pool: PgPoo
         let reply = from(peer, "admin", 9).await;
         assert_eq!(reply.json["bk_error_code"], 1_306_408, "{peer:?}");
     }
-    let nobody = from(Some("::1"), "", 9).await;
-    assert_eq!(nobody.json["bk_error_code"], 1_306_000);
-    let stranger = from(Some("::1"), "nobody", 9).await;
-    assert_eq!(stranger.json["bk_error_code"], 9_900_403);
-    assert_eq!(stranger.json["permission"]["system_id"], "bk_cmdb");
-    // At the outer door it makes no difference where a request comes from.
-    let mut request =
-        Request::post(PATH).header("bk_user", "admin").body(one(9).to_string().into()).unwrap();
+    let without_user = from(Some("::1"), "", 9).await;
+    assert_eq!(without_user.json["bk_error_code"], 1_306_000);
+    let without_grant = from(Some("::1"), "nobody", 9).await;
+    assert_eq!(without_grant.json["bk_error_code"], 9_900_403);
+    assert_eq!(without_grant.json["permission"]["system_id"], "bk_cmdb");
+    // The gateway API ignores the peer's address.
+    let mut request = Request::post(PATH)
+        .header("bk_user", "admin")
+        .body(one_detail(9).to_string().into())
+        .unwrap();
     request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
     let message = "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty";
     app.send(request).await.assert_refused(200, 1_306_000, message);
-    let signed_by: Vec<(String, String)> =
+    let callers: Vec<(String, String)> =
         sqlx::query_as("select distinct app, user_name from audit_log")
             .fetch_all(&app.pool)
             .await
             .unwrap();
-    assert_eq!(signed_by, [("from_esb".to_owned(), "admin".to_owned())]);
+    assert_eq!(callers, [("from_esb".to_owned(), "admin".to_owned())]);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn the_account_in_the_headers_counts_at_the_cmdb_door(pool: PgPool) {
+async fn the_tenant_comes_from_the_header_at_the_cmdb_api_and_from_the_body_at_the_gateway_api(
+    pool: PgPool,
+) {
     let app = behind_gateway(pool, None).await;
     let token = signed(&claims());
-    let mut body = one(1);
+    let mut body = one_detail(1);
     body["bk_supplier_account"] = json!("body");
     let headers = [("x-bkapi-jwt", token.as_str()), ("http_bk_supplier_account", "header")];
     assert_eq!(send(&app, CMDB_PATH, &headers, &body).await.json["bk_error_code"], 0);
-    // The outer door's clients say it in the body.
     body["details"][0] = json!({"bk_inst_id": 2, "bk_asst_inst_id": 2});
     assert_eq!(send(&app, PATH, &headers, &body).await.ids().len(), 1);
-    let accounts: Vec<String> = sqlx::query_scalar(
-        "select key from audit_log join tenant account on account.id = tenant_id order by audit_log.id",
+    let tenants: Vec<String> = sqlx::query_scalar(
+        "select key from audit_log join tenant on tenant.id = tenant_id order by audit_log.id",
     )
     .fetch_all(&app.pool)
     .await
     .unwrap();
-    assert_eq!(accounts, ["header", "body"]);
+    assert_eq!(tenants, ["header", "body"]);
 }
 
 #[test]
-fn a_key_that_is_none_is_refused() {
-    assert!(Gateway::new("nonsense", None).is_err());
-    assert!(Gateway::new(PRIVATE_KEY, None).is_err());
-    assert!(Gateway::new(PUBLIC_KEY, None).is_ok());
+fn an_invalid_public_key_is_refused() {
+    assert!(JwtVerifier::new("nonsense", None).is_err());
+    assert!(JwtVerifier::new(PRIVATE_KEY, None).is_err());
+    assert!(JwtVerifier::new(PUBLIC_KEY, None).is_ok());
 }

@@ -1,4 +1,4 @@
-//! Stopping under load: nobody who was listened to is left without an answer.
+//! Shutdown under load: every request that the server has read is answered.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,27 +12,28 @@ use crate::binary::{Program, Server};
 use crate::constraints::{block_link_writers, wait_until_blocked};
 use crate::socket::Client;
 
-/// What clients saw until nobody accepted their connections any more.
+/// What the clients observed until the server refused new connections.
 #[derive(Default)]
-struct Seen {
+struct Observed {
     next: AtomicI64,
     created: AtomicUsize,
-    lost: AtomicUsize,
-    /// Answers that came after `/readyz` had turned.
-    after_notice: AtomicUsize,
-    notices: AtomicUsize,
+    unanswered: AtomicUsize,
+    /// Answers that came after the first `draining` of `/readyz`.
+    answered_while_draining: AtomicUsize,
+    /// How often `/readyz` answered `draining`.
+    draining: AtomicUsize,
 }
 
-/// Sends one detail after another, each connection for as long as the server keeps it.
-async fn send(address: SocketAddr, seen: Arc<Seen>) {
+/// Sends one detail after another; a connection is used for as long as the server keeps it.
+async fn send(address: SocketAddr, observed: Arc<Observed>) {
     while let Ok(mut client) = Client::connect(address).await {
         loop {
-            let n = seen.next.fetch_add(1, Ordering::SeqCst);
+            let n = observed.next.fetch_add(1, Ordering::SeqCst);
             let sent =
                 client.post(batch("bk_switch_default_host", &[(n / 200 + 1, n % 200 + 1)])).await;
             let answer = client.answer().await;
             let (Ok(()), Some(answer)) = (sent, answer) else {
-                seen.lost.fetch_add(1, Ordering::SeqCst);
+                observed.unanswered.fetch_add(1, Ordering::SeqCst);
                 break;
             };
             assert_eq!(
@@ -41,9 +42,10 @@ async fn send(address: SocketAddr, seen: Arc<Seen>) {
                 "{}",
                 answer.body
             );
-            seen.created.fetch_add(1, Ordering::SeqCst);
-            seen.after_notice
-                .fetch_add(seen.notices.load(Ordering::SeqCst).min(1), Ordering::SeqCst);
+            observed.created.fetch_add(1, Ordering::SeqCst);
+            observed
+                .answered_while_draining
+                .fetch_add(observed.draining.load(Ordering::SeqCst).min(1), Ordering::SeqCst);
             if answer.closes {
                 break;
             }
@@ -51,29 +53,29 @@ async fn send(address: SocketAddr, seen: Arc<Seen>) {
     }
 }
 
-/// Asks whether the server is ready until it does not answer any more.
-async fn watch(address: SocketAddr, seen: Arc<Seen>) {
+/// Asks `/readyz` until the server refuses connections.
+async fn watch_readiness(address: SocketAddr, observed: Arc<Observed>) {
     while let Ok(mut client) = Client::connect(address).await {
         client.get("/readyz").await.unwrap();
         let answer = client.answer().await.expect("an answer");
         if answer.status == 503 {
             assert_eq!(answer.body, "draining\n");
-            seen.notices.fetch_add(1, Ordering::SeqCst);
+            observed.draining.fetch_add(1, Ordering::SeqCst);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_server_that_is_stopped_under_load_answers_everybody_first(pool: PgPool) {
+async fn a_server_that_is_stopped_under_load_answers_every_request_it_read(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let server = Program::on(&pool).serve(&[]);
     let address = server.address.parse().unwrap();
-    let seen = Arc::new(Seen::default());
+    let observed = Arc::new(Observed::default());
     let mut clients: Vec<_> =
-        (0..8).map(|_| tokio::spawn(send(address, Arc::clone(&seen)))).collect();
-    clients.push(tokio::spawn(watch(address, Arc::clone(&seen))));
-    while seen.created.load(Ordering::SeqCst) < 50 {
+        (0..8).map(|_| tokio::spawn(send(address, Arc::clone(&observed)))).collect();
+    clients.push(tokio::spawn(watch_readiness(address, Arc::clone(&observed))));
+    while observed.created.load(Ordering::SeqCst) < 50 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let stopped = Instant::now();
@@ -85,20 +87,18 @@ async fn a_server_that_is_stopped_under_load_answers_everybody_first(pool: PgPoo
     assert_eq!(status, Some(0), "{log}");
     assert!(stopped.elapsed() < Duration::from_secs(20));
     let count = |number: &AtomicUsize| number.load(Ordering::SeqCst);
-    assert_eq!(count(&seen.lost), 0, "requests without an answer");
-    assert!(count(&seen.notices) > 0, "/readyz did not turn while the server still answered");
-    assert!(count(&seen.after_notice) > 0, "nobody was answered after that");
+    assert_eq!(count(&observed.unanswered), 0, "requests without an answer");
+    assert!(count(&observed.draining) > 0, "/readyz never answered `draining`");
+    assert!(count(&observed.answered_while_draining) > 0, "no answer while draining");
     let stored: i64 = sqlx::query_scalar("select count(*) from instance_association")
         .fetch_one(&pool)
         .await
         .unwrap();
-    assert_eq!(usize::try_from(stored), Ok(count(&seen.created)));
+    assert_eq!(usize::try_from(stored), Ok(count(&observed.created)));
 }
 
-/// A server, a client whose request waits for the database, and what it waits for.
-async fn with_a_request_that_waits(
-    pool: &PgPool,
-) -> (Server, Client, Transaction<'static, Postgres>) {
+/// A server, a client whose request waits for a lock, and the transaction that holds the lock.
+async fn with_a_blocked_request(pool: &PgPool) -> (Server, Client, Transaction<'static, Postgres>) {
     TestApp::new(pool.clone()).await;
     let server = Program::on(pool).serve(&[]);
     let holder = block_link_writers(pool).await;
@@ -108,13 +108,12 @@ async fn with_a_request_that_waits(
     (server, client, holder)
 }
 
-/// Whoever had sent a request when the server stopped listening is answered, however long the database takes.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_request_that_waits_for_the_database_is_answered_before_the_end(pool: PgPool) {
-    let (server, mut client, holder) = with_a_request_that_waits(&pool).await;
+async fn a_request_that_waits_for_the_database_is_answered_before_the_server_exits(pool: PgPool) {
+    let (server, mut client, holder) = with_a_blocked_request(&pool).await;
     let address: SocketAddr = server.address.parse().unwrap();
     server.signal("TERM");
-    // Until nobody gets in any more, and a little longer.
+    // Wait until new connections are refused, and a little longer.
     while Client::connect(address).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -127,13 +126,12 @@ async fn a_request_that_waits_for_the_database_is_answered_before_the_end(pool: 
     assert_eq!(status, Some(0), "{log}");
 }
 
-/// A caller who hangs up does not cut short what was begun, and neither does a stop.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_request_whose_caller_has_left_ends_before_the_server_does(pool: PgPool) {
-    let (server, client, holder) = with_a_request_that_waits(&pool).await;
+async fn a_request_whose_client_has_disconnected_completes_before_the_server_exits(pool: PgPool) {
+    let (server, client, holder) = with_a_blocked_request(&pool).await;
     drop(client);
     server.signal("TERM");
-    // Longer than a server takes that has nothing to do.
+    // An idle server would have exited by then.
     tokio::time::sleep(Duration::from_secs(3)).await;
     holder.rollback().await.unwrap();
     let (status, log) = tokio::task::spawn_blocking(|| server.wait()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is remembered of earlier requests, and that nothing is done on what is not so any more.
+//! The caches of earlier look-ups, and that no request is decided by a stale entry.
 
 use std::sync::Arc;
 
@@ -9,23 +9,25 @@ use sqlx::PgPool;
 use crate::app::{TestApp, batch};
 use crate::constraints::{block_link_writers, wait_until_blocked};
 
-/// Whoever changes it, and however.
+/// For changes by any client, by `insert`, `update`, `delete` and `truncate`.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn every_change_of_what_is_remembered_ends_the_bump_cache_version(pool: PgPool) {
+async fn every_change_to_cached_data_bumps_the_cache_version(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let mark = async || app.count("select version from cache_version").await;
+    let version = async || app.count("select version from cache_version").await;
     for sql in [
         "insert into app (code) values ('another')",
         "update app set enabled = false where code = 'another'",
-        "insert into app_secret (app_id, salt, hash) select id, '0123456789abcdef', sha256('x') from app where code = 'another'",
+        "insert into app_secret (app_id, salt, hash)
+         select id, '0123456789abcdef', sha256('x') from app where code = 'another'",
         "delete from app_secret using app where app_id = app.id and code = 'another'",
         "delete from app where code = 'another'",
-        "insert into permission_grant (user_name) values ('somebody')",
-        "delete from permission_grant where user_name = 'somebody'",
+        "insert into permission_grant (user_name) values ('another')",
+        "delete from permission_grant where user_name = 'another'",
         "insert into model (key, name) values ('rack', 'Rack')",
         "update model set key = 'shelf' where key = 'rack'",
         "update tenant set key = 'nil' where id = 0",
-        "insert into model_association (key, source_model_id, target_model_id, association_kind_id, mapping)
+        "insert into model_association
+             (key, source_model_id, target_model_id, association_kind_id, mapping)
          select 'shelves', id, id, 1, 'n:n' from model where key = 'shelf'",
         "delete from model_association where key = 'shelves'",
         "delete from model where key = 'shelf'",
@@ -33,12 +35,12 @@ async fn every_change_of_what_is_remembered_ends_the_bump_cache_version(pool: Pg
         "truncate app_secret",
         "truncate app cascade",
     ] {
-        let before = mark().await;
+        let before = version().await;
         sqlx::query(sql).execute(&app.pool).await.unwrap();
-        assert_ne!(mark().await, before, "{sql}");
+        assert_ne!(version().await, before, "{sql}");
     }
-    // Links and instances are not remembered.
-    let before = mark().await;
+    // Links, instances and new tenants are not cached.
+    let before = version().await;
     for sql in [
         "insert into instance_association (model_association_id, source_id, target_id)
          select id, 1, 1 from model_association where key = 'bk_switch_default_host'",
@@ -47,11 +49,11 @@ async fn every_change_of_what_is_remembered_ends_the_bump_cache_version(pool: Pg
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();
     }
-    assert_eq!(mark().await, before);
+    assert_eq!(version().await, before);
 }
 
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_grant_that_is_taken_back_while_a_batch_waits_counts_for_it(pool: PgPool) {
+async fn a_batch_is_refused_when_its_grant_is_removed_while_it_waits(pool: PgPool) {
     let app = Arc::new(TestApp::new(pool.clone()).await);
     let body = |n| batch("bk_switch_default_host", &[(n, n)]);
     assert_eq!(app.post(body(1)).await.ids().len(), 1);
@@ -66,9 +68,9 @@ async fn a_grant_that_is_taken_back_while_a_batch_waits_counts_for_it(pool: PgPo
     assert_eq!(app.count("select count(*) from instance_association").await, 1);
 }
 
-/// What was remembered does not outlive the application's secret, nor does it refuse a new one.
+/// A cached secret is not accepted after its removal, and a new one is accepted at once.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn secrets_and_the_state_of_an_application_count_from_the_next_request_on(pool: PgPool) {
+async fn a_changed_secret_or_state_of_an_application_applies_to_the_next_request(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let send = async |secret: &str| {
         let mut body = batch("bk_switch_default_host", &[(1, 1)]);
