@@ -41,11 +41,11 @@ pub(super) struct GrantArgs {
 
 impl GrantArgs {
     fn scopes(&self) -> Vec<Scope> {
-        let Some(model) = &self.model else { return vec![Scope::All] };
+        let scope = |instance| Scope { model: self.model.clone(), instance };
         if self.instance.is_empty() {
-            return vec![Scope::Model(model.clone())];
+            return vec![scope(None)];
         }
-        self.instance.iter().map(|id| Scope::Instance(model.clone(), *id)).collect()
+        self.instance.iter().map(|id| scope(Some(*id))).collect()
     }
 }
 
@@ -59,11 +59,9 @@ impl GrantCommand {
             Self::List { user } => {
                 let mut out = io::stdout();
                 for grant in service::permission::list(&mut conn, user.as_deref()).await? {
-                    let (model, instance) = match grant.scope {
-                        Scope::All => ("*".to_owned(), "*".to_owned()),
-                        Scope::Model(model) => (model, "*".to_owned()),
-                        Scope::Instance(model, id) => (model, id.to_string()),
-                    };
+                    let all = || "*".to_owned();
+                    let model = grant.scope.model.unwrap_or_else(all);
+                    let instance = grant.scope.instance.map_or_else(all, |id| id.to_string());
                     writeln!(out, "{}\t{model}\t{instance}", grant.user)?;
                 }
             }

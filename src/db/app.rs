@@ -50,27 +50,17 @@ pub async fn find(
     }))
 }
 
-/// Whether an application has this code.
-pub async fn exists(conn: &mut PgConnection, code: &str) -> sqlx::Result<bool> {
-    let exists = sqlx::query_scalar!(
-        r#"select exists (select from app where code = $1) as "exists!""#,
-        code,
-    );
-    exists.fetch_one(conn).await
-}
-
 /// All applications, in order of their codes.
 pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<ListedApp>> {
-    sqlx::query_as!(
+    let apps = sqlx::query_as!(
         ListedApp,
         r#"select code, enabled, trusts_username, array_to_string(apis, ',') as apis,
                array_to_string(tenants, ',') as tenants,
                (select least(count(*), 2) from app_secret where app_id = app.id) as "secrets!",
                to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "created_at!"
            from app order by code"#,
-    )
-    .fetch_all(conn)
-    .await
+    );
+    apps.fetch_all(conn).await
 }
 
 /// Adds an application with its first secret. Returns `false` if the code exists already.
@@ -80,7 +70,7 @@ pub async fn insert(
     trusts_username: bool,
     secret: &StoredSecret,
 ) -> sqlx::Result<bool> {
-    let added = sqlx::query!(
+    let insert = sqlx::query!(
         "with added as (
              insert into app (code, trusts_username) values ($1, $2) on conflict (code) do nothing
              returning id
@@ -90,10 +80,8 @@ pub async fn insert(
         trusts_username,
         secret.salt,
         secret.hash,
-    )
-    .execute(conn)
-    .await?;
-    Ok(added.rows_affected() == 1)
+    );
+    Ok(insert.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Adds a secret to an application and keeps only the newest two. Returns `false` if there is no
@@ -103,7 +91,7 @@ pub async fn insert_secret(
     code: &str,
     secret: &StoredSecret,
 ) -> sqlx::Result<bool> {
-    let added = sqlx::query!(
+    let insert = sqlx::query!(
         "with target as (select id from app where code = $1 for update),
               deleted as (
                   delete from app_secret where app_id = (select id from target) and id not in (
@@ -114,34 +102,34 @@ pub async fn insert_secret(
         code,
         secret.salt,
         secret.hash,
-    )
-    .execute(conn)
-    .await?;
-    Ok(added.rows_affected() == 1)
+    );
+    Ok(insert.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Deletes all secrets of an application but the newest and returns their number.
-pub async fn delete_older_secrets(conn: &mut PgConnection, code: &str) -> sqlx::Result<u64> {
-    let deleted = sqlx::query!(
-        "with newest as (
-             select max(app_secret.id) as id, app_id
-             from app_secret join app on app.id = app_id where code = $1 group by app_id
-         )
-         delete from app_secret using newest
-         where app_secret.app_id = newest.app_id and app_secret.id <> newest.id",
+/// Deletes all secrets of an application but the newest and returns their number, or `None` if there
+/// is no such application.
+pub async fn delete_older_secrets(
+    conn: &mut PgConnection,
+    code: &str,
+) -> sqlx::Result<Option<i64>> {
+    let deleted = sqlx::query_scalar!(
+        r#"with target as (select id from app where code = $1),
+                deleted as (
+                    delete from app_secret
+                    where app_id = (select id from target) and id <> (
+                        select max(id) from app_secret where app_id = (select id from target))
+                    returning id
+                )
+           select (select count(*) from deleted) as "count!" from target"#,
         code,
-    )
-    .execute(conn)
-    .await?;
-    Ok(deleted.rows_affected())
+    );
+    deleted.fetch_optional(conn).await
 }
 
 /// Enables or disables an application. Returns `false` if there is no such application.
 pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> sqlx::Result<bool> {
-    let changed = sqlx::query!("update app set enabled = $2 where code = $1", code, enabled)
-        .execute(conn)
-        .await?;
-    Ok(changed.rows_affected() == 1)
+    let update = sqlx::query!("update app set enabled = $2 where code = $1", code, enabled);
+    Ok(update.execute(conn).await?.rows_affected() == 1)
 }
 
 /// Limits an application to endpoints and tenants: empty means all, `None` leaves the limit as it
@@ -152,7 +140,7 @@ pub async fn limit(
     apis: Option<&[String]>,
     tenants: Option<&[String]>,
 ) -> sqlx::Result<bool> {
-    let changed = sqlx::query!(
+    let update = sqlx::query!(
         "update app
          set apis = case when $2::text[] is null then apis else nullif($2, '{}') end,
              tenants = case when $3::text[] is null then tenants else nullif($3, '{}') end
@@ -160,8 +148,6 @@ pub async fn limit(
         code,
         apis,
         tenants,
-    )
-    .execute(conn)
-    .await?;
-    Ok(changed.rows_affected() == 1)
+    );
+    Ok(update.execute(conn).await?.rows_affected() == 1)
 }

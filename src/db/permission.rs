@@ -234,21 +234,12 @@ pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> sqlx::Result<V
     .fetch_all(conn)
     .await?;
     let grants = rows.into_iter().map(|row| {
-        let scope = match (row.model, row.instance_id) {
-            (None, _) => Scope::All,
-            (Some(model), None) => Scope::Model(model),
-            (Some(model), Some(instance)) => Scope::Instance(model, instance),
-        };
+        let scope = Scope { model: row.model, instance: row.instance_id };
         Grant { user: row.user_name, scope }
     });
     Ok(grants.collect())
 }
 
 fn columns(scopes: &[Scope]) -> (Vec<Option<String>>, Vec<Option<i64>>) {
-    let columns = |scope: &Scope| match scope {
-        Scope::All => (None, None),
-        Scope::Model(model) => (Some(model.clone()), None),
-        Scope::Instance(model, id) => (Some(model.clone()), Some(*id)),
-    };
-    scopes.iter().map(columns).unzip()
+    scopes.iter().map(|scope| (scope.model.clone(), scope.instance)).unzip()
 }

@@ -10,14 +10,17 @@ pub enum Authorization {
 }
 
 /// What a grant lets a user edit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// Instances of every model.
-    All,
-    /// Instances of one model.
-    Model(String),
-    /// One instance of a model.
-    Instance(String, i64),
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The key of the model; `None`: of every model.
+    pub model: Option<String>,
+    /// The id of the instance; `None`: every instance.
+    pub instance: Option<i64>,
+}
+
+impl Scope {
+    /// Every instance of every model.
+    pub const ALL: Self = Self { model: None, instance: None };
 }
 
 /// A model, as a missing permission names it.

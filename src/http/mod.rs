@@ -66,30 +66,34 @@ pub struct AppState {
 pub fn router(state: AppState) -> Router {
     // Without a way to authenticate anybody there, the CMDB API does not exist.
     let serves_cmdb_api = state.authenticator.serves_cmdb_api();
-    let apis: &[Api] = if serves_cmdb_api { &[Api::Gateway, Api::Cmdb] } else { &[Api::Gateway] };
+    let apis: &[_] = if serves_cmdb_api { &[Api::Gateway, Api::Cmdb] } else { &[Api::Gateway] };
     let mut router = openapi::router(apis);
     for api in apis {
         for endpoint in &ENDPOINTS {
-            router = route(router, endpoint, *api, &state);
+            router = add_routes(router, endpoint, *api, &state);
         }
     }
-    let fallback = move |request: Request| {
+    router.fallback(move |request: Request| {
         let route = "other".to_owned();
         pipeline::refuse(state, Api::Gateway, route, request, RequestError::NotFound)
-    };
-    router.fallback(fallback)
+    })
 }
 
 /// Adds an endpoint's path at an API, with and without a slash at its end.
-fn route(router: Router, endpoint: &'static EndpointEntry, api: Api, state: &AppState) -> Router {
+fn add_routes(
+    router: Router,
+    endpoint: &'static EndpointEntry,
+    api: Api,
+    state: &AppState,
+) -> Router {
     let (path, method) = (endpoint.path(api), endpoint.method(api));
-    let serving = state.clone();
+    let (serving, refusing, route) = (state.clone(), state.clone(), path.clone());
     let serve = move |request: Request| (endpoint.serve)(endpoint, serving, api, request);
-    let (refusing, route) = (state.clone(), path.clone());
     let refuse = move |request: Request| {
-        pipeline::refuse(refusing, api, route, request, RequestError::MethodNotAllowed("POST"))
+        let error = RequestError::MethodNotAllowed(method.as_str());
+        pipeline::refuse(refusing, api, route, request, error)
     };
-    let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::POST);
+    let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::POST);
     let methods = on(filter, serve).fallback(refuse);
     let router = match path.strip_suffix('/') {
         Some(without_slash) => router.route(without_slash, methods.clone()),

@@ -86,7 +86,7 @@ fn description() -> String {
 }
 
 /// The description of an endpoint at an API, with the schemas that it refers to.
-pub(super) fn operation<E: Endpoint>(entry: &EndpointEntry, api: Api) -> (Value, Schemas) {
+pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) -> (Value, Schemas) {
     fn add<T: ToSchema>(schemas: &mut Schemas) -> Value {
         schemas.push((T::name().into_owned(), T::schema()));
         T::schemas(schemas);

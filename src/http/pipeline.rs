@@ -1,6 +1,6 @@
-//! The pipeline around every endpoint: [`handle`] has its steps in the order in which they happen,
-//! and so the order in which a request is refused. [`respond`] surrounds it: id, answer, log line,
-//! metrics, trace.
+//! The pipeline around every endpoint. [`handle`] and [`Received::attempt`] have its steps in the
+//! order in which they happen, and so the order in which a request is refused. [`respond`] and
+//! [`finish`] surround them: the answer, the log line, metrics, the trace.
 
 use std::io;
 use std::sync::Arc;
@@ -71,32 +71,33 @@ async fn handle<E: Endpoint>(
     exchange: Exchange,
     request: Request,
 ) -> Result<Success<E::Data>, Error> {
-    let (api, service) = (exchange.api, &state.service);
+    let service = &state.service;
     let (head, body) = request.into_parts();
     if head.extensions.get::<OverCapacity>().is_some() {
         body::discard(body).await;
         return Err(RequestError::Overloaded.into());
     }
 
-    // The body. A permit is acquired only after it, so that slow senders hold none.
+    // The body. A request acquires a permit only after it, so that slow senders hold none.
     let deadline = Instant::now() + state.request_timeout;
     let body = body::read(body, state.body_limit, &state.body_budget, deadline).await?;
     if Instant::now() + state.request_timeout / 3 > deadline {
-        // Too late: a statement that starts now could still run at the deadline.
+        // Too late for a statement, which could still run at the deadline.
         return Err(RequestError::BodyTimeout.into());
     }
     let mut permit = Some(service.acquire_permit()?);
 
-    // The JSON object.
+    // The JSON object, of which only the known keys are kept.
+    let (own, tenant) = (field_names::<E::Body>(), field_names::<TenantField>());
+    let known = [own, tenant, field_names::<CredentialFields>()].concat();
     let text = match body.text.trim_ascii() {
-        "" | "null" if api == Api::Cmdb && !E::REQUIRES_BODY => "{}",
+        "" | "null" if exchange.api == Api::Cmdb && !E::REQUIRES_BODY => "{}",
         _ => &body.text,
     };
-    let json = JsonObject::parse(text, &known_keys::<E>()).ok_or(RequestError::NotJson)?;
+    let json = JsonObject::parse(text, &known).ok_or(RequestError::NotJson)?;
 
-    // The credentials, without any I/O.
-    let credentials = Credentials::find(&state.authenticator, api, &head, &json)?;
-
+    // The credentials, without any I/O. What follows is run again as long as it must be.
+    let credentials = Credentials::find(&state.authenticator, exchange.api, &head, &json)?;
     let mut charge = RateCharge::new(service.limiter.as_ref(), credentials.app_code());
     let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
     let mut retry = Retry::new(service, deadline);
@@ -123,8 +124,7 @@ struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
-    /// The steps after [`handle`]'s. They are run again when what they looked up was stale, or when
-    /// the request conflicted with another one.
+    /// The steps after those of [`handle`].
     async fn attempt<E: Endpoint>(
         &self,
         credentials: &Credentials,
@@ -190,21 +190,14 @@ impl<'a> Received<'a> {
     }
 }
 
-/// The keys of a body that mean something: the endpoint's, the tenant's and the credentials'.
-fn known_keys<E: Endpoint>() -> Vec<&'static str> {
-    let groups =
-        [field_names::<E::Body>(), field_names::<TenantField>(), field_names::<CredentialFields>()];
-    groups.concat()
-}
-
 /// The request's `Idempotency-Key`. Several headers are no valid key: joined, they contain a space.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, RequestError> {
     let values = headers.get_all("idempotency-key").iter();
     let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-    let key = (!values.is_empty()).then(|| values.join(", "));
-    match key {
-        Some(key) if !is_valid_idempotency_key(&key) => Err(RequestError::InvalidIdempotencyKey),
-        key => Ok(key),
+    match values.join(", ") {
+        _ if values.is_empty() => Ok(None),
+        key if is_valid_idempotency_key(&key) => Ok(Some(key)),
+        _ => Err(RequestError::InvalidIdempotencyKey),
     }
 }
 
@@ -226,7 +219,7 @@ struct Exchange {
 impl Exchange {
     fn new(api: Api, route: String, request: &Request) -> Self {
         let headers = request.headers();
-        let request_id = api.request_id(headers);
+        let (request_id, language) = (api.request_id(headers), api.language(headers));
         let trace = traces::request(request.method(), &route, headers);
         // At the highest level, so that the id is on every line, whatever the filter.
         let span = error_span!(
@@ -236,18 +229,14 @@ impl Exchange {
             path = request.uri().path(),
             app = Empty,
             user = Empty,
-            trace_id = Empty,
+            trace_id = traces::id(&trace),
         );
-        if let Some(id) = traces::id(&trace) {
-            span.record("trace_id", id);
-        }
-        let language = api.language(headers);
         Self { api, route, request_id, language, started: Instant::now(), span, trace }
     }
 }
 
-/// Answers a request with the result of `handling`. Both run in a task of their own, so that a
-/// request goes on and is logged when its client disconnects, and a panic does not end the answer.
+/// Answers a request with the result of `handling`. Both run in tasks of their own, so that a
+/// request goes on and is logged when its client disconnects, and a panic is answered.
 async fn respond<T: Serialize + Send + 'static>(
     state: AppState,
     exchange: Exchange,
@@ -265,14 +254,9 @@ async fn respond<T: Serialize + Send + 'static>(
     answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-/// How long a client may take to read one page of a streamed answer.
-const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
-
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
-
 const REQUEST_ID_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-bkapi-request-id"), HeaderName::from_static("x-request-id")];
-
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Builds the response and writes the log line. A streamed answer is logged at its end.
@@ -294,17 +278,16 @@ fn answer<T: Serialize + Send + 'static>(
         }
         Err(error) => (None, None, None, Err(error)),
     };
-    if replay_of.is_some() {
-        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-    }
     // A stored answer is in the language and has the id of the first request.
     let (language, request_id) = match &replay_of {
-        Some(first) => (first.language, &*first.request_id),
+        Some(first) => {
+            headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+            (first.language, &*first.request_id)
+        }
         None => (exchange.language, &*exchange.request_id),
     };
     let result = data.ok_or(error.as_ref().unwrap_or(&RequestError::Internal));
-    let envelope = Envelope::new(exchange.api, result, language, request_id);
-    let json = to_json(&envelope);
+    let json = to_json(&Envelope::new(exchange.api, result, language, request_id));
     let Some(pages) = pages else {
         finish(&exchange, status, end, replay_of.map(|first| first.request_id));
         return (status, headers, json).into_response();
@@ -324,6 +307,9 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
+/// How long a client may take to read one page of a streamed answer.
+const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Sends an answer whose `data` is the first page of a list, and the other pages. If that fails,
 /// the body ends without its last chunk, so that no client takes it for complete.
 async fn stream<T: Serialize>(
@@ -334,37 +320,31 @@ async fn stream<T: Serialize>(
 ) -> Result<Counts, Error> {
     // The answer ends with the list and its own closing brace: `]}`.
     let end = answer.split_off(answer.len().saturating_sub(2));
-    let mut next = Ok(answer);
-    let result = loop {
-        let chunk = match next {
-            Ok(chunk) => Bytes::from(chunk),
-            Err(error) => break Err(error),
-        };
-        let sent = timeout(PAGE_READ_TIMEOUT, sender.send_data(chunk)).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            break Err(Error::OutOfTime);
-        }
-        next = match pages.recv().await {
-            None => break Ok(()),
-            Some(Err(error)) => Err(error),
+    let mut chunk = answer;
+    let error = loop {
+        let sent = timeout(PAGE_READ_TIMEOUT, sender.send_data(chunk.into())).await;
+        let next =
+            if matches!(sent, Ok(Ok(()))) { pages.recv().await } else { break Error::OutOfTime };
+        match next {
             Some(Ok((page, rows))) => {
                 counts.rows = counts.rows.map(|before| before + rows);
                 // The rows of `[…]`, after those of the page before.
-                let mut list = to_json(&page);
-                list.pop();
-                list.splice(..1, *b",");
-                Ok(list)
+                chunk = to_json(&page);
+                chunk.pop();
+                chunk.splice(..1, *b",");
             }
-        };
-    };
-    match result {
-        Ok(()) => sender.send_data(end.into()).await.or(Err(Error::OutOfTime))?,
-        Err(error) => {
-            sender.abort(io::ErrorKind::ConnectionAborted.into());
-            return Err(error);
+            Some(Err(error)) => break error,
+            None => {
+                return sender
+                    .send_data(end.into())
+                    .await
+                    .map(|()| counts)
+                    .or(Err(Error::OutOfTime));
+            }
         }
-    }
-    Ok(counts)
+    };
+    sender.abort(io::ErrorKind::ConnectionAborted.into());
+    Err(error)
 }
 
 /// Writes the log line of a request, counts it, and ends its span in the trace. The cause of a
@@ -379,20 +359,21 @@ fn finish(
     let duration_ms = f64::from(u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX)) / 1000.0;
     let error = result.as_ref().err().map(Error::request_error);
     let code = error.as_ref().map_or(0, |error| answer_to(error).code);
-    match (&result, &error) {
-        (Ok(Counts { created, refused, rows }), _) => {
+    match result {
+        Ok(Counts { created, refused, rows }) => {
             info!(code, created, refused, rows, duration_ms, replay_of, "answered");
         }
-        (Err(cause), Some(error)) => {
-            let cause = error_chain(cause);
+        Err(cause) => {
+            let cause = error_chain(&cause);
             match error {
-                RequestError::Internal => error!(code, duration_ms, cause, "failed"),
-                RequestError::Unavailable(_) => warn!(code, duration_ms, cause, "unavailable"),
-                RequestError::Overloaded => warn!(code, duration_ms, cause, "overloaded"),
+                Some(RequestError::Internal) => error!(code, duration_ms, cause, "failed"),
+                Some(RequestError::Unavailable(_)) => {
+                    warn!(code, duration_ms, cause, "unavailable")
+                }
+                Some(RequestError::Overloaded) => warn!(code, duration_ms, cause, "overloaded"),
                 _ => info!(code, duration_ms, cause, "refused"),
             }
         }
-        (Err(_), None) => {}
     }
     metrics::count_request(&exchange.route, status, code, error.as_ref(), elapsed);
     traces::answered(&exchange.trace, status, code);

@@ -5,33 +5,27 @@ use sha2::Sha256;
 use sqlx::PgConnection;
 
 use crate::db;
-pub use crate::db::app::ListedApp;
+pub use crate::db::app::list;
 use crate::domain::error::RequestError;
 use crate::domain::identity::{App, StoredSecret};
 use crate::domain::keys::{APP_CODE_LIMIT, Tenant, is_valid_key};
 
 /// Why an application cannot be changed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum Error {
-    /// The code exists already.
     #[error("the application {0:?} exists already")]
     Exists(String),
-    /// No such application.
     #[error("there is no application {0:?}")]
     Unknown(String),
-    /// The code is malformed.
     #[error("an application's code has 1 to 128 characters, none of them a control character")]
     InvalidCode,
-    /// The tenant is malformed.
     #[error("a tenant has at most 128 characters")]
     InvalidTenant,
-    /// The secret is malformed.
     #[error("a secret has 1 to 1024 characters on one line")]
     InvalidSecret,
-    /// The system provides no random numbers.
     #[error("the system provides no random numbers")]
     NoRandomness(#[from] getrandom::Error),
-    /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
@@ -61,26 +55,20 @@ pub async fn rotate(
     given_secret: Option<String>,
 ) -> Result<String, Error> {
     let secret = given_secret.map_or_else(new_secret, accept_secret)?;
-    if !db::app::insert_secret(conn, code, &store(&secret)?).await? {
-        return Err(Error::Unknown(code.to_owned()));
-    }
+    require_known(db::app::insert_secret(conn, code, &store(&secret)?).await?, code)?;
     Ok(secret)
 }
 
 /// Deletes all secrets but the newest and returns whether there were any.
 pub async fn retire(conn: &mut PgConnection, code: &str) -> Result<bool, Error> {
-    if !db::app::exists(&mut *conn, code).await? {
-        return Err(Error::Unknown(code.to_owned()));
-    }
-    Ok(db::app::delete_older_secrets(conn, code).await? > 0)
+    let deleted = db::app::delete_older_secrets(conn, code).await?;
+    require_known(deleted.is_some(), code)?;
+    Ok(deleted != Some(0))
 }
 
 /// Enables or disables an application.
 pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> Result<(), Error> {
-    if !db::app::set_enabled(conn, code, enabled).await? {
-        return Err(Error::Unknown(code.to_owned()));
-    }
-    Ok(())
+    require_known(db::app::set_enabled(conn, code, enabled).await?, code)
 }
 
 /// Limits an application to endpoints and tenants: empty means all, `None` leaves the limit as it
@@ -91,34 +79,28 @@ pub async fn limit(
     apis: Option<&[String]>,
     tenants: Option<&[String]>,
 ) -> Result<(), Error> {
-    let named = |tenant: &String| Tenant::parse(tenant).ok_or(Error::InvalidTenant);
-    let tenants = tenants.map(|tenants| {
-        let tenants = tenants.iter().map(|tenant| Ok(named(tenant)?.as_str().to_owned()));
-        tenants.collect::<Result<Vec<_>, Error>>()
-    });
-    if !db::app::limit(conn, code, apis, tenants.transpose()?.as_deref()).await? {
-        return Err(Error::Unknown(code.to_owned()));
-    }
-    Ok(())
+    let parse = |tenant: &String| Some(Tenant::parse(tenant)?.as_str().to_owned());
+    let parse_all = |tenants: &[String]| {
+        tenants.iter().map(parse).collect::<Option<Vec<_>>>().ok_or(Error::InvalidTenant)
+    };
+    let tenants = tenants.map(parse_all).transpose()?;
+    require_known(db::app::limit(conn, code, apis, tenants.as_deref()).await?, code)
 }
 
-/// All applications, in order of their codes.
-pub async fn list(conn: &mut PgConnection) -> Result<Vec<ListedApp>, Error> {
-    Ok(db::app::list(conn).await?)
+fn require_known(is_known: bool, code: &str) -> Result<(), Error> {
+    if is_known { Ok(()) } else { Err(Error::Unknown(code.to_owned())) }
 }
 
 /// 256 random bits in hex.
 fn new_secret() -> Result<String, Error> {
     let mut bits = [0; 32];
     getrandom::fill(&mut bits)?;
-    let hex = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16));
-    Ok(bits.iter().flat_map(hex).flatten().collect())
+    Ok(bits.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn accept_secret(secret: String) -> Result<String, Error> {
-    let fine =
-        (1..=1024).contains(&secret.chars().count()) && !secret.chars().any(char::is_control);
-    if fine { Ok(secret) } else { Err(Error::InvalidSecret) }
+    let is_valid = is_valid_key(&secret, 1024) && !secret.chars().any(char::is_control);
+    if is_valid { Ok(secret) } else { Err(Error::InvalidSecret) }
 }
 
 fn store(secret: &str) -> Result<StoredSecret, Error> {

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::lookup::Lookups;
-use super::{Error, Service, with_connection};
+use super::{Error, Service};
 use crate::db::STATEMENT_TIMEOUT;
 use crate::domain::identity::Caller;
 use crate::domain::keys::Tenant;
@@ -33,13 +32,6 @@ pub struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    pub(super) async fn with_connection<T>(
-        &self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        with_connection(&self.service.pool, self.deadline, work).await
-    }
-
     /// Fails if a statement that starts now could still run at the deadline: the caller would be
     /// told that nothing was created, and then it would be.
     pub(super) fn require_time_for_statement(&self) -> Result<(), Error> {

@@ -33,7 +33,8 @@ pub(super) async fn find(
     let Some(key) = &cx.idempotency_key else { return Ok(None) };
     let find =
         async |conn: &mut PgConnection| Ok(db::idempotency::find(conn, &cx.caller, key).await?);
-    let Some(record) = cx.with_connection(find).await? else { return Ok(None) };
+    let record = with_connection(&cx.service.pool, cx.deadline, find).await?;
+    let Some(record) = record else { return Ok(None) };
     cx.lookups.rely_on(record.version)?;
     cx.lookups.confirm();
     if record.request_hash != request_hash {

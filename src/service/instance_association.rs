@@ -2,10 +2,10 @@
 
 use tracing::{Instrument, info_span};
 
-use super::Error;
 use super::context::RequestContext;
 use super::idempotency;
 use super::permission::authorize_edit;
+use super::{Error, with_connection};
 use crate::db;
 use crate::db::instance_association::{IdempotencyEntry, NewLinks, WriteOutcome};
 use crate::domain::association::check_models;
@@ -69,7 +69,7 @@ pub async fn create_many(
     let version = cx.lookups.version().ok_or(Error::Stale)?;
     let model_association = &access.model_association;
 
-    cx.with_connection(async |conn| {
+    with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let authorized =
             authorize_edit(conn, cx, &access, details).instrument(step!("authorize")).await?;
         // First the expected state is that nothing prevents a link. If that is wrong, the statement

@@ -1,13 +1,14 @@
-//! Looking up what a request is authorized on, in the caches or in the database, and running the
-//! request again when that was stale or when it conflicted with another one.
+//! Looking up what a request is authorized on, in caches or in the database, and running the request
+//! again when that was stale or when it conflicted with another request.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use moka::sync::Cache;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
-use super::cache::Versioned;
 use super::{Error, Service, with_connection};
 use crate::db;
 use crate::db::cache_version::CacheVersion;
@@ -19,8 +20,30 @@ use crate::domain::keys::Tenant;
 /// times mean that something else is wrong.
 const MAX_RETRIES: usize = 100;
 
-/// The lookups of one attempt to serve a request. All of them are of one cache version, or the
-/// attempt fails with [`Error::Stale`].
+/// A cached value, with the version of the cached state at which it was read.
+type Versioned<T> = (CacheVersion, Arc<T>);
+
+/// The caches of a server: applications by their codes; model associations by user, key and tenant;
+/// models by user and key.
+pub struct Caches {
+    apps: Cache<String, Versioned<App>>,
+    associations: Cache<[String; 3], Versioned<AssociationAccess>>,
+    models: Cache<[String; 2], Versioned<ModelAccess>>,
+}
+
+impl Default for Caches {
+    fn default() -> Self {
+        Self { apps: new_cache(), associations: new_cache(), models: new_cache() }
+    }
+}
+
+fn new_cache<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>()
+-> Cache<K, Versioned<T>> {
+    Cache::builder().max_capacity(10_000).time_to_live(Duration::from_mins(5)).build()
+}
+
+/// The lookups of one attempt to serve a request. All of them are of one version, or the attempt
+/// fails with [`Error::Stale`].
 pub struct Lookups<'a> {
     service: &'a Service,
     deadline: Instant,
@@ -29,9 +52,8 @@ pub struct Lookups<'a> {
 }
 
 /// What the attempt relies on so far.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Basis {
-    /// The cache version of what was looked up.
     version: Option<CacheVersion>,
     /// Whether something came from a cache and no statement has confirmed its version since.
     is_unconfirmed: bool,
@@ -44,8 +66,7 @@ impl Lookups<'_> {
         self.find(&self.service.caches.apps, code.to_owned(), query).await
     }
 
-    /// The model association with this key that is visible to the tenant, with the user's access to
-    /// its models.
+    /// The model association with this key that is visible to the tenant, with the user's access.
     pub(super) async fn association_access(
         &self,
         user: &str,
@@ -56,10 +77,10 @@ impl Lookups<'_> {
             db::permission::find_association_access(conn, user, key, tenant).await
         };
         let cache_key = [user, key, tenant.as_str()].map(str::to_owned);
-        self.find(&self.service.caches.association_access, cache_key, query).await
+        self.find(&self.service.caches.associations, cache_key, query).await
     }
 
-    /// The model with this key, with the user's access to it.
+    /// The model with this key, with the user's access.
     pub(super) async fn model_access(
         &self,
         user: &str,
@@ -68,20 +89,15 @@ impl Lookups<'_> {
         let query = async |conn: &mut PgConnection| {
             db::permission::find_model_access(conn, user, key).await
         };
-        let cache_key = [user, key].map(str::to_owned);
-        self.find(&self.service.caches.model_access, cache_key, query).await
+        self.find(&self.service.caches.models, [user, key].map(str::to_owned), query).await
     }
 
-    async fn find<K, T>(
+    async fn find<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>(
         &self,
         cache: &Cache<K, Versioned<T>>,
         key: K,
         query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<Option<(CacheVersion, T)>>,
-    ) -> Result<Option<Arc<T>>, Error>
-    where
-        K: std::hash::Hash + Eq + Send + Sync + 'static,
-        T: Send + Sync + 'static,
-    {
+    ) -> Result<Option<Arc<T>>, Error> {
         if self.uses_caches
             && let Some((version, value)) = cache.get(&key)
         {
@@ -103,7 +119,7 @@ impl Lookups<'_> {
         self.basis().version
     }
 
-    /// Notes that a statement has compared the version, and found it current.
+    /// Notes that a statement has found the version current.
     pub(super) fn confirm(&self) {
         self.basis().is_unconfirmed = false;
     }
@@ -116,10 +132,7 @@ impl Lookups<'_> {
 
     /// Whether what the attempt relied on is current.
     async fn are_current(&self) -> Result<bool, Error> {
-        let (version, is_unconfirmed) = {
-            let basis = self.basis();
-            (basis.version, basis.is_unconfirmed)
-        };
+        let Basis { version, is_unconfirmed } = *self.basis();
         if !is_unconfirmed {
             return Ok(true);
         }
@@ -128,7 +141,7 @@ impl Lookups<'_> {
         Ok(version == Some(current))
     }
 
-    fn basis(&self) -> std::sync::MutexGuard<'_, Basis> {
+    fn basis(&self) -> MutexGuard<'_, Basis> {
         self.basis.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,6 @@
 //! Calls `db` with a connection and applies the rules of `domain`. Knows no HTTP.
 
 pub mod app;
-pub mod cache;
 pub mod check;
 pub mod context;
 pub mod idempotency;
@@ -20,8 +19,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use self::cache::Caches;
 use self::limit::Limiter;
+use self::lookup::Caches;
 pub use crate::db::pool::Pool;
 use crate::db::{self, ErrorClass, classify};
 use crate::domain::error::RequestError;
@@ -49,22 +48,18 @@ impl Service {
     }
 }
 
-/// Why a use case failed.
+/// Why a use case failed. After `Stale` and `Conflict` the request is run again.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum Error {
-    /// The request is refused.
     #[error(transparent)]
     Refused(#[from] RequestError),
-    /// What the request was authorized on has changed: it must be authorized anew.
-    #[error("the cached state is stale")]
+    #[error("what the request was authorized on has changed")]
     Stale,
-    /// Another transaction changed what the request depends on: it must be run again.
-    #[error("the request conflicts with another transaction")]
+    #[error("another transaction changed what the request depends on")]
     Conflict,
-    /// The database failed.
     #[error("the database failed")]
     Database(#[source] sqlx::Error),
-    /// The deadline has passed, or is too near to start a statement.
     #[error("the request ran out of time")]
     OutOfTime,
 }

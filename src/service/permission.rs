@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use super::Error;
 use super::context::RequestContext;
 use crate::db;
-pub use crate::db::permission::Grant;
+pub use crate::db::permission::list;
 use crate::db::permission::{AssociationAccess, ModelAccess};
 use crate::domain::batch::{Detail, StoredState};
 use crate::domain::error::RequestError;
@@ -115,14 +115,12 @@ impl AuthorizedInstances {
 
 /// Why grants cannot be changed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum GrantError {
-    /// A model is unknown.
     #[error("there is no such model")]
     UnknownModel,
-    /// The user's name is malformed.
     #[error("a user's name has 1 to {USERNAME_LIMIT} characters, none of them a control character")]
     InvalidUser,
-    /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
@@ -146,9 +144,4 @@ pub async fn remove(
     scopes: &[Scope],
 ) -> Result<bool, GrantError> {
     Ok(db::permission::delete(conn, user, scopes).await? > 0)
-}
-
-/// All grants, or those of one user.
-pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> Result<Vec<Grant>, GrantError> {
-    Ok(db::permission::list(conn, user).await?)
 }

@@ -10,8 +10,8 @@ use cmdb_associations::config::serving_pool;
 use cmdb_associations::domain::permission::{Authorization, Scope};
 use cmdb_associations::http::auth::Authenticator;
 use cmdb_associations::http::{AppState, operations, router};
-use cmdb_associations::service::cache::Caches;
 use cmdb_associations::service::limit::Limiter;
+use cmdb_associations::service::lookup::Caches;
 use cmdb_associations::service::{self, Pool, Service};
 use cmdb_associations::telemetry::metrics::Metrics;
 use http_body_util::BodyExt;
@@ -63,7 +63,7 @@ impl TestApp {
             let secret = Some("xxx".to_owned());
             service::app::add(&mut conn, code, trusted, secret).await.unwrap();
         }
-        service::permission::add(&mut conn, "admin", &[Scope::All]).await.unwrap();
+        service::permission::add(&mut conn, "admin", &[Scope::ALL]).await.unwrap();
         drop(conn);
         Self::build(pool, change)
     }

@@ -25,11 +25,11 @@ async fn grant(app: &TestApp, user: &str, scopes: &[Scope]) {
 }
 
 fn model(key: &str) -> Scope {
-    Scope::Model(key.to_owned())
+    Scope { model: Some(key.to_owned()), instance: None }
 }
 
 fn instance(key: &str, id: i64) -> Scope {
-    Scope::Instance(key.to_owned(), id)
+    Scope { model: Some(key.to_owned()), instance: Some(id) }
 }
 
 /// The instances that a refusal lists, by action.

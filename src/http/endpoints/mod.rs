@@ -22,7 +22,7 @@ use crate::domain::error::RequestError;
 use crate::service;
 use crate::service::context::RequestContext;
 
-/// Every endpoint, in the order of the README's table.
+/// Every endpoint, in the order of the README's table: name, method and path at the CMDB API.
 pub static ENDPOINTS: [EndpointEntry; 1] = [entry::<BatchCreateInstanceAssociation>(
     "batch_create_instance_association",
     Method::POST,
@@ -85,28 +85,26 @@ pub(super) trait Endpoint: Send + 'static {
 pub struct EndpointEntry {
     /// The name at the gateway API, and for `app limit --api`.
     pub name: &'static str,
-    /// The method at the CMDB API. At the gateway API it is always POST.
-    pub method: Method,
-    /// The path at the CMDB API.
-    pub cmdb_path: &'static str,
     /// One of each error that the endpoint has besides those of the pipeline.
     pub errors: fn() -> Vec<RequestError>,
+    cmdb_method: Method,
+    cmdb_path: &'static str,
     pub(super) serve: fn(&'static EndpointEntry, AppState, Api, Request) -> BoxFuture<Response>,
-    pub(super) describe: fn(&EndpointEntry, Api) -> (Value, Schemas),
+    pub(super) describe: fn(&'static EndpointEntry, Api) -> (Value, Schemas),
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 const fn entry<E: Endpoint>(
     name: &'static str,
-    method: Method,
+    cmdb_method: Method,
     cmdb_path: &'static str,
 ) -> EndpointEntry {
     EndpointEntry {
         name,
-        method,
-        cmdb_path,
         errors: E::errors,
+        cmdb_method,
+        cmdb_path,
         serve: |entry, state, api, request| {
             Box::pin(pipeline::serve::<E>(entry, state, api, request))
         },
@@ -123,11 +121,9 @@ impl EndpointEntry {
         }
     }
 
-    /// The method at an API.
-    pub fn method(&self, api: Api) -> Method {
-        match api {
-            Api::Gateway => Method::POST,
-            Api::Cmdb => self.method.clone(),
-        }
+    /// The method at an API. At the gateway API it is always POST.
+    pub fn method(&'static self, api: Api) -> &'static Method {
+        static POST: Method = Method::POST;
+        if api == Api::Cmdb { &self.cmdb_method } else { &POST }
     }
 }
