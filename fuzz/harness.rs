@@ -17,7 +17,7 @@ use cmdb_associations::domain::permission::Authorization;
 use cmdb_associations::http::auth::Authenticator;
 use cmdb_associations::http::auth::gateway_jwt::JwtVerifier;
 use cmdb_associations::http::{AppState, ClientAddr, operations, router};
-use cmdb_associations::service::import::{Error, Rejection, read_collection};
+use cmdb_associations::service::import::{Error, read_collection};
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::service::lookup::Caches;
 use cmdb_associations::service::{Pool, Service};
@@ -236,26 +236,16 @@ const COLLECTIONS: [&str; 8] = [
 pub fn import(data: &[u8]) {
     let Some((selector, content)) = data.split_first() else { return };
     let collection = COLLECTIONS[usize::from(*selector) % COLLECTIONS.len()];
-    let lines = content.split(|byte| *byte == b'\n').count() as u64;
-    let (mut rows, mut omissions) = (0, 0);
-    let staged = |stage, copy: &str| {
-        assert!(copy.is_empty() || copy.ends_with('\n'));
-        for row in copy.split_terminator('\n') {
-            check_row(stage, row, lines);
-            rows += 1;
-        }
-    };
-    let left_out = |row: Rejection<'_>| {
-        assert!((1..=lines).contains(&row.line), "line {}", row.line);
-        assert!(!row.reason.contains('\0'), "{:?}", row.reason);
-        omissions += 1;
-    };
-    match read_collection(collection, content, staged, left_out) {
+    let lines = content.split(|byte| *byte == b'\n').count() as i64;
+    let (mut rows, mut rejected_rows) = (0, 0);
+    let on_rows = |stage, copy: &str| rows += check_rows(copy, columns(stage), lines);
+    let on_rejected_rows = |copy: &str| rejected_rows += check_rows(copy, 2, lines);
+    match read_collection(collection, content, on_rows, on_rejected_rows) {
         Ok(count) => {
             assert_eq!(Some(count), documents(content));
             // Most documents of this collection are not used.
             if collection != "cc_idgenerator" {
-                assert_eq!(rows + omissions, count);
+                assert_eq!(rows + rejected_rows, count);
             }
         }
         Err(Error::Unreadable { line, reason, .. }) => {
@@ -265,17 +255,28 @@ pub fn import(data: &[u8]) {
     }
 }
 
-/// Asserts that a row has the columns of its staging table, each a text without NUL or null.
-fn check_row(stage: Stage, row: &str, lines: u64) {
-    let columns: Vec<&str> = row.split('\t').collect();
-    let own = match stage {
+/// The number of a stage's own columns.
+fn columns(stage: Stage) -> usize {
+    match stage {
         Stage::AssignedIds => 1,
         Stage::Kinds => 3,
         Stage::Models | Stage::Instances => 4,
         Stage::Links => 7,
         Stage::ModelAssociations => 8,
-    };
-    assert_eq!(columns.len(), 2 + own, "{row:?}");
+    }
+}
+
+/// Checks the input of a `COPY`, and returns the number of its rows.
+fn check_rows(copy: &str, own_columns: usize, lines: i64) -> i64 {
+    assert!(copy.is_empty() || copy.ends_with('\n'));
+    copy.split_terminator('\n').for_each(|row| check_row(row, own_columns, lines));
+    copy.split_terminator('\n').count() as i64
+}
+
+/// Asserts that a row has the columns of its staging table, each a text without NUL or null.
+fn check_row(row: &str, own_columns: usize, lines: i64) {
+    let columns: Vec<&str> = row.split('\t').collect();
+    assert_eq!(columns.len(), 2 + own_columns, "{row:?}");
     assert_eq!(columns[0], "0");
     assert!((1..=lines).contains(&columns[1].parse().unwrap()), "{row:?}");
     assert!(!row.contains(['\0', '\r']), "{row:?}");
@@ -292,12 +293,12 @@ fn check_row(stage: Stage, row: &str, lines: u64) {
 }
 
 /// The number of documents of a file that consists only of documents.
-fn documents(content: &[u8]) -> Option<u64> {
+fn documents(content: &[u8]) -> Option<i64> {
     let content = content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content);
     let documents: Vec<Map<String, Value>> = if content.trim_ascii_start().starts_with(b"[") {
         serde_json::from_slice(content).ok()?
     } else {
         serde_json::Deserializer::from_slice(content).into_iter().collect::<Result<_, _>>().ok()?
     };
-    Some(documents.len() as u64)
+    Some(documents.len() as i64)
 }

@@ -5,12 +5,12 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
 use crate::service;
-use crate::service::import::{Error as ImportError, Progress, Rejection, Stats};
+use crate::service::import::{Rejection, Stats};
 
 /// How many rejected rows are printed. The report has all of them.
 const PRINTED_REJECTIONS: u64 = 100;
@@ -31,6 +31,10 @@ pub(super) async fn import(
     let mut report = report.map(create).transpose()?.map(BufWriter::new);
 
     let mut conn = super::connect().await?;
+    if if_empty && !service::import::is_empty(&mut conn).await? {
+        writeln!(stderr, "nothing was imported: the database is not empty")?;
+        return Ok(Outcome::Negative);
+    }
     let progress = ProgressBar::new(export.bytes).with_style(ProgressStyle::with_template(
         "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {elapsed} {msg}",
     )?);
@@ -40,11 +44,8 @@ pub(super) async fn import(
     let result = service::import::import(
         &mut conn,
         &export,
-        if_empty,
-        |event| match event {
-            Progress::Read(bytes) => progress.inc(bytes),
-            Progress::Merging => progress.set_message("merging"),
-        },
+        |path| Ok(progress.wrap_read(File::open(path)?)),
+        || progress.set_message("merging"),
         |rejection| {
             rejected += 1;
             if rejected <= PRINTED_REJECTIONS {
@@ -60,14 +61,7 @@ pub(super) async fn import(
     )
     .await;
     progress.finish_and_clear();
-    let stats = match result {
-        Ok(stats) => stats,
-        Err(ImportError::NotEmpty) => {
-            writeln!(stderr, "nothing was imported: {}", ImportError::NotEmpty)?;
-            return Ok(Outcome::Negative);
-        }
-        Err(error) => return Err(anyhow!(error).context("nothing was imported")),
-    };
+    let stats = result.context("nothing was imported")?;
     if rejected > PRINTED_REJECTIONS {
         let more = rejected - PRINTED_REJECTIONS;
         writeln!(stderr, "… and {more} more rejected rows; --report FILE writes all of them")?;

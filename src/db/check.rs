@@ -1,12 +1,12 @@
 //! Queries that find invalid data. They read the tables and do not rely on the constraints.
 
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 /// A rule for the stored data, and a query that finds what violates it.
 pub struct Invariant {
     /// The rule.
     pub name: &'static str,
-    /// Returns up to 10 rows: the number of all violations, and the description of one.
+    /// Returns a row for each violation: a number to order by, and a description.
     sql: &'static str,
 }
 
@@ -23,16 +23,15 @@ pub struct Violations {
 pub const INVARIANTS: [Invariant; 11] = [
     Invariant {
         name: "every link's model association exists",
-        sql: "select count(*) over (),
+        sql: "select id,
                   format('link %s: model association %s does not exist', id, model_association_id)
               from instance_association link
               where not exists (
-                  select from model_association where id = link.model_association_id)
-              order by id limit 10",
+                  select from model_association where id = link.model_association_id)",
     },
     Invariant {
         name: "every link's source instance exists",
-        sql: "select count(*) over (),
+        sql: "select link.id,
                   format('link %s: source instance %s of model %s does not exist',
                       link.id, source_id, coalesce(model.key, '(unknown)'))
               from instance_association link
@@ -40,12 +39,11 @@ pub const INVARIANTS: [Invariant; 11] = [
               left join model on model.id = association.source_model_id
               where not exists (
                   select from instance
-                  where model_id = association.source_model_id and instance_id = link.source_id)
-              order by link.id limit 10",
+                  where model_id = association.source_model_id and instance_id = link.source_id)",
     },
     Invariant {
         name: "every link's target instance exists",
-        sql: "select count(*) over (),
+        sql: "select link.id,
                   format('link %s: target instance %s of model %s does not exist',
                       link.id, target_id, coalesce(model.key, '(unknown)'))
               from instance_association link
@@ -53,52 +51,45 @@ pub const INVARIANTS: [Invariant; 11] = [
               left join model on model.id = association.target_model_id
               where not exists (
                   select from instance
-                  where model_id = association.target_model_id and instance_id = link.target_id)
-              order by link.id limit 10",
+                  where model_id = association.target_model_id and instance_id = link.target_id)",
     },
     Invariant {
         name: "every link's tenant exists",
-        sql: "select count(*) over (), format('link %s: tenant %s does not exist', id, tenant_id)
+        sql: "select id, format('link %s: tenant %s does not exist', id, tenant_id)
               from instance_association link
-              where not exists (select from tenant where id = link.tenant_id)
-              order by id limit 10",
+              where not exists (select from tenant where id = link.tenant_id)",
     },
     Invariant {
         name: "no two links of a model association have the same source and target",
-        sql: "select count(*) over (),
+        sql: "select min(id),
                   format('links %s have the same source and target',
                       string_agg(id::text, ', ' order by id))
               from instance_association
-              group by model_association_id, source_id, target_id having count(*) > 1
-              order by min(id) limit 10",
+              group by model_association_id, source_id, target_id having count(*) > 1",
     },
     Invariant {
         name: "in a 1:1 model association, no two links have the same source",
-        sql: "select count(*) over (),
-                  format('%s is 1:1, but links %s have source %s',
-                      min(association.key), string_agg(link.id::text, ', ' order by link.id),
-                      source_id)
+        sql: "select min(link.id),
+                  format('%s is 1:1, but links %s have source %s', min(association.key),
+                      string_agg(link.id::text, ', ' order by link.id), source_id)
               from instance_association link
               join model_association association
                   on association.id = model_association_id and mapping = '1:1'
-              group by model_association_id, source_id having count(*) > 1
-              order by min(link.id) limit 10",
+              group by model_association_id, source_id having count(*) > 1",
     },
     Invariant {
         name: "in a 1:1 or 1:n model association, no two links have the same target",
-        sql: "select count(*) over (),
-                  format('%s is %s, but links %s have target %s',
-                      min(association.key), min(mapping),
-                      string_agg(link.id::text, ', ' order by link.id), target_id)
+        sql: "select min(link.id),
+                  format('%s is %s, but links %s have target %s', min(association.key),
+                      min(mapping), string_agg(link.id::text, ', ' order by link.id), target_id)
               from instance_association link
               join model_association association
                   on association.id = model_association_id and mapping in ('1:1', '1:n')
-              group by model_association_id, target_id having count(*) > 1
-              order by min(link.id) limit 10",
+              group by model_association_id, target_id having count(*) > 1",
     },
     Invariant {
         name: "no link is in two audit records",
-        sql: "select count(*) over (),
+        sql: "select lower,
                   format('audit record %s shares ids between %s and %s with another record',
                       id, lower, upper - 1)
               from (
@@ -108,12 +99,11 @@ pub const INVARIANTS: [Invariant; 11] = [
                           rows between unbounded preceding and 1 preceding) as highest_upper_before
                   from audit_log, unnest(association_ids) ids
               ) id_range
-              where highest_upper_before > lower
-              order by lower limit 10",
+              where highest_upper_before > lower",
     },
     Invariant {
         name: "every idempotency record names the links that its request created",
-        sql: "select count(*) over (),
+        sql: "select 1::bigint,
                   format(
                       'idempotency key %s of app %s and user %s: '
                       'request %s did not create links %s',
@@ -122,12 +112,11 @@ pub const INVARIANTS: [Invariant; 11] = [
               where not isempty(association_ids) and not exists (
                   select from audit_log
                   where (audit_log.request_id, audit_log.association_ids)
-                      = (record.request_id, record.association_ids))
-              order by key limit 10",
+                      = (record.request_id, record.association_ids))",
     },
     Invariant {
         name: "the next association id is higher than every assigned one",
-        sql: "select 1::bigint,
+        sql: "select highest.id,
                   format('id %s is assigned, but the sequence is at %s', highest.id, last_value)
               from (
                   select greatest(
@@ -175,37 +164,22 @@ pub const INVARIANTS: [Invariant; 11] = [
                   union all
                   select 'trigger', tgrelid, tgname from pg_trigger where tgenabled in ('O', 'A')
               )
-              select count(*) over (),
+              select 1::bigint,
                   format('%s %s on table %s is missing or disabled', kind, name, table_name)
               from expected
               where not exists (
                   select from enabled
                   where (enabled.kind, table_id, enabled.name::text)
-                      = (expected.kind, to_regclass(table_name), expected.name))
-              order by name limit 10",
+                      = (expected.kind, to_regclass(table_name), expected.name))",
     },
 ];
 
 /// Links without an audit record. Other clients than the server wrote them, which is allowed.
 pub const UNAUDITED: Invariant = Invariant {
     name: "every link was written by the server or an import",
-    // Each link is compared with the last id range that begins at or below its id: one sort of all.
-    sql: "with id_range as (
-              select lower(ids), upper(ids) from audit_log, unnest(association_ids) ids
-          ),
-          link as (
-              select id,
-                  max(lower) over (order by coalesce(lower, id), id nulls first) as range_start
-              from (
-                  select null::bigint as id, lower from id_range
-                  union all
-                  select id, null from instance_association
-              ) entry
-          )
-          select count(*) over (), format('link %s is in no audit record', id)
-          from link left join id_range on lower = range_start
-          where id is not null and (upper is null or upper <= id)
-          order by id limit 10",
+    sql: "select id, format('link %s is in no audit record', id)
+          from instance_association
+          where (id <@ (select range_agg(association_ids) from audit_log)) is not true",
 };
 
 /// Finds what violates an invariant.
@@ -213,7 +187,12 @@ pub async fn find_violations(
     conn: &mut PgConnection,
     invariant: &Invariant,
 ) -> sqlx::Result<Violations> {
-    let rows: Vec<(i64, String)> = sqlx::query_as(invariant.sql).fetch_all(conn).await?;
+    let sql = format!(
+        "select count(*) over (), description from ({}) violation (position, description)
+         order by position, description limit 10",
+        invariant.sql
+    );
+    let rows: Vec<(i64, String)> = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(conn).await?;
     Ok(Violations {
         count: rows.first().map_or(0, |(count, _)| *count),
         examples: rows.into_iter().map(|(_, example)| example).collect(),

@@ -146,28 +146,16 @@ pub struct StoredLink {
     pub kind: String,
 }
 
-/// A page of the links of one instance.
-#[derive(Debug, Clone, Copy)]
-pub struct LinkPage {
-    /// The instance's model.
-    pub model_id: i32,
-    /// The instance's id.
-    pub instance_id: i64,
-    /// Only links with greater ids.
-    pub after: i64,
-    /// How many of these to skip.
-    pub skip: i64,
-    /// The most links of the page.
-    pub limit: i64,
-}
-
-/// A page of the tenant's links of which an instance is the source or the target, in order of their
-/// ids. A link of an instance with itself is listed once.
+/// The tenant's links of which an instance is the source or the target, in order of their ids: of
+/// those with ids after `after`, all but the first `skip`, and at most `limit`.
 #[tracing::instrument(skip_all, name = "db.instance_association.list_of_instance")]
 pub async fn list_of_instance(
     conn: &mut PgConnection,
     tenant: &Tenant,
-    page: &LinkPage,
+    (model_id, instance_id): (i32, i64),
+    after: i64,
+    skip: i64,
+    limit: i64,
 ) -> sqlx::Result<Vec<StoredLink>> {
     sqlx::query_as!(
         StoredLink,
@@ -198,12 +186,12 @@ pub async fn list_of_instance(
            join model target on target.id = association.target_model_id
            where tenant.key = $3 and link.id > $4
            order by link.id offset $5 limit $6"#,
-        page.model_id,
-        page.instance_id,
+        model_id,
+        instance_id,
         tenant.as_str(),
-        page.after,
-        page.skip,
-        page.limit,
+        after,
+        skip,
+        limit,
     )
     .fetch_all(conn)
     .await

@@ -12,7 +12,7 @@ use super::permission::{authorize_edit, authorize_view};
 use super::{Error, Service, with_connection};
 use crate::db;
 pub use crate::db::instance_association::StoredLink;
-use crate::db::instance_association::{IdempotencyEntry, LinkPage, NewLinks, WriteOutcome};
+use crate::db::instance_association::{IdempotencyEntry, NewLinks, WriteOutcome};
 use crate::domain::association::check_models;
 use crate::domain::batch::{CreateLinks, Decision, plan};
 use crate::domain::error::{DetailError, RequestError};
@@ -151,10 +151,14 @@ const PAGE_SIZE: i64 = 5_000;
 pub struct LinkPages {
     service: Arc<Service>,
     tenant: Tenant,
-    /// How many links may still be returned.
+    /// The instance, with the surrogate key of its model.
+    instance: (i32, i64),
+    /// The id of the last link that was returned.
+    after: i64,
+    /// How many links to skip after it.
+    skip: i64,
+    /// How many links may still be returned; 0 after the last page.
     remaining: i64,
-    /// The next page, whose limit includes one link more, to know whether there are others.
-    next: Option<LinkPage>,
 }
 
 /// Finds the links of which an instance is the source or the target, in order of their ids. An
@@ -164,41 +168,46 @@ pub async fn find_related(
     search: &LinkSearch,
 ) -> Result<LinkPages, Error> {
     let access = authorize_view(cx, &search.model).await?;
-    let next = access.map(|access| LinkPage {
-        model_id: access.id,
-        instance_id: search.instance_id,
+    let remaining = match (&access, search.limit) {
+        (None, _) => 0,
+        (_, 0) => i64::MAX,
+        (_, limit) => limit,
+    };
+    Ok(LinkPages {
+        service: Arc::clone(cx.service),
+        tenant: cx.tenant.clone(),
+        instance: (access.map_or(0, |access| access.id), search.instance_id),
         after: i64::MIN,
         skip: search.start,
-        limit: 0,
-    });
-    let remaining = if search.limit == 0 { i64::MAX } else { search.limit };
-    Ok(LinkPages { service: Arc::clone(cx.service), tenant: cx.tenant.clone(), remaining, next })
+        remaining,
+    })
 }
 
 impl LinkPages {
     /// Whether all pages were returned.
     pub fn are_done(&self) -> bool {
-        self.next.is_none()
+        self.remaining == 0
     }
 
     /// The next page. Only the first one may be empty.
     pub async fn next_page(&mut self) -> Result<Vec<StoredLink>, Error> {
-        let Some(page) = &mut self.next else { return Ok(Vec::new()) };
-        let size = self.remaining.min(PAGE_SIZE);
-        page.limit = size + 1;
+        if self.are_done() {
+            return Ok(Vec::new());
+        }
+        let Self { tenant, instance, after, skip, remaining, .. } = &*self;
+        // One more than the page tells whether there are others.
+        let size = PAGE_SIZE.min(*remaining);
         let list = async |conn: &mut PgConnection| {
-            Ok(db::instance_association::list_of_instance(conn, &self.tenant, page).await?)
+            let list = db::instance_association::list_of_instance;
+            Ok(list(conn, tenant, *instance, *after, *skip, size + 1).await?)
         };
         let deadline = Instant::now() + db::STATEMENT_TIMEOUT;
         let mut links = with_connection(&self.service.pool, deadline, list).await?;
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let has_more = links.len() > size;
         links.truncate(size);
-        self.remaining -= PAGE_SIZE;
-        match links.last().filter(|_| has_more && self.remaining > 0) {
-            Some(last) => (page.after, page.skip) = (last.id, 0),
-            None => self.next = None,
-        }
+        (self.after, self.skip) = (links.last().map_or(i64::MAX, |link| link.id), 0);
+        self.remaining = if has_more { (self.remaining - PAGE_SIZE).max(0) } else { 0 };
         Ok(links)
     }
 }

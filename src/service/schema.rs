@@ -5,19 +5,15 @@ use sqlx::migrate::MigrateError;
 use tokio::time::{Instant, timeout_at};
 
 use super::Error;
-use crate::db;
 use crate::db::pool::Pool;
+pub use crate::db::schema::count_pending;
+use crate::db::schema::{MIGRATOR, is_read_only};
 
 /// Applies the pending migrations and returns their number. Concurrent calls wait for each other.
 pub async fn migrate(conn: &mut PgConnection) -> Result<usize, MigrateError> {
     let pending = count_pending(conn).await?;
-    db::schema::MIGRATOR.run(conn).await?;
+    MIGRATOR.run(conn).await?;
     Ok(pending)
-}
-
-/// Counts the migrations that are not applied to the database.
-pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
-    db::schema::count_pending(conn).await
 }
 
 /// Returns why the database is not ready for requests, or `None` if it is.
@@ -31,8 +27,7 @@ pub async fn readiness_error(
         if count_pending(conn).await? > 0 {
             return Ok(Some("migrations are pending"));
         }
-        let is_read_only = db::schema::is_read_only(conn).await?;
-        Ok(is_read_only.then_some("the database is read-only"))
+        Ok(is_read_only(conn).await?.then_some("the database is read-only"))
     };
     let mut conn = pool.acquire().await?;
     let error =

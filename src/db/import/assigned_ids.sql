@@ -8,6 +8,7 @@ begin
         from (
             select id from staged_assigned_id
             union all select id from staged_link
+            union all select assigned_id from rejected_row
             union all select max(id) from instance_association
         ) assigned
     ) highest

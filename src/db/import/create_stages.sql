@@ -2,7 +2,7 @@
 -- which its document begins, and keys and ids as they are in the export.
 
 create temporary table rejected_row (
-    file integer not null, line bigint not null, reason text not null
+    file integer not null, line bigint not null, reason text not null, assigned_id bigint
 ) on commit drop;
 
 create temporary table staged_model (

@@ -12,20 +12,17 @@ rejected as (
     select file, line, format('another row of association kind %s has a lower id', key)
     from ranked where export_number is distinct from kept_number
 ),
--- A row without a name leaves the stored name.
-named as (
-    select ranked.*, coalesce(ranked.name, stored.name, ranked.key) as new_name
-    from ranked left join association_kind stored using (key)
-    where rank = 1
-),
 merged as (
     insert into association_kind (key, name)
-    select key, new_name from named
+    select key, coalesce(ranked.name, stored.name, key)
+    from ranked left join association_kind stored using (key)
+    where rank = 1
     on conflict (key) do update set name = excluded.name
         where association_kind.name is distinct from excluded.name
     -- xmax is 0 in an inserted row, and the updating transaction in an updated one.
     returning key, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated
-from merged join named using (key)
+from merged join ranked using (key)
+where rank = 1
 group by file;

@@ -1,9 +1,11 @@
--- Merges the staged model associations.
+-- Merges the staged model associations. Of valid rows with one key, those with the lowest export
+-- number are kept; of these, the last row counts.
 
 create temporary table candidate_model_association on commit drop as
 with resolved as (
     select staged.*, tenant.id as tenant_id, source.id as source_model_id,
         target.id as target_model_id, association_kind.id as kind_id, stored.id as stored_id,
+        stored.name as stored_name,
         (stored.source_model_id, stored.target_model_id, stored.mapping)
             is distinct from (source.id, target.id, staged.mapping) as differs
     from staged_model_association staged
@@ -13,57 +15,52 @@ with resolved as (
     left join association_kind on association_kind.key = staged.kind
     left join model_association stored
         on stored.key = staged.key and stored.tenant_id = tenant.id
+),
+checked as (
+    select *,
+        case
+            when source_model_id is null then format('model %s does not exist', source_model)
+            when target_model_id is null then format('model %s does not exist', target_model)
+            when kind_id is null then format('association kind %s does not exist', kind)
+            when differs and exists (
+                select from instance_association where model_association_id = stored_id)
+            then format('model association %s has links and is stored with other models or '
+                'another mapping', key)
+        end as reason
+    from resolved
 )
-select *,
-    case
-        when source_model_id is null then format('model %s does not exist', source_model)
-        when target_model_id is null then format('model %s does not exist', target_model)
-        when kind_id is null then format('association kind %s does not exist', kind)
-        when differs and exists (
-            select from instance_association where model_association_id = stored_id)
-        then format(
-            'model association %s has links and is stored with other models or another mapping',
-            key)
-    end as reason
-from resolved;
-
--- Of valid rows with one key, those with the lowest export number are kept; of these, the last row
--- counts.
-create temporary table ranked_model_association on commit drop as
 select *, first_value(export_number) over by_number as kept_number,
     row_number() over by_number as rank
-from candidate_model_association
-where reason is null
+from checked
 window by_number as (
-    partition by tenant_id, key order by export_number nulls last, file desc, line desc);
+    partition by tenant_id, key, reason is null
+    order by export_number nulls last, file desc, line desc);
 
 insert into rejected_row
-select file, line, reason from candidate_model_association where reason is not null
-union all
-select file, line, format('another row of model association %s has a lower id', key)
-from ranked_model_association where export_number is distinct from kept_number;
+select file, line,
+    coalesce(reason, format('another row of model association %s has a lower id', key))
+from candidate_model_association
+where reason is not null or export_number is distinct from kept_number;
+
+delete from candidate_model_association where reason is not null or rank > 1;
 
 -- Models and mapping cannot be updated, so a model association without links is replaced.
 delete from model_association
-where id in (select stored_id from ranked_model_association where rank = 1 and differs);
+where id in (select stored_id from candidate_model_association where differs);
 
 with merged as (
     insert into model_association
         (key, tenant_id, name, source_model_id, target_model_id, association_kind_id, mapping)
-    select key, tenant_id, coalesce(name, ''), source_model_id, target_model_id, kind_id, mapping
-    from ranked_model_association
-    where rank = 1
+    select key, tenant_id, coalesce(nullif(name, ''), stored_name, ''), source_model_id,
+        target_model_id, kind_id, mapping
+    from candidate_model_association
     on conflict (key, tenant_id) do update
-        -- A row without a name leaves the stored name.
-        set name = coalesce(nullif(excluded.name, ''), model_association.name),
-            association_kind_id = excluded.association_kind_id
-        where (model_association.name, model_association.association_kind_id) is distinct from (
-            coalesce(nullif(excluded.name, ''), model_association.name),
-            excluded.association_kind_id)
+        set name = excluded.name, association_kind_id = excluded.association_kind_id
+        where (model_association.name, model_association.association_kind_id)
+            is distinct from (excluded.name, excluded.association_kind_id)
     -- xmax is 0 in an inserted row, and the updating transaction in an updated one.
     returning key, tenant_id, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated
-from merged join ranked_model_association using (key, tenant_id)
-where rank = 1
+from merged join candidate_model_association using (key, tenant_id)
 group by file;

@@ -12,26 +12,23 @@ rejected as (
     select file, line, format('another row of model %s has a lower id', key)
     from ranked where export_number is distinct from kept_number
 ),
--- A row without a name leaves the stored name.
-named as (
-    select ranked.*, coalesce(ranked.name, stored.name, ranked.key) as new_name
-    from ranked left join model stored using (key)
-    where rank = 1
-),
 merged as (
     insert into model (key, name, tenant_id, export_number)
-    select named.key, new_name, tenant.id, export_number
-    from named join tenant on tenant.key = named.tenant
+    select ranked.key, coalesce(ranked.name, stored.name, ranked.key), tenant.id,
+        coalesce(ranked.export_number, stored.export_number)
+    from ranked
+    join tenant on tenant.key = ranked.tenant
+    left join model stored on stored.key = ranked.key
+    where rank = 1
     on conflict (key) do update
-        set name = excluded.name,
-            tenant_id = excluded.tenant_id,
-            export_number = coalesce(excluded.export_number, model.export_number)
-        where (model.name, model.tenant_id, model.export_number) is distinct from (
-            excluded.name, excluded.tenant_id,
-            coalesce(excluded.export_number, model.export_number))
+        set name = excluded.name, tenant_id = excluded.tenant_id,
+            export_number = excluded.export_number
+        where (model.name, model.tenant_id, model.export_number)
+            is distinct from (excluded.name, excluded.tenant_id, excluded.export_number)
     -- xmax is 0 in an inserted row, and the updating transaction in an updated one.
     returning key, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated
-from merged join named using (key)
+from merged join ranked using (key)
+where rank = 1
 group by file;

@@ -1,34 +1,26 @@
 //! The collections of an export, and how their documents become rows.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::documents::Document;
 use crate::db::import::{Row, Stage};
 use crate::domain::association::Mapping;
 use crate::domain::keys::{MODEL_ASSOCIATION_KEY_LIMIT, MODEL_KEY_LIMIT, Tenant, is_valid_key};
-
-/// A document as `mongoexport` wrote it.
-pub(super) type Document = Map<String, Value>;
 
 /// The highest association id of an import. The sequence continues above it.
 const ASSOCIATION_ID_LIMIT: i64 = 1 << 62;
 
 /// The content of a file, which its name determines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Collection {
-    IdGenerator,
-    Models,
-    Kinds,
-    ModelAssociations,
-    /// Instances of a model, unless a document names another model.
-    Instances {
-        model: String,
-        tenant: String,
-        id_field: &'static str,
-        name_field: &'static str,
-    },
-    Links {
-        tenant: String,
-    },
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Collection {
+    /// The stage of its rows.
+    pub(super) stage: Stage,
+    /// The tenant of documents that name none.
+    tenant: String,
+    /// The model of instances whose documents name none.
+    model: String,
+    id_field: &'static str,
+    name_field: &'static str,
 }
 
 /// Why a document does not become a row.
@@ -40,125 +32,104 @@ pub(super) enum RowError {
     Invalid(String),
 }
 
-/// The collections of built-in models: collection, model, field of the id, field of the name.
-const BUILT_IN: [(&str, &str, &str, &str); 8] = [
-    ("cc_HostBase", "host", "bk_host_id", "bk_host_name"),
-    ("cc_ApplicationBase", "biz", "bk_biz_id", "bk_biz_name"),
-    ("cc_SetBase", "set", "bk_set_id", "bk_set_name"),
-    ("cc_ModuleBase", "module", "bk_module_id", "bk_module_name"),
-    ("cc_Process", "process", "bk_process_id", "bk_process_name"),
-    ("cc_PlatBase", "plat", "bk_cloud_id", "bk_cloud_name"),
-    ("cc_BizSetBase", "bk_biz_set_obj", "bk_biz_set_id", "bk_biz_set_name"),
-    ("cc_ProjectBase", "bk_project", "id", "bk_project_name"),
+/// The collections with fixed names: name, stage, model of its instances, field of the id, field of
+/// the name.
+const FIXED_NAMES: [(&str, Stage, &str, &str, &str); 12] = [
+    ("cc_idgenerator", Stage::AssignedIds, "", "SequenceID", ""),
+    ("cc_ObjDes", Stage::Models, "", "id", "bk_obj_name"),
+    ("cc_AsstDes", Stage::Kinds, "", "id", "bk_asst_name"),
+    ("cc_ObjAsst", Stage::ModelAssociations, "", "id", "bk_obj_asst_name"),
+    ("cc_HostBase", Stage::Instances, "host", "bk_host_id", "bk_host_name"),
+    ("cc_ApplicationBase", Stage::Instances, "biz", "bk_biz_id", "bk_biz_name"),
+    ("cc_SetBase", Stage::Instances, "set", "bk_set_id", "bk_set_name"),
+    ("cc_ModuleBase", Stage::Instances, "module", "bk_module_id", "bk_module_name"),
+    ("cc_Process", Stage::Instances, "process", "bk_process_id", "bk_process_name"),
+    ("cc_PlatBase", Stage::Instances, "plat", "bk_cloud_id", "bk_cloud_name"),
+    ("cc_BizSetBase", Stage::Instances, "bk_biz_set_obj", "bk_biz_set_id", "bk_biz_set_name"),
+    ("cc_ProjectBase", Stage::Instances, "bk_project", "id", "bk_project_name"),
 ];
 
 impl Collection {
     /// The collection of this name, or `None` if it is not imported.
     pub(super) fn from_name(name: &str) -> Option<Self> {
-        if let Some((_, model, id_field, name_field)) =
-            BUILT_IN.iter().find(|(collection, ..)| *collection == name)
-        {
-            let (model, tenant) = ((*model).to_owned(), Tenant::SHARED.to_owned());
-            return Some(Self::Instances { model, tenant, id_field, name_field });
-        }
-        let split = |prefix| {
-            let (tenant, model) = name.strip_prefix(prefix)?.split_once("_pub_")?;
-            Some((tenant.to_owned(), model.to_owned()))
-        };
-        if let Some((tenant, model)) = split("cc_ObjectBase_") {
-            let (id_field, name_field) = ("bk_inst_id", "bk_inst_name");
-            return Some(Self::Instances { model, tenant, id_field, name_field });
-        }
-        if let Some((tenant, _)) = split("cc_InstAsst_") {
-            return Some(Self::Links { tenant });
-        }
-        match name {
-            "cc_idgenerator" => Some(Self::IdGenerator),
-            "cc_ObjDes" => Some(Self::Models),
-            "cc_AsstDes" => Some(Self::Kinds),
-            "cc_ObjAsst" => Some(Self::ModelAssociations),
-            _ => None,
-        }
-    }
-
-    /// The stage of its rows.
-    pub(super) fn stage(&self) -> Stage {
-        match self {
-            Self::IdGenerator => Stage::AssignedIds,
-            Self::Models => Stage::Models,
-            Self::Kinds => Stage::Kinds,
-            Self::ModelAssociations => Stage::ModelAssociations,
-            Self::Instances { .. } => Stage::Instances,
-            Self::Links { .. } => Stage::Links,
-        }
+        let tenant_and_model = |prefix| name.strip_prefix(prefix)?.split_once("_pub_");
+        let (stage, tenant, model, id_field, name_field) =
+            if let Some((tenant, model)) = tenant_and_model("cc_ObjectBase_") {
+                (Stage::Instances, tenant, model, "bk_inst_id", "bk_inst_name")
+            } else if let Some((tenant, model)) = tenant_and_model("cc_InstAsst_") {
+                (Stage::Links, tenant, model, "id", "")
+            } else {
+                let (_, stage, model, id_field, name_field) =
+                    *FIXED_NAMES.iter().find(|(fixed, ..)| *fixed == name)?;
+                (stage, Tenant::SHARED, model, id_field, name_field)
+            };
+        let (tenant, model) = (tenant.to_owned(), model.to_owned());
+        Some(Self { stage, tenant, model, id_field, name_field })
     }
 
     /// The valid association id of a document whose row is rejected.
     pub(super) fn assigned_id(&self, document: &Document) -> Option<i64> {
-        match self {
-            Self::Links { .. } => Fields(document).association_id("id").ok(),
-            _ => None,
+        if self.stage != Stage::Links {
+            return None;
         }
+        Fields(document).association_id(self.id_field).ok()
     }
 
     /// The row of a document, or `None` if the document is not imported.
     pub(super) fn row(&self, document: &Document) -> Result<Option<Row>, RowError> {
         let fields = Fields(document);
-        let shared = Tenant::SHARED;
+        let name = fields.optional_text(self.name_field);
         let row = Row::default();
-        Ok(Some(match self {
-            Self::IdGenerator => {
+        Ok(Some(match self.stage {
+            Stage::AssignedIds => {
                 if fields.optional_text("_id") != Some("cc_InstAsst") {
                     return Ok(None);
                 }
-                row.integer(fields.association_id("SequenceID")?)
+                row.value(fields.association_id(self.id_field)?)
             }
-            Self::Models => row
-                .text(&fields.tenant(shared)?)
-                .text(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
-                .optional_text(fields.optional_text("bk_obj_name"))
-                .optional_integer(fields.optional_integer("id")?),
-            Self::Kinds => row
-                .text(fields.key("bk_asst_id", MODEL_KEY_LIMIT)?)
-                .optional_text(fields.optional_text("bk_asst_name"))
-                .optional_integer(fields.optional_integer("id")?),
-            Self::ModelAssociations => {
+            Stage::Models => row
+                .value(fields.tenant(&self.tenant)?)
+                .value(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
+                .optional(name)
+                .optional(fields.optional_integer(self.id_field)?),
+            Stage::Kinds => row
+                .value(fields.key("bk_asst_id", MODEL_KEY_LIMIT)?)
+                .optional(name)
+                .optional(fields.optional_integer(self.id_field)?),
+            Stage::ModelAssociations => {
                 let mapping = fields.text("mapping")?;
                 if Mapping::parse(mapping).is_none() {
                     let reason = format!("mapping is {mapping:?}, not 1:1, 1:n or n:n");
                     return Err(RowError::Invalid(reason));
                 }
-                row.text(&fields.tenant(shared)?)
-                    .text(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
-                    .optional_text(fields.optional_text("bk_obj_asst_name"))
-                    .text(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
-                    .text(fields.key("bk_asst_obj_id", MODEL_KEY_LIMIT)?)
-                    .text(fields.key("bk_asst_id", MODEL_KEY_LIMIT)?)
-                    .text(mapping)
-                    .optional_integer(fields.optional_integer("id")?)
+                row.value(fields.tenant(&self.tenant)?)
+                    .value(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
+                    .optional(name)
+                    .value(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
+                    .value(fields.key("bk_asst_obj_id", MODEL_KEY_LIMIT)?)
+                    .value(fields.key("bk_asst_id", MODEL_KEY_LIMIT)?)
+                    .value(mapping)
+                    .optional(fields.optional_integer(self.id_field)?)
             }
-            Self::Instances { model, tenant, id_field, name_field } => {
+            Stage::Instances => {
                 let model = match fields.optional_text("bk_obj_id") {
                     Some(_) => fields.key("bk_obj_id", MODEL_KEY_LIMIT)?,
-                    None => model,
+                    None => &self.model,
                 };
-                let id = fields.integer(id_field)?;
+                let id = fields.integer(self.id_field)?;
                 if id < 0 {
-                    return Err(RowError::Invalid(format!("{id_field} {id} is negative")));
+                    return Err(RowError::Invalid(format!("{} {id} is negative", self.id_field)));
                 }
-                row.text(&fields.tenant(tenant)?)
-                    .text(model)
-                    .integer(id)
-                    .optional_text(fields.optional_text(name_field))
+                row.value(fields.tenant(&self.tenant)?).value(model).value(id).optional(name)
             }
-            Self::Links { tenant } => row
-                .text(&fields.tenant(tenant)?)
-                .integer(fields.association_id("id")?)
-                .text(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
-                .text(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
-                .text(fields.key("bk_asst_obj_id", MODEL_KEY_LIMIT)?)
-                .integer(fields.integer("bk_inst_id")?)
-                .integer(fields.integer("bk_asst_inst_id")?),
+            Stage::Links => row
+                .value(fields.tenant(&self.tenant)?)
+                .value(fields.association_id(self.id_field)?)
+                .value(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
+                .value(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
+                .value(fields.key("bk_asst_obj_id", MODEL_KEY_LIMIT)?)
+                .value(fields.integer("bk_inst_id")?)
+                .value(fields.integer("bk_asst_inst_id")?),
         }))
     }
 }
@@ -217,20 +188,16 @@ impl<'a> Fields<'a> {
     }
 
     /// The document's own tenant, or else that of its collection.
-    fn tenant(&self, default: &str) -> Result<String, RowError> {
-        let tenant = match self.get("bk_supplier_account") {
-            Some(Value::String(tenant)) => tenant.clone(),
-            Some(other) => {
-                self.required("bk_supplier_account", integer(other), "a string")?.to_string()
-            }
-            None => default.to_owned(),
+    fn tenant(&self, default: &str) -> Result<Tenant, RowError> {
+        const FIELD: &str = "bk_supplier_account";
+        let tenant = match self.get(FIELD) {
+            None => Tenant::parse(default),
+            Some(value) => match integer(value) {
+                Some(number) => Tenant::parse(&number.to_string()),
+                None => Tenant::parse(self.text(FIELD)?),
+            },
         };
-        match Tenant::parse(&tenant) {
-            Some(tenant) => Ok(tenant.as_str().to_owned()),
-            None => {
-                Err(RowError::Invalid("bk_supplier_account is too long or contains NUL".to_owned()))
-            }
-        }
+        tenant.ok_or_else(|| RowError::Invalid(format!("{FIELD} is too long or contains NUL")))
     }
 }
 
@@ -286,16 +253,14 @@ mod tests {
 
     #[test]
     fn the_name_of_a_collection_determines_its_content() {
-        let Some(Collection::Instances { model, tenant, .. }) =
-            Collection::from_name("cc_ObjectBase_tenant_1_pub_bk_switch")
-        else {
-            panic!("not a collection of instances")
-        };
-        assert_eq!((model.as_str(), tenant.as_str()), ("bk_switch", "tenant_1"));
+        let instances = Collection::from_name("cc_ObjectBase_tenant_1_pub_bk_switch").unwrap();
+        assert_eq!(instances.stage, Stage::Instances);
         assert_eq!(
-            Collection::from_name("cc_InstAsst_0_pub_host"),
-            Some(Collection::Links { tenant: "0".to_owned() })
+            (instances.model.as_str(), instances.tenant.as_str()),
+            ("bk_switch", "tenant_1")
         );
+        let links = Collection::from_name("cc_InstAsst_0_pub_host").unwrap();
+        assert_eq!((links.stage, links.tenant.as_str()), (Stage::Links, "0"));
         for unknown in ["cc_ObjectBase", "cc_InstAsst", "cc_ModuleHostConfig", "cc_objdes", ""] {
             assert_eq!(Collection::from_name(unknown), None, "{unknown}");
         }
@@ -303,25 +268,13 @@ mod tests {
 
     #[test]
     fn each_built_in_model_has_its_own_id_field() {
-        let ids: Vec<_> = BUILT_IN
-            .iter()
-            .filter_map(|(name, ..)| match Collection::from_name(name) {
-                Some(Collection::Instances { id_field, .. }) => Some(id_field),
-                _ => None,
-            })
+        let instances = FIXED_NAMES.iter().filter(|(_, stage, ..)| *stage == Stage::Instances);
+        let id_fields: Vec<_> = instances
+            .filter_map(|(name, ..)| Some(Collection::from_name(name)?.id_field))
             .collect();
         assert_eq!(
-            ids,
-            [
-                "bk_host_id",
-                "bk_biz_id",
-                "bk_set_id",
-                "bk_module_id",
-                "bk_process_id",
-                "bk_cloud_id",
-                "bk_biz_set_id",
-                "id"
-            ]
+            id_fields.join(" "),
+            "bk_host_id bk_biz_id bk_set_id bk_module_id bk_process_id bk_cloud_id bk_biz_set_id id"
         );
     }
 }

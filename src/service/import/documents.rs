@@ -1,150 +1,105 @@
 //! Reads the documents of a file one by one, in bounded memory.
 
-use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::error::Category;
+use serde_json::{Map, Value};
 
-use super::collection::Document;
+use super::Error;
 
-/// Why a file was not read to its end.
-pub(super) struct ReadError {
-    /// The line on which reading failed.
-    pub(super) line: u64,
-    pub(super) reason: String,
+/// A document as `mongoexport` wrote it.
+pub(super) type Document = Map<String, Value>;
+
+/// A file of JSON documents, as `mongoexport` writes them, or of a JSON array of documents
+/// (`--jsonArray`).
+pub(super) struct Documents<'a, R> {
+    pub(super) name: &'a str,
+    reader: BufReader<R>,
+    line: i64,
+    is_array: bool,
+    is_at_start: bool,
 }
 
-/// Passes each document of a file to `take`, with the line on which it begins and the number of
-/// bytes read so far. The file holds JSON documents, as `mongoexport` writes them, or a JSON array
-/// of them (`--jsonArray`). An error of `take` stops the reading and is returned.
-pub(super) fn read(
-    file: impl Read,
-    take: impl FnMut(Document, u64, u64) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
-    let mut reader = BufReader::new(file);
-    let position = Position::default();
-    let is_array = begins_array(&mut reader, &position)
-        .map_err(|error| ReadError { line: 1, reason: error.to_string() })?;
-    let skipped_lines = position.newlines.get();
-    let mut json = serde_json::Deserializer::from_reader(Counting { reader, position: &position });
-
-    let mut seed = DocumentSeed { position: &position, take, error: None };
-    let result = if is_array {
-        Deserializer::deserialize_seq(&mut json, &mut seed).and_then(|()| json.end())
-    } else {
-        // `end` fails at the first byte of another document, and does not consume it.
-        let mut read = Ok(());
-        while read.is_ok() && json.end().is_err() {
-            read = seed.deserialize(&mut json);
-        }
-        read
-    };
-    result.map_err(|error| {
-        let json_error = || {
-            let reason = match error.classify() {
-                Category::Eof => "the file ends inside a document".to_owned(),
-                // Without the line of serde_json, which does not count the skipped lines.
-                _ => error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),
-            };
-            ReadError { line: skipped_lines + error.line() as u64, reason }
-        };
-        seed.error.unwrap_or_else(json_error)
-    })
-}
-
-/// Skips white space, and the byte order mark that some shells add, and looks for a bracket.
-fn begins_array(reader: &mut impl BufRead, position: &Position) -> io::Result<bool> {
-    if reader.fill_buf()?.starts_with(b"\xEF\xBB\xBF") {
-        reader.consume(3);
+impl<'a, R: Read> Documents<'a, R> {
+    pub(super) fn new(name: &'a str, file: R) -> Self {
+        Self { name, reader: BufReader::new(file), line: 1, is_array: false, is_at_start: true }
     }
-    loop {
-        match reader.fill_buf()?.first() {
-            Some(space @ (b' ' | b'\t' | b'\r' | b'\n')) => {
-                position.advance(std::slice::from_ref(space));
-                reader.consume(1);
+
+    /// Reads the next document. Returns it with the line on which it begins.
+    pub(super) fn read_next(&mut self) -> Result<Option<(i64, Document)>, Error> {
+        let is_first = std::mem::take(&mut self.is_at_start);
+        if is_first {
+            self.skip_byte_order_mark()?;
+            self.is_array = self.skip(b'[')?;
+        }
+        if self.is_array && self.skip(b']')? {
+            self.is_array = false;
+            if self.peek()?.is_some() {
+                return Err(self.error("trailing characters"));
             }
-            first => return Ok(first == Some(&b'[')),
+        } else if self.is_array && !is_first && !self.skip(b',')? {
+            return Err(self.error("expected `,` or `]` after a document"));
+        }
+        if self.peek()?.is_none() && !self.is_array {
+            return Ok(None);
+        }
+        let line = self.line;
+        // The deserializer reads single bytes and stops after the closing brace.
+        let mut json = serde_json::Deserializer::from_reader(&mut *self);
+        match Document::deserialize(&mut json) {
+            Ok(document) => Ok(Some((line, document))),
+            Err(error) if error.is_eof() => Err(self.error("the file ends inside a document")),
+            Err(error) => {
+                // Without serde_json's line, which is relative to the document.
+                let reason = error.to_string();
+                Err(self.error(reason.split(" at line ").next().unwrap_or_default()))
+            }
         }
     }
-}
 
-/// What has been read of a file.
-#[derive(Default)]
-struct Position {
-    bytes: Cell<u64>,
-    newlines: Cell<u64>,
-}
-
-impl Position {
-    fn advance(&self, bytes: &[u8]) {
-        let newlines: u64 = bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum();
-        self.bytes.set(self.bytes.get() + bytes.len() as u64);
-        self.newlines.set(self.newlines.get() + newlines);
+    /// Skips the byte order mark that some shells add.
+    fn skip_byte_order_mark(&mut self) -> Result<(), Error> {
+        if self.fill_buf()?.starts_with(b"\xEF\xBB\xBF") {
+            self.reader.consume(3);
+        }
+        Ok(())
     }
 
-    fn line(&self) -> u64 {
-        self.newlines.get() + 1
+    /// Skips white space, and then `byte` if it is next. Returns whether it was.
+    fn skip(&mut self, byte: u8) -> Result<bool, Error> {
+        let is_next = self.peek()? == Some(byte);
+        if is_next {
+            self.reader.consume(1);
+        }
+        Ok(is_next)
+    }
+
+    /// Skips white space and returns the next byte.
+    fn peek(&mut self) -> Result<Option<u8>, Error> {
+        loop {
+            let next = self.fill_buf()?.first().copied();
+            let Some(space @ (b' ' | b'\t' | b'\r' | b'\n')) = next else { return Ok(next) };
+            self.line += i64::from(space == b'\n');
+            self.reader.consume(1);
+        }
+    }
+
+    fn fill_buf(&mut self) -> Result<&[u8], Error> {
+        let (file, line) = (self.name, self.line);
+        self.reader.fill_buf().map_err(|error| Error::unreadable(file, line, error))
+    }
+
+    fn error(&self, reason: &str) -> Error {
+        Error::unreadable(self.name, self.line, reason)
     }
 }
 
-/// A reader that counts. `serde_json` reads single bytes, so the position is exact.
-struct Counting<'a, R> {
-    reader: R,
-    position: &'a Position,
-}
-
-impl<R: Read> Read for Counting<'_, R> {
+/// Counts the lines that a deserializer reads.
+impl<R: Read> Read for Documents<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.reader.read(buffer)?;
-        self.position.advance(buffer.get(..length).unwrap_or_default());
+        self.line += buffer.iter().take(length).map(|byte| i64::from(*byte == b'\n')).sum::<i64>();
         Ok(length)
-    }
-}
-
-/// Passes one document, or each document of an array, to `take`.
-struct DocumentSeed<'a, F> {
-    position: &'a Position,
-    take: F,
-    /// The error of `take`, which a `Deserializer` cannot return.
-    error: Option<ReadError>,
-}
-
-impl<'de, F> DeserializeSeed<'de> for &mut DocumentSeed<'_, F>
-where
-    F: FnMut(Document, u64, u64) -> Result<(), ReadError>,
-{
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de, F> Visitor<'de> for &mut DocumentSeed<'_, F>
-where
-    F: FnMut(Document, u64, u64) -> Result<(), ReadError>,
-{
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a document")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        let line = self.position.line();
-        let document = Document::deserialize(MapAccessDeserializer::new(map))?;
-        (self.take)(document, line, self.position.bytes.get()).map_err(|error| {
-            self.error = Some(error);
-            A::Error::custom("stopped")
-        })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(&mut *self)?.is_some() {}
-        Ok(())
     }
 }
 
@@ -152,14 +107,18 @@ where
 mod tests {
     use super::*;
 
-    /// The lines on which documents begin, and the error.
-    fn lines(content: &str) -> (Vec<u64>, Option<(u64, String)>) {
+    /// The lines on which documents begin, and the line of the error.
+    fn lines(content: &str) -> (Vec<i64>, Option<i64>) {
+        let mut documents = Documents::new("", content.as_bytes());
         let mut lines = Vec::new();
-        let result = read(content.as_bytes(), |_, line, _| {
-            lines.push(line);
-            Ok(())
-        });
-        (lines, result.err().map(|error| (error.line, error.reason)))
+        loop {
+            match documents.read_next() {
+                Ok(Some((line, _))) => lines.push(line),
+                Ok(None) => return (lines, None),
+                Err(Error::Unreadable { line, .. }) => return (lines, Some(line)),
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     #[test]
@@ -173,10 +132,11 @@ mod tests {
 
     #[test]
     fn an_error_has_the_line_on_which_reading_failed() {
-        let error_line = |content: &str| lines(content).1.map(|(line, _)| line);
-        assert_eq!(error_line("{}\n{\"a\":\n"), Some(3));
-        assert_eq!(error_line("{}\n\"x\"\n"), Some(2));
-        assert_eq!(error_line("[{},\n{}"), Some(2));
-        assert_eq!(error_line("[{}]\n\n{}"), Some(3));
+        assert_eq!(lines("{}\n{\"a\":\n"), (vec![1], Some(3)));
+        assert_eq!(lines("{}\n\"x\"\n"), (vec![1], Some(2)));
+        assert_eq!(lines("[{},\n{}"), (vec![1, 2], Some(2)));
+        assert_eq!(lines("[{}]\n\n{}"), (vec![1], Some(3)));
+        assert_eq!(lines("[{},\n]"), (vec![1], Some(2)));
+        assert_eq!(lines("[{}\n{}]"), (vec![1], Some(2)));
     }
 }

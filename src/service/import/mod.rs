@@ -3,19 +3,20 @@
 mod collection;
 mod documents;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
-use tokio::sync::mpsc;
 
 use self::collection::{Collection, RowError};
-use self::documents::ReadError;
+use self::documents::Documents;
 use crate::db;
-use crate::db::import::{MergeCounts, RejectedRow, Stage};
+pub use crate::db::import::is_empty;
+use crate::db::import::{MergeCounts, Row, Stage};
 
 /// Why an import failed. The database is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -32,19 +33,19 @@ pub enum Error {
         /// The file's name.
         file: String,
         /// The line on which the document begins, or on which reading failed.
-        line: u64,
+        line: i64,
         /// What is wrong.
         reason: String,
     },
-    /// Only an empty database was to be imported into.
-    #[error("the database is not empty")]
-    NotEmpty,
-    /// The thread that reads a file panicked.
-    #[error("the thread that reads a file failed")]
-    Reader(#[from] tokio::task::JoinError),
     /// A statement failed.
     #[error("the database returned an error")]
     Database(#[from] sqlx::Error),
+}
+
+impl Error {
+    fn unreadable(file: &str, line: i64, reason: impl Display) -> Self {
+        Self::Unreadable { file: file.to_owned(), line, reason: reason.to_string() }
+    }
 }
 
 /// The files of an export.
@@ -70,19 +71,19 @@ pub struct Stats {
     /// The file's name.
     pub file: String,
     /// Rows read.
-    pub read: u64,
+    pub read: i64,
     /// Rows that were inserted.
-    pub added: u64,
+    pub added: i64,
     /// Rows that changed a stored row.
-    pub updated: u64,
+    pub updated: i64,
     /// Rows that were not imported.
-    pub rejected: u64,
+    pub rejected: i64,
 }
 
 impl Stats {
     /// Rows that are equal to a stored row or to another row.
-    pub fn unchanged(&self) -> u64 {
-        self.read.saturating_sub(self.added + self.updated + self.rejected)
+    pub fn unchanged(&self) -> i64 {
+        self.read - self.added - self.updated - self.rejected
     }
 }
 
@@ -92,7 +93,7 @@ pub struct Rejection<'a> {
     /// The file's name.
     pub file: &'a str,
     /// The line on which the row's document begins.
-    pub line: u64,
+    pub line: i64,
     /// Why the row is not imported.
     pub reason: &'a str,
 }
@@ -116,162 +117,128 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
     if export.files.is_empty() {
         return Err(Error::NoCollections(folder.to_owned()));
     }
-    export
-        .files
-        .sort_by(|a, b| (a.collection.stage(), &a.name).cmp(&(b.collection.stage(), &b.name)));
+    export.files.sort_by_cached_key(|file| (file.collection.stage, file.name.clone()));
     export.ignored.sort();
     Ok(export)
 }
 
-/// Reads a collection without a database, and returns the number of its documents. That is 0 if no
-/// collection of this name is imported.
+/// Imports an export.
 ///
-/// `on_rows` receives rows as input of a COPY; `on_rejection`, rows that are invalid in any database.
-pub fn read_collection(
-    name: &str,
-    file: impl Read,
-    mut on_rows: impl FnMut(Stage, &str),
-    mut on_rejection: impl FnMut(Rejection<'_>),
-) -> Result<u64, Error> {
-    let Some(collection) = Collection::from_name(name) else { return Ok(0) };
-    let read = read(file, &collection, 0, |chunk| {
-        on_rows(collection.stage(), &chunk.copy);
-        for RejectedRow { line, reason, .. } in &chunk.rejected {
-            on_rejection(Rejection { file: name, line: *line, reason });
-        }
-        Ok(())
-    });
-    read.map_err(|error| file_error(name, error))
-}
-
-fn file_error(file: &str, ReadError { line, reason }: ReadError) -> Error {
-    Error::Unreadable { file: file.to_owned(), line, reason }
-}
-
-/// The progress of an import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// This number of bytes was read since the last report.
-    Read(u64),
-    /// All files are read, and their rows are being merged.
-    Merging,
-}
-
-/// Imports an export. `on_rejection` receives every row that is not imported, in the order of files
-/// and lines.
-pub async fn import(
+/// `open` opens a file. `on_staged` is called when all files are read and before their rows are
+/// merged. `on_rejection` receives every row that is not imported, in the order of files and lines.
+pub async fn import<R: Read>(
     conn: &mut PgConnection,
     export: &Export,
-    only_if_empty: bool,
-    on_progress: impl Fn(Progress),
+    open: impl Fn(&Path) -> io::Result<R>,
+    on_staged: impl FnOnce(),
     mut on_rejection: impl FnMut(Rejection<'_>),
 ) -> Result<Vec<Stats>, Error> {
     let mut tx = conn.begin().await?;
-    if only_if_empty && !db::import::is_empty(&mut tx).await? {
-        return Err(Error::NotEmpty);
-    }
     db::import::create_stages(&mut tx).await?;
-    let mut stats = Vec::new();
-    for (number, file) in export.files.iter().enumerate() {
-        let read = stage(&mut tx, number, file, &on_progress).await?;
-        stats.push(Stats { file: file.name.clone(), read, ..Stats::default() });
+    let mut stats = BTreeMap::new();
+    for (number, file) in (0..).zip(&export.files) {
+        let opened = open(&file.path).map_err(|error| Error::unreadable(&file.name, 0, error))?;
+        let read = stage(&mut tx, number, file, opened).await?;
+        stats.insert(number, Stats { file: file.name.clone(), read, ..Stats::default() });
     }
-    on_progress(Progress::Merging);
+    on_staged();
     db::import::begin_merging(&mut tx).await?;
     for stage in Stage::ALL {
         for MergeCounts { file, added, updated } in db::import::merge(&mut tx, stage).await? {
-            if let Some(stats) = stats.get_mut(file) {
+            if let Some(stats) = stats.get_mut(&file) {
                 stats.added += added;
                 stats.updated += updated;
             }
         }
     }
     db::import::for_each_rejected_row(&mut tx, |row| {
-        if let Some(stats) = stats.get_mut(row.file) {
+        if let Some(stats) = stats.get_mut(&row.file) {
             stats.rejected += 1;
             on_rejection(Rejection { file: &stats.file, line: row.line, reason: &row.reason });
         }
     })
     .await?;
     tx.commit().await?;
-    Ok(stats)
+    Ok(stats.into_values().collect())
 }
 
-/// A part of a file's rows.
-#[derive(Default)]
-struct Chunk {
-    /// The rows to stage, as input of a COPY.
-    copy: String,
-    /// Rows that are invalid in any database.
-    rejected: Vec<RejectedRow>,
-    /// The association ids of the rejected rows.
-    assigned_ids: Vec<i64>,
-    /// The number of bytes of the file that were read.
-    position: u64,
-}
-
-impl Chunk {
-    fn is_large(&self) -> bool {
-        self.copy.len() >= 256 << 10 || self.rejected.len() >= 1_000
-    }
-}
-
-/// Reads a file on a blocking thread and stages its rows. Returns the number of its documents.
+/// Reads a file and stages its rows. Returns the number of its documents.
+///
+/// Reading blocks this thread. The program has nothing else to do during an import.
 async fn stage(
     conn: &mut PgConnection,
-    number: usize,
+    number: i32,
     file: &ExportFile,
-    on_progress: &impl Fn(Progress),
-) -> Result<u64, Error> {
-    let (sender, mut chunks) = mpsc::channel(2);
-    let (path, collection) = (file.path.clone(), file.collection.clone());
-    let reader = tokio::task::spawn_blocking(move || {
-        let read_error = |error: &dyn Display| ReadError { line: 0, reason: error.to_string() };
-        let file = File::open(path).map_err(|error| read_error(&error))?;
-        // Sending fails only after a database error, which is returned below instead of this one.
-        let send = |chunk| sender.blocking_send(chunk).map_err(|error| read_error(&error));
-        read(file, &collection, number, send)
-    });
-
-    let mut position = 0;
-    while let Some(chunk) = chunks.recv().await {
-        db::import::stage(conn, file.collection.stage(), chunk.copy).await?;
-        if !chunk.rejected.is_empty() {
-            db::import::insert_rejected_rows(conn, &chunk.rejected, &chunk.assigned_ids).await?;
+    opened: impl Read,
+) -> Result<i64, Error> {
+    let mut documents = Documents::new(&file.name, opened);
+    let mut count = 0;
+    while let Some(chunk) = read_chunk(&mut documents, &file.collection, number)? {
+        count += chunk.documents;
+        db::import::copy_rows(conn, file.collection.stage, chunk.rows).await?;
+        if !chunk.rejected_rows.is_empty() {
+            db::import::copy_rejected_rows(conn, chunk.rejected_rows).await?;
         }
-        on_progress(Progress::Read(chunk.position - position));
-        position = chunk.position;
     }
-    reader.await?.map_err(|error| file_error(&file.name, error))
+    Ok(count)
 }
 
-/// Reads a file and passes its rows to `take`. Returns the number of its documents.
-fn read(
+/// Reads a collection without a database, and returns the number of its documents. That is 0 if no
+/// collection of this name is imported.
+///
+/// `on_rows` and `on_rejected_rows` receive the rows as input of a COPY.
+pub fn read_collection(
+    name: &str,
     file: impl Read,
+    mut on_rows: impl FnMut(Stage, &str),
+    mut on_rejected_rows: impl FnMut(&str),
+) -> Result<i64, Error> {
+    let Some(collection) = Collection::from_name(name) else { return Ok(0) };
+    let mut documents = Documents::new(name, file);
+    let mut count = 0;
+    while let Some(chunk) = read_chunk(&mut documents, &collection, 0)? {
+        count += chunk.documents;
+        on_rows(collection.stage, &chunk.rows);
+        on_rejected_rows(&chunk.rejected_rows);
+    }
+    Ok(count)
+}
+
+/// The size of a part of a file, in bytes of its rows.
+const CHUNK_SIZE: usize = 256 << 10;
+
+/// A part of a file.
+#[derive(Default)]
+struct Chunk {
+    /// The number of its documents.
+    documents: i64,
+    /// Its rows, as input of a COPY.
+    rows: String,
+    /// Its rows that are invalid in any database, as input of a COPY.
+    rejected_rows: String,
+}
+
+/// Reads the next part of a file, or `None` at its end.
+fn read_chunk(
+    documents: &mut Documents<'_, impl Read>,
     collection: &Collection,
-    number: usize,
-    mut take: impl FnMut(Chunk) -> Result<(), ReadError>,
-) -> Result<u64, ReadError> {
-    let mut documents = 0;
+    file: i32,
+) -> Result<Option<Chunk>, Error> {
     let mut chunk = Chunk::default();
-    let mut pass_on = |chunk: &mut Chunk| {
-        let position = chunk.position;
-        take(std::mem::replace(chunk, Chunk { position, ..Chunk::default() }))
-    };
-    documents::read(file, |document, line, position| {
-        documents += 1;
-        chunk.position = position;
+    while chunk.rows.len() + chunk.rejected_rows.len() < CHUNK_SIZE {
+        let Some((line, document)) = documents.read_next()? else { break };
+        chunk.documents += 1;
         match collection.row(&document) {
-            Ok(Some(row)) => row.write_to(&mut chunk.copy, number, line),
+            Ok(Some(row)) => row.write_to(&mut chunk.rows, file, line),
             Ok(None) => {}
-            Err(RowError::Invalid(reason)) => {
-                chunk.rejected.push(RejectedRow { file: number, line, reason });
-                chunk.assigned_ids.extend(collection.assigned_id(&document));
+            Err(RowError::Invalid(reason)) => Row::default()
+                .value(reason)
+                .optional(collection.assigned_id(&document))
+                .write_to(&mut chunk.rejected_rows, file, line),
+            Err(RowError::Unreadable(reason)) => {
+                return Err(Error::unreadable(documents.name, line, reason));
             }
-            Err(RowError::Unreadable(reason)) => return Err(ReadError { line, reason }),
         }
-        if chunk.is_large() { pass_on(&mut chunk) } else { Ok(()) }
-    })?;
-    pass_on(&mut chunk)?;
-    Ok(documents)
+    }
+    Ok((chunk.documents > 0).then_some(chunk))
 }
