@@ -66,6 +66,7 @@ impl ErrorAnswer {
 }
 
 /// The row of the table for an error.
+#[expect(clippy::too_many_lines, reason = "it is the table")]
 pub fn answer_to(error: &RequestError) -> ErrorAnswer {
     use RequestError as E;
     match error {

@@ -32,14 +32,14 @@ impl<'a> JsonObject<'a> {
     /// Parses `json` if it is one JSON object and nothing else. Members that are not in `known` are
     /// checked for being JSON and dropped.
     pub fn parse(json: &'a str, known: &[&'static str]) -> Option<Self> {
-        if has_lone_surrogate(json) { None } else { Self::read(json, known).ok() }
+        if has_lone_surrogate(json) { None } else { Self::read(json, known) }
     }
 
-    fn read(json: &'a str, known: &[&'static str]) -> serde_json::Result<Self> {
+    fn read(json: &'a str, known: &[&'static str]) -> Option<Self> {
         let mut deserializer = serde_json::Deserializer::from_str(json);
-        let object = deserializer.deserialize_map(ObjectVisitor(known))?;
-        deserializer.end()?;
-        Ok(object)
+        let object = deserializer.deserialize_map(ObjectVisitor(known)).ok()?;
+        deserializer.end().ok()?;
+        Some(object)
     }
 
     /// Refuses a known key that is given twice.
@@ -111,7 +111,7 @@ struct Value<'de>(&'de RawValue);
 impl<'de> Value<'de> {
     /// Parses the value, or says that it is not what was expected.
     fn parse<T: Deserialize<'de>>(self, expected: &str) -> Result<T, Problem> {
-        serde_json::from_str(self.0.get()).map_err(|_| self.mismatch(&expected))
+        serde_json::from_str(self.0.get()).ok().ok_or_else(|| self.mismatch(&expected))
     }
 
     fn integer(self) -> Option<i64> {
@@ -178,7 +178,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
         visitor: V,
     ) -> Result<V::Value, Problem> {
         let object = JsonObject::read(self.0.get(), fields);
-        let object = object.map_err(|_| self.mismatch(&"an object"))?;
+        let object = object.ok_or_else(|| self.mismatch(&"an object"))?;
         match object.given_twice {
             Some(key) => Err(Problem::duplicate_field(key)),
             None => visitor.visit_map(MapDeserializer::new(object.present_members())),

@@ -1,5 +1,7 @@
-//! The API description (OpenAPI 3.1), made from the table of endpoints, their types and the error
-//! table, and a page to read it.
+//! The API description at `/openapi.json`, made from the table of endpoints, their types and the
+//! error table, and a page to read it.
+
+#![expect(clippy::indexing_slicing, reason = "assigning to an absent key of a JSON object adds it")]
 
 use std::collections::BTreeMap;
 
