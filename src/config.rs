@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use sqlx::postgres::PgConnectOptions;
@@ -20,10 +20,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::db::STATEMENT_TIMEOUT;
 use crate::db::pool::Pool;
-use crate::domain::permission::Authorization;
 
-/// How long a request may take, its body included. Timeouts are in strict order: statement, request,
-/// drain, and the supervisor's, which is 30 s. Clients of the original CMDB give up after 25 s.
+/// How long a request may take, its body included. Timeouts are in strict order: statement,
+/// request, drain, and the supervisor's, which is 30 s. Clients of the original CMDB give up after
+/// 25 s.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a shutdown waits for the requests in flight.
@@ -34,6 +34,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may leave a response unread.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a request waits for a connection from the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long a command waits for a connection to be opened.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,6 +67,15 @@ pub enum LogFormat {
     Human,
     /// One JSON object per line.
     Json,
+}
+
+/// Whether users need permission to edit instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuthorizationSetting {
+    /// Users may edit the instances granted to them
+    Grants,
+    /// Users may edit all instances
+    Off,
 }
 
 /// The settings of the log.
@@ -137,8 +149,7 @@ pub struct ServeSettings {
 
     /// `grants`: users may edit the instances granted to them; `off`: users may edit all instances
     #[arg(long, env = "CMDB_AUTHORIZATION", default_value = "grants", value_name = "HOW")]
-    #[arg(value_parser = authorization())]
-    pub authorization: Authorization,
+    pub authorization: AuthorizationSetting,
 
     /// URL of the login service that verifies `bk_token`, such as `https://paas.example.com`.
     /// Default: requests with a `bk_token` are refused
@@ -172,11 +183,6 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_BODY_LIMIT", default_value_t = 1_048_576, value_name = "BYTES")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=8_388_608))]
     pub body_limit: u32,
-}
-
-fn authorization() -> impl TypedValueParser<Value = Authorization> {
-    let values = PossibleValuesParser::new(["grants", "off"]);
-    values.map(|value| if value == "off" { Authorization::Off } else { Authorization::Grants })
 }
 
 /// Why a setting cannot be used.
@@ -258,7 +264,7 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
 /// A pool for the server. PostgreSQL cancels statements that exceed [`STATEMENT_TIMEOUT`].
 pub fn serving_pool(options: PgConnectOptions, connections: u32) -> Pool {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    Pool::new(options.options([("statement_timeout", timeout)]), connections)
+    Pool::new(options.options([("statement_timeout", timeout)]), connections, ACQUIRE_TIMEOUT)
 }
 
 /// Connects to a database, without a statement timeout.

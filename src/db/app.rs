@@ -3,7 +3,33 @@
 use sqlx::PgConnection;
 
 use super::cache_version::CacheVersion;
-use crate::domain::identity::{App, StoredSecret};
+
+/// An application that may call.
+#[derive(Debug)]
+pub struct App {
+    /// The cache version when it was read.
+    pub version: CacheVersion,
+    /// Whether its requests are accepted.
+    pub enabled: bool,
+    /// Whether a user name that it sends is accepted without further proof.
+    pub trusts_username: bool,
+    /// The names of the endpoints that it may call; `None`: all.
+    pub apis: Option<Vec<String>>,
+    /// The keys of the tenants that it may act for; `None`: all.
+    pub tenants: Option<Vec<String>>,
+    /// The salts of the valid secrets, at most two.
+    pub salts: Vec<Vec<u8>>,
+    /// The hash of each: HMAC-SHA-256 with the salt as its key.
+    pub hashes: Vec<Vec<u8>>,
+}
+
+/// A secret as it is stored: 16 random bytes, and the HMAC-SHA-256 with them as its key.
+pub struct StoredSecret {
+    /// The key of the hash.
+    pub salt: Vec<u8>,
+    /// The hash.
+    pub hash: Vec<u8>,
+}
 
 /// An application as it is listed.
 pub struct ListedApp {
@@ -23,13 +49,11 @@ pub struct ListedApp {
     pub created_at: String,
 }
 
-/// Finds an application by its code, with the cache version.
+/// Finds an application by its code.
 #[tracing::instrument(skip_all, name = "db.app.find")]
-pub async fn find(
-    conn: &mut PgConnection,
-    code: &str,
-) -> sqlx::Result<Option<(CacheVersion, App)>> {
-    let row = sqlx::query!(
+pub async fn find(conn: &mut PgConnection, code: &str) -> sqlx::Result<Option<App>> {
+    let app = sqlx::query_as!(
+        App,
         r#"select (select version from cache_version) as "version!: CacheVersion",
                enabled, trusts_username, apis, tenants,
                array(select salt from app_secret where app_id = app.id order by id desc limit 2)
@@ -38,16 +62,8 @@ pub async fn find(
                    as "hashes!"
            from app where code = $1"#,
         code,
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| {
-        let secrets = row.salts.into_iter().zip(row.hashes);
-        let secrets = secrets.map(|(salt, hash)| StoredSecret { salt, hash }).collect();
-        let (enabled, trusts_username) = (row.enabled, row.trusts_username);
-        let (apis, tenants) = (row.apis, row.tenants);
-        (row.version, App { enabled, trusts_username, apis, tenants, secrets })
-    }))
+    );
+    app.fetch_optional(conn).await
 }
 
 /// All applications, in order of their codes.

@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use super::cache_version::CacheVersion;
-use crate::domain::association::ModelAssociation;
+use super::permission::AssociationAccess;
 use crate::domain::batch::{Decision, Detail, StoredState};
 use crate::domain::error::DetailError;
 use crate::domain::identity::Caller;
@@ -24,12 +23,11 @@ pub enum WriteOutcome {
 
 /// A batch to write, and the preconditions under which it is written.
 pub struct NewLinks<'a> {
-    /// The model association of all links.
-    pub model_association: &'a ModelAssociation,
+    /// The model association of all links, with the cache version on which the request was
+    /// authorized.
+    pub access: &'a AssociationAccess,
     /// The tenant that the links will belong to.
     pub tenant: &'a Tenant,
-    /// The cache version on which the request was authorized.
-    pub version: CacheVersion,
     /// All details of the request.
     pub details: &'a [Detail],
     /// The decision on each detail.
@@ -62,7 +60,7 @@ pub struct IdempotencyEntry<'a> {
 /// [`ErrorClass::Conflict`](super::ErrorClass::Conflict), and nothing is written.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
 pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Result<WriteOutcome> {
-    let NewLinks { model_association, details, decisions, expected, idempotency, .. } = links;
+    let NewLinks { access, details, decisions, expected, idempotency, .. } = links;
     let source_ids: Vec<_> = details.iter().map(|detail| detail.source).collect();
     let target_ids: Vec<_> = details.iter().map(|detail| detail.target).collect();
     let accepted: Vec<_> = decisions.iter().map(Result::is_ok).collect();
@@ -77,12 +75,12 @@ pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Resu
     let row = sqlx::query_file!(
         "src/db/create_links.sql",
         // model association
-        model_association.id,
-        model_association.source_model_id,
-        model_association.target_model_id,
+        access.id,
+        access.source_model_id,
+        access.target_model_id,
         // caller
         links.tenant.as_str(),
-        links.version.0,
+        access.version.0,
         // details
         &source_ids as &[Option<i64>],
         &target_ids as &[Option<i64>],
@@ -126,4 +124,75 @@ pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Resu
 
 fn count_distinct(ids: &[Option<i64>]) -> i64 {
     ids.iter().flatten().collect::<HashSet<_>>().len().try_into().unwrap_or(i64::MAX)
+}
+/// A stored link, with the keys of what it refers to.
+#[derive(Debug)]
+pub struct StoredLink {
+    /// Its id.
+    pub id: i64,
+    /// The source instance's id.
+    pub source_id: i64,
+    /// The source model's key.
+    pub source_model: String,
+    /// The target instance's id.
+    pub target_id: i64,
+    /// The target model's key.
+    pub target_model: String,
+    /// The tenant's key.
+    pub tenant: String,
+    /// The model association's key.
+    pub model_association: String,
+    /// The association kind's key.
+    pub kind: String,
+}
+
+/// The tenant's links of which an instance is the source or the target, in order of their ids: of
+/// those with ids after `after`, all but the first `skip`, and at most `limit`.
+#[tracing::instrument(skip_all, name = "db.instance_association.list_of_instance")]
+pub async fn list_of_instance(
+    conn: &mut PgConnection,
+    tenant: &Tenant,
+    (model_id, instance_id): (i32, i64),
+    after: i64,
+    skip: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<StoredLink>> {
+    sqlx::query_as!(
+        StoredLink,
+        r#"select link.id as "id!", source_id as "source_id!", source.key as source_model,
+               target_id as "target_id!", target.key as target_model, tenant.key as tenant,
+               association.key as model_association, kind.key as kind
+           from (
+               select link.*
+               from model_association association
+               cross join lateral (
+                   select * from instance_association
+                   where model_association_id = association.id and source_id = $2
+               ) link
+               where association.source_model_id = $1
+               union
+               select link.*
+               from model_association association
+               cross join lateral (
+                   select * from instance_association
+                   where model_association_id = association.id and target_id = $2
+               ) link
+               where association.target_model_id = $1
+           ) link
+           join tenant on tenant.id = link.tenant_id
+           join model_association association on association.id = link.model_association_id
+           join association_kind kind on kind.id = association.association_kind_id
+           join model source on source.id = association.source_model_id
+           join model target on target.id = association.target_model_id
+           where tenant.key = $3 and link.id > $4
+           order by link.id offset $5 limit $6"#,
+        model_id,
+        instance_id,
+        tenant.as_str(),
+        after,
+        skip,
+        limit,
+    )
+    .fetch_all(conn)
+    .await
 }

@@ -3,15 +3,27 @@
 use sqlx::PgConnection;
 
 use super::cache_version::CacheVersion;
-use crate::domain::association::{Mapping, ModelAssociation};
+use crate::domain::association::Mapping;
 use crate::domain::keys::Tenant;
 use crate::domain::permission::{NamedInstance, NamedModel, Scope};
 
 /// A model association, and whether a user may edit all instances of its models.
 #[derive(Debug)]
 pub struct AssociationAccess {
-    /// The model association.
-    pub model_association: ModelAssociation,
+    /// The cache version when it was read.
+    pub version: CacheVersion,
+    /// The model association's surrogate key.
+    pub id: i32,
+    /// The source model's surrogate key.
+    pub source_model_id: i32,
+    /// The source model's key.
+    pub source_model: String,
+    /// The target model's surrogate key.
+    pub target_model_id: i32,
+    /// The target model's key.
+    pub target_model: String,
+    /// How many instances it allows at each end.
+    pub mapping: Mapping,
     /// Whether the user may edit every instance of the source model.
     pub may_edit_sources: bool,
     /// Whether the user may edit every instance of the target model.
@@ -21,10 +33,14 @@ pub struct AssociationAccess {
 /// A model, and whether a user may edit all of its instances.
 #[derive(Debug)]
 pub struct ModelAccess {
+    /// The cache version when it was read.
+    pub version: CacheVersion,
     /// The model's surrogate key.
-    pub model_id: i32,
-    /// The model.
-    pub model: NamedModel,
+    pub id: i32,
+    /// The model's name.
+    pub name: String,
+    /// The number in the names of the model's permission actions.
+    pub number: i64,
     /// Whether the user may edit every instance.
     pub may_edit_all: bool,
 }
@@ -49,19 +65,19 @@ pub struct Grant {
     pub scope: Scope,
 }
 
-/// Finds a model association by its key, the tenant's own before the shared one, with the user's
-/// access to its models and the cache version.
+/// Finds a model association by its key, the tenant's own before the shared one.
 #[tracing::instrument(skip_all, name = "db.permission.find_association_access")]
 pub async fn find_association_access(
     conn: &mut PgConnection,
     user: &str,
     key: &str,
     tenant: &Tenant,
-) -> sqlx::Result<Option<(CacheVersion, AssociationAccess)>> {
-    let row = sqlx::query!(
+) -> sqlx::Result<Option<AssociationAccess>> {
+    let access = sqlx::query_as!(
+        AssociationAccess,
         r#"select (select version from cache_version) as "version!: CacheVersion",
-               association.id, source_model_id, target_model_id, mapping,
-               source.key as source_model, target.key as target_model,
+               association.id, source_model_id, source.key as source_model,
+               target_model_id, target.key as target_model, mapping as "mapping: Mapping",
                exists (
                    select from permission_grant
                    where user_name = $1 and instance_id is null
@@ -83,33 +99,19 @@ pub async fn find_association_access(
         key,
         tenant.as_str(),
         Tenant::SHARED,
-    )
-    .fetch_optional(conn)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let mapping = Mapping::parse(&row.mapping)
-        .ok_or_else(|| sqlx::Error::Decode(format!("mapping {:?}", row.mapping).into()))?;
-    let model_association = ModelAssociation {
-        id: row.id,
-        source_model_id: row.source_model_id,
-        target_model_id: row.target_model_id,
-        source_model: row.source_model,
-        target_model: row.target_model,
-        mapping,
-    };
-    let (may_edit_sources, may_edit_targets) = (row.may_edit_sources, row.may_edit_targets);
-    let access = AssociationAccess { model_association, may_edit_sources, may_edit_targets };
-    Ok(Some((row.version, access)))
+    );
+    access.fetch_optional(conn).await
 }
 
-/// Finds a model by its key, with the user's access to it and the cache version.
+/// Finds a model by its key.
 #[tracing::instrument(skip_all, name = "db.permission.find_model_access")]
 pub async fn find_model_access(
     conn: &mut PgConnection,
     user: &str,
     key: &str,
-) -> sqlx::Result<Option<(CacheVersion, ModelAccess)>> {
-    let row = sqlx::query!(
+) -> sqlx::Result<Option<ModelAccess>> {
+    let access = sqlx::query_as!(
+        ModelAccess,
         r#"select (select version from cache_version) as "version!: CacheVersion",
                id, name, coalesce(export_number, id) as "number!",
                exists (
@@ -120,13 +122,8 @@ pub async fn find_model_access(
            from model where key = $2"#,
         user,
         key,
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| {
-        let model = NamedModel { key: key.to_owned(), name: row.name, number: row.number };
-        (row.version, ModelAccess { model_id: row.id, model, may_edit_all: row.may_edit_all })
-    }))
+    );
+    access.fetch_optional(conn).await
 }
 
 /// The visible instances among the given ids, sources first, in order of their ids, with the user's
@@ -160,10 +157,10 @@ pub async fn list_instance_access(
            where instance.tenant_id in (0, (select id from tenant where key = $8))
            order by side, instance_id"#,
         user,
-        access.model_association.source_model_id,
+        access.source_model_id,
         source_ids,
         access.may_edit_sources,
-        access.model_association.target_model_id,
+        access.target_model_id,
         target_ids,
         access.may_edit_targets,
         tenant.as_str(),

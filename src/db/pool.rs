@@ -12,9 +12,6 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
 
-/// How long a caller waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
-
 /// A connection that was idle for longer is pinged before it is acquired.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 
@@ -30,20 +27,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A limited number of connections, opened on demand.
 #[derive(Clone)]
-pub struct Pool(managed::Pool<Connector>);
+pub struct Pool {
+    connections: managed::Pool<Connector>,
+    acquire_timeout: Duration,
+}
 
 impl Pool {
-    /// A pool of at most `size` connections.
+    /// A pool of at most `size` connections. [`Pool::acquire`] fails after `acquire_timeout`.
     #[expect(clippy::missing_panics_doc, reason = "it never panics")]
-    pub fn new(options: PgConnectOptions, size: u32) -> Self {
+    pub fn new(options: PgConnectOptions, size: u32, acquire_timeout: Duration) -> Self {
         let pool = managed::Pool::builder(Connector(options)).max_size(size as usize);
         let pool = pool.queue_mode(QueueMode::Lifo).build();
-        Self(pool.expect("only a pool with timeouts needs a runtime"))
+        let connections = pool.expect("only a pool with timeouts needs a runtime");
+        Self { connections, acquire_timeout }
     }
 
     /// Acquires a working connection, waiting for one if all are in use.
     pub async fn acquire(&self) -> sqlx::Result<PooledConnection> {
-        match timeout(ACQUIRE_TIMEOUT, self.0.get()).await {
+        match timeout(self.acquire_timeout, self.connections.get()).await {
             Ok(Ok(connection)) => Ok(PooledConnection(Some(connection))),
             Ok(Err(managed::PoolError::Backend(error))) => Err(error),
             Ok(Err(managed::PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
@@ -63,7 +64,7 @@ impl Pool {
 
     /// How many connections are in use, idle and waited for.
     pub fn status(&self) -> Status {
-        let managed::Status { max_size, size, available, waiting } = self.0.status();
+        let managed::Status { max_size, size, available, waiting } = self.connections.status();
         let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
         let (in_use, idle) = (number(size.saturating_sub(available)), number(available));
         Status { in_use, idle, waiting: number(waiting), limit: number(max_size) }
@@ -77,11 +78,11 @@ impl Pool {
     /// Closes the idle connections and lets none be acquired from now on.
     pub async fn close(&self) {
         self.close_idle(|_| true).await;
-        self.0.close();
+        self.connections.close();
     }
 
     async fn close_idle(&self, is_unwanted: fn(&Metrics) -> bool) {
-        for connection in self.0.retain(|_, metrics| !is_unwanted(&metrics)).removed {
+        for connection in self.connections.retain(|_, metrics| !is_unwanted(&metrics)).removed {
             let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
         }
     }

@@ -3,13 +3,17 @@
 use super::error::{End, RequestError};
 
 /// How many instances may stand at each end of a model association, source before target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text")]
 pub enum Mapping {
-    /// `1:1`: an instance has at most one link as a source and at most one as a target.
+    /// An instance has at most one link as a source and at most one as a target.
+    #[sqlx(rename = "1:1")]
     OneToOne,
-    /// `1:n`: a target has at most one source.
+    /// A target has at most one source.
+    #[sqlx(rename = "1:n")]
     OneToMany,
-    /// `n:n`: only the same pair may not be linked twice.
+    /// Only the same pair may not be linked twice.
+    #[sqlx(rename = "n:n")]
     ManyToMany,
 }
 
@@ -25,42 +29,23 @@ impl Mapping {
     }
 }
 
-/// A stored model association.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelAssociation {
-    /// Its surrogate key.
-    pub id: i32,
-    /// The surrogate key of the source model.
-    pub source_model_id: i32,
-    /// The surrogate key of the target model.
-    pub target_model_id: i32,
-    /// The source model's key.
-    pub source_model: String,
-    /// The target model's key.
-    pub target_model: String,
-    /// How many instances it allows at each end.
-    pub mapping: Mapping,
-}
-
-/// Checks that the model association `key` was found and is between the two models.
+/// Checks that a model association was found and is between the two models.
 ///
 /// Association keys are usually `<source>_<kind>_<target>`. If the key is unknown and does not even
 /// begin or end with the given model, the error names that model, as the original's does.
-pub fn check_models<'a>(
-    found: Option<&'a ModelAssociation>,
+pub fn check_models(
+    found: Option<(&str, &str)>,
     key: &str,
-    source_model: &str,
-    target_model: &str,
-) -> Result<&'a ModelAssociation, RequestError> {
+    (source, target): (&str, &str),
+) -> Result<(), RequestError> {
     let (source_fits, target_fits) = match found {
-        Some(found) => (found.source_model == source_model, found.target_model == target_model),
-        None => (key.starts_with(source_model), key.ends_with(target_model)),
+        Some((found_source, found_target)) => (found_source == source, found_target == target),
+        None => (key.starts_with(source), key.ends_with(target)),
     };
-    if !source_fits {
-        return Err(RequestError::ModelMismatch(End::Source));
+    match (source_fits, target_fits, found) {
+        (false, ..) => Err(RequestError::ModelMismatch(End::Source)),
+        (_, false, _) => Err(RequestError::ModelMismatch(End::Target)),
+        (.., None) => Err(RequestError::UnknownModelAssociation),
+        (.., Some(_)) => Ok(()),
     }
-    if !target_fits {
-        return Err(RequestError::ModelMismatch(End::Target));
-    }
-    found.ok_or(RequestError::UnknownModelAssociation)
 }

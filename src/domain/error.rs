@@ -57,8 +57,12 @@ pub enum RequestError {
     InvalidIdempotencyKey,
     #[error("{0} is missing")]
     MissingField(&'static str),
+    #[error("{0} is unassigned")]
+    UnassignedField(&'static str),
     #[error("{0} is invalid")]
     InvalidField(&'static str),
+    #[error("the limit of a page is too large")]
+    PageTooLarge,
     #[error("details is empty")]
     NoDetails,
     #[error("too many details")]
@@ -105,19 +109,19 @@ pub struct RateLimit {
     pub wait: u64,
 }
 
-/// Why one detail of a batch is refused.
+/// Why one detail of a batch is refused, with the original's error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DetailError {
     /// This pair is linked already under this model association.
-    AlreadyExists,
+    AlreadyExists = 1_101_038,
     /// The source instance does not exist.
-    SourceMissing,
+    SourceMissing = 1_101_073,
     /// The target instance does not exist.
-    TargetMissing,
+    TargetMissing = 1_101_074,
     /// Under 1:1, the source or the target has a link already.
-    OneToOneTaken,
+    OneToOneTaken = 1_101_052,
     /// Under 1:n, the target has a source already.
-    OneToManyTaken,
+    OneToManyTaken = 1_101_061,
 }
 
 impl DetailError {
@@ -132,13 +136,7 @@ impl DetailError {
 
     /// The original's error code, which idempotency records store.
     pub fn code(self) -> i32 {
-        match self {
-            Self::AlreadyExists => 1_101_038,
-            Self::SourceMissing => 1_101_073,
-            Self::TargetMissing => 1_101_074,
-            Self::OneToOneTaken => 1_101_052,
-            Self::OneToManyTaken => 1_101_061,
-        }
+        self as i32
     }
 
     /// The error with this code.

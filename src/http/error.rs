@@ -153,7 +153,16 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             format!("'{field}' the parameter is invalid or does not exist"),
             format!("'{field}' 参数无效或不存在"),
         ),
+        E::UnassignedField(field) => {
+            cmdb(1_199_010, format!("'{field}' unassigned"), format!("'{field}' 未赋值"))
+        }
         E::InvalidField(field) => mismatch(field),
+        // The original suggests 200 whatever the limit is.
+        E::PageTooLarge => cmdb(
+            1_199_059,
+            "page limit is exceeded. suggestion 200",
+            "分页查询数量超过限制的最大值, 建议值200",
+        ),
         E::NoDetails => cmdb(1_199_038, "details must not be empty", "数据 details 不能为空"),
         E::TooManyDetails => cmdb(
             1_199_035,

@@ -151,8 +151,8 @@ impl Server {
 
     /// Acquires a permit for a connection if one is available: one to be served if possible.
     fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
-        let permits = [&self.served, &self.over_capacity];
-        permits.into_iter().find_map(|permits| Arc::clone(permits).try_acquire_owned().ok())
+        let semaphores = [&self.served, &self.over_capacity];
+        semaphores.into_iter().find_map(|permits| Arc::clone(permits).try_acquire_owned().ok())
     }
 
     /// Acquires a permit for a connection, waiting until one is available.

@@ -5,9 +5,9 @@ use sha2::Sha256;
 use sqlx::PgConnection;
 
 use crate::db;
-pub use crate::db::app::list;
+use crate::db::app::StoredSecret;
+pub use crate::db::app::{App, list};
 use crate::domain::error::RequestError;
-use crate::domain::identity::{App, StoredSecret};
 use crate::domain::keys::{APP_CODE_LIMIT, Tenant, is_valid_key};
 
 /// Why an application cannot be changed.
@@ -112,10 +112,8 @@ fn store(secret: &str) -> Result<StoredSecret, Error> {
 
 /// Whether the secret is one of the application's, compared in constant time.
 pub fn has_secret(app: &App, secret: &str) -> bool {
-    let is_same = |stored: &StoredSecret| {
-        keyed_hash(&stored.salt).chain_update(secret).verify_slice(&stored.hash).is_ok()
-    };
-    app.secrets.iter().any(is_same)
+    let mut stored = app.salts.iter().zip(&app.hashes);
+    stored.any(|(salt, hash)| keyed_hash(salt).chain_update(secret).verify_slice(hash).is_ok())
 }
 
 /// The hash of secrets with one salt. A fast hash suffices: secrets are long and random.

@@ -1,17 +1,22 @@
-//! Instance associations (links): creating batches of them.
+//! Instance associations (links): creating batches of them, and finding those of an instance.
 
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use tokio::time::Instant;
 use tracing::{Instrument, info_span};
 
 use super::context::RequestContext;
 use super::idempotency;
-use super::permission::authorize_edit;
-use super::{Error, with_connection};
+use super::permission::{authorize_edit, authorize_view};
+use super::{Error, Service, with_connection};
 use crate::db;
+pub use crate::db::instance_association::StoredLink;
 use crate::db::instance_association::{IdempotencyEntry, NewLinks, WriteOutcome};
 use crate::domain::association::check_models;
 use crate::domain::batch::{CreateLinks, Decision, plan};
 use crate::domain::error::{DetailError, RequestError};
-use crate::domain::keys::{MODEL_ASSOCIATION_KEY_LIMIT, is_valid_key};
+use crate::domain::keys::{MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_valid_key};
 use crate::domain::language::Language;
 
 /// For each detail of a batch the id of the new link, or why it was refused.
@@ -63,11 +68,9 @@ pub async fn create_many(
     } else {
         None
     };
-    let found = access.as_ref().map(|access| &access.model_association);
-    check_models(found, key, source_model, target_model)?;
+    let found = access.as_ref().map(|found| (&*found.source_model, &*found.target_model));
+    check_models(found, key, (source_model, target_model))?;
     let access = access.ok_or(RequestError::UnknownModelAssociation)?;
-    let version = cx.lookups.version().ok_or(Error::Stale)?;
-    let model_association = &access.model_association;
 
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let authorized =
@@ -77,8 +80,7 @@ pub async fn create_many(
         let mut expected = authorized.expected_state(details);
         let mut is_stored_state = false;
         loop {
-            let decisions =
-                step!("plan").in_scope(|| plan(model_association.mapping, details, &expected));
+            let decisions = step!("plan").in_scope(|| plan(access.mapping, details, &expected));
             let writes_nothing =
                 cx.idempotency_key.is_none() && decisions.iter().all(Result::is_err);
             if is_stored_state && writes_nothing {
@@ -91,9 +93,8 @@ pub async fn create_many(
                 language: cx.language.tag(),
             });
             let new_links = NewLinks {
-                model_association,
+                access: &access,
                 tenant: &cx.tenant,
-                version,
                 details,
                 decisions: &decisions,
                 expected: &expected,
@@ -128,4 +129,85 @@ fn outcomes(decisions: &[Decision], ids: Vec<i64>) -> DetailOutcomes {
         Err(error) => Some(Err(*error)),
     };
     decisions.iter().filter_map(outcome).collect()
+}
+
+/// A search for the links of an instance.
+pub struct LinkSearch {
+    /// The key of the instance's model.
+    pub model: String,
+    /// The instance's id.
+    pub instance_id: i64,
+    /// How many links to skip.
+    pub start: i64,
+    /// The most links to return; 0: all.
+    pub limit: i64,
+}
+
+/// The most links of one page.
+const PAGE_SIZE: i64 = 5_000;
+
+/// The links of an instance, page by page. No connection is held between pages, so a link that is
+/// created or deleted meanwhile may be present or missing.
+pub struct LinkPages {
+    service: Arc<Service>,
+    tenant: Tenant,
+    /// The instance, with the surrogate key of its model.
+    instance: (i32, i64),
+    /// The id of the last link that was returned.
+    after: i64,
+    /// How many links to skip after it.
+    skip: i64,
+    /// How many links may still be returned; 0 after the last page.
+    remaining: i64,
+}
+
+/// Finds the links of which an instance is the source or the target, in order of their ids. An
+/// unknown model or instance has none.
+pub async fn find_related(
+    cx: &RequestContext<'_>,
+    search: &LinkSearch,
+) -> Result<LinkPages, Error> {
+    let access = authorize_view(cx, &search.model).await?;
+    let remaining = match (&access, search.limit) {
+        (None, _) => 0,
+        (_, 0) => i64::MAX,
+        (_, limit) => limit,
+    };
+    Ok(LinkPages {
+        service: Arc::clone(cx.service),
+        tenant: cx.tenant.clone(),
+        instance: (access.map_or(0, |access| access.id), search.instance_id),
+        after: i64::MIN,
+        skip: search.start,
+        remaining,
+    })
+}
+
+impl LinkPages {
+    /// Whether all pages were returned.
+    pub fn are_done(&self) -> bool {
+        self.remaining == 0
+    }
+
+    /// The next page. Only the first one may be empty.
+    pub async fn next_page(&mut self) -> Result<Vec<StoredLink>, Error> {
+        if self.are_done() {
+            return Ok(Vec::new());
+        }
+        let Self { tenant, instance, after, skip, remaining, .. } = &*self;
+        // One more than the page tells whether there are others.
+        let size = PAGE_SIZE.min(*remaining);
+        let list = async |conn: &mut PgConnection| {
+            let list = db::instance_association::list_of_instance;
+            Ok(list(conn, tenant, *instance, *after, *skip, size + 1).await?)
+        };
+        let deadline = Instant::now() + db::STATEMENT_TIMEOUT;
+        let mut links = with_connection(&self.service.pool, deadline, list).await?;
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let has_more = links.len() > size;
+        links.truncate(size);
+        (self.after, self.skip) = (links.last().map_or(i64::MAX, |link| link.id), 0);
+        self.remaining = if has_more { (self.remaining - PAGE_SIZE).max(0) } else { 0 };
+        Ok(links)
+    }
 }

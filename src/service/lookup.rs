@@ -11,24 +11,21 @@ use tokio::time::Instant;
 
 use super::{Error, Service, with_connection};
 use crate::db;
+use crate::db::app::App;
 use crate::db::cache_version::CacheVersion;
 use crate::db::permission::{AssociationAccess, ModelAccess};
-use crate::domain::identity::App;
 use crate::domain::keys::Tenant;
 
 /// How often a request is run again. Each time another transaction made progress, so this many
 /// times mean that something else is wrong.
 const MAX_RETRIES: usize = 100;
 
-/// A cached value, with the version of the cached state at which it was read.
-type Versioned<T> = (CacheVersion, Arc<T>);
-
 /// The caches of a server: applications by their codes; model associations by user, key and tenant;
 /// models by user and key.
 pub struct Caches {
-    apps: Cache<String, Versioned<App>>,
-    associations: Cache<[String; 3], Versioned<AssociationAccess>>,
-    models: Cache<[String; 2], Versioned<ModelAccess>>,
+    apps: Cache<String, Arc<App>>,
+    associations: Cache<[String; 3], Arc<AssociationAccess>>,
+    models: Cache<[String; 2], Arc<ModelAccess>>,
 }
 
 impl Default for Caches {
@@ -37,8 +34,7 @@ impl Default for Caches {
     }
 }
 
-fn new_cache<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>()
--> Cache<K, Versioned<T>> {
+fn new_cache<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>() -> Cache<K, Arc<T>> {
     Cache::builder().max_capacity(10_000).time_to_live(Duration::from_mins(5)).build()
 }
 
@@ -63,7 +59,7 @@ impl Lookups<'_> {
     /// The application with this code, if there is one.
     pub async fn app(&self, code: &str) -> Result<Option<Arc<App>>, Error> {
         let query = async |conn: &mut PgConnection| db::app::find(conn, code).await;
-        self.find(&self.service.caches.apps, code.to_owned(), query).await
+        self.find(&self.service.caches.apps, code.to_owned(), query, |app| app.version).await
     }
 
     /// The model association with this key that is visible to the tenant, with the user's access.
@@ -77,7 +73,8 @@ impl Lookups<'_> {
             db::permission::find_association_access(conn, user, key, tenant).await
         };
         let cache_key = [user, key, tenant.as_str()].map(str::to_owned);
-        self.find(&self.service.caches.associations, cache_key, query).await
+        let cache = &self.service.caches.associations;
+        self.find(cache, cache_key, query, |access| access.version).await
     }
 
     /// The model with this key, with the user's access.
@@ -89,34 +86,30 @@ impl Lookups<'_> {
         let query = async |conn: &mut PgConnection| {
             db::permission::find_model_access(conn, user, key).await
         };
-        self.find(&self.service.caches.models, [user, key].map(str::to_owned), query).await
+        let cache_key = [user, key].map(str::to_owned);
+        self.find(&self.service.caches.models, cache_key, query, |access| access.version).await
     }
 
     async fn find<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>(
         &self,
-        cache: &Cache<K, Versioned<T>>,
+        cache: &Cache<K, Arc<T>>,
         key: K,
-        query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<Option<(CacheVersion, T)>>,
+        query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<Option<T>>,
+        version_of: fn(&T) -> CacheVersion,
     ) -> Result<Option<Arc<T>>, Error> {
         if self.uses_caches
-            && let Some((version, value)) = cache.get(&key)
+            && let Some(value) = cache.get(&key)
         {
-            self.rely_on(version)?;
+            self.rely_on(version_of(&value))?;
             self.basis().is_unconfirmed = true;
             return Ok(Some(value));
         }
         let work = async |conn: &mut PgConnection| Ok(query(conn).await?);
         let found = with_connection(&self.service.pool, self.deadline, work).await?;
-        let Some((version, value)) = found else { return Ok(None) };
-        self.rely_on(version)?;
-        let value = Arc::new(value);
-        cache.insert(key, (version, Arc::clone(&value)));
+        let Some(value) = found.map(Arc::new) else { return Ok(None) };
+        self.rely_on(version_of(&value))?;
+        cache.insert(key, Arc::clone(&value));
         Ok(Some(value))
-    }
-
-    /// The version that a statement must confirm.
-    pub(super) fn version(&self) -> Option<CacheVersion> {
-        self.basis().version
     }
 
     /// Notes that a statement has found the version current.

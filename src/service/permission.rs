@@ -13,7 +13,7 @@ use crate::db::permission::{AssociationAccess, ModelAccess};
 use crate::domain::batch::{Detail, StoredState};
 use crate::domain::error::RequestError;
 use crate::domain::keys::{MODEL_KEY_LIMIT, USERNAME_LIMIT, is_valid_key};
-use crate::domain::permission::{Authorization, MissingPermission, Scope};
+use crate::domain::permission::{Authorization, MissingPermission, NamedModel, Scope};
 
 /// The instances of a batch that its user was authorized to edit.
 pub(super) enum AuthorizedInstances {
@@ -57,11 +57,8 @@ pub(super) async fn authorize_edit(
         let of_model = existing.iter().filter(move |access| access.model_id == model_id);
         of_model.map(|access| access.instance.id).collect()
     };
-    let association = &access.model_association;
-    Ok(AuthorizedInstances::Only {
-        sources: ids_of(association.source_model_id),
-        targets: ids_of(association.target_model_id),
-    })
+    let (sources, targets) = (ids_of(access.source_model_id), ids_of(access.target_model_id));
+    Ok(AuthorizedInstances::Only { sources, targets })
 }
 
 /// Authorizes the user to view the instances and links of the model with this key, or refuses the
@@ -79,7 +76,9 @@ pub async fn authorize_view(
         Some(access)
             if !access.may_edit_all && cx.service.authorization == Authorization::Grants =>
         {
-            let missing = MissingPermission { model: access.model.clone(), instance: None };
+            let (key, name) = (model.to_owned(), access.name.clone());
+            let model = NamedModel { key, name, number: access.number };
+            let missing = MissingPermission { model, instance: None };
             Err(RequestError::PermissionDenied(vec![missing]).into())
         }
         _ => Ok(access),

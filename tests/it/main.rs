@@ -35,6 +35,7 @@ mod operations; // metrics, logs, traces and TLS
 mod permissions; // which instances a user may edit
 mod pool; // the connection pool
 mod races; // concurrent writers
+mod related_links; // the links of one instance
 mod replay; // the requests of a whole inventory, in order
 mod requests; // the checks of a request before its details
 mod shutdown; // shutdown under load

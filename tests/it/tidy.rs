@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use cmdb_associations::cli::Cli;
 use cmdb_associations::config::ENVIRONMENT_ONLY;
+use cmdb_associations::http::Api;
+use cmdb_associations::http::endpoints::ENDPOINTS;
 
 const CONFIGURATION: &str = "docs/configuration.md";
 
@@ -46,7 +48,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("db", &["db", "domain"]),
     ("service", &["service", "db", "domain"]),
     ("http", &["http", "service", "domain", "telemetry"]),
-    ("config", &["db"]),
+    ("config", &["db", "domain"]),
     ("telemetry", &["config", "domain"]),
     ("server", &["config", "http"]),
     ("cli", &["config", "domain", "http", "server", "service", "telemetry"]),
@@ -251,5 +253,20 @@ fn the_configuration_page_names_every_command_and_setting() {
     };
     for name in expected {
         assert!(is_named(&name), "{CONFIGURATION} does not name {name}");
+    }
+}
+
+/// A row for each endpoint, in the order of the table in the code.
+#[test]
+fn the_readme_lists_every_endpoint_of_the_table() {
+    let rows = |line: &&str| line.starts_with("| `");
+    let readme = read("README.md");
+    let (_, table) = readme.split_once("| Gateway API | CMDB API |").unwrap();
+    let listed: Vec<_> = table.lines().skip(2).take_while(rows).collect();
+    assert_eq!(listed.len(), ENDPOINTS.len());
+    for (row, endpoint) in listed.iter().zip(&ENDPOINTS) {
+        let (method, path) = (endpoint.method(Api::Cmdb), endpoint.path(Api::Cmdb));
+        let wanted = format!("| `{}` | `{method} {path}` | ", endpoint.name);
+        assert!(row.starts_with(&wanted), "{row}");
     }
 }

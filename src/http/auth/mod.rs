@@ -22,9 +22,9 @@ pub use self::secret::CredentialFields;
 use super::api::Api;
 use super::json::JsonObject;
 use crate::domain::error::RequestError;
-use crate::domain::identity::{App, UnsupportedScheme};
+use crate::domain::identity::UnsupportedScheme;
 use crate::domain::keys::{APP_CODE_LIMIT, USERNAME_LIMIT, is_valid_key};
-use crate::service::app::has_secret;
+use crate::service::app::{App, has_secret};
 
 /// What credentials are verified with.
 #[derive(Default)]

@@ -2,6 +2,7 @@
 //! the API description, the labels of metrics and the names for `app limit --api` follow from it.
 
 pub mod batch_create_instance_association;
+mod search_related_inst_asso;
 
 use std::pin::Pin;
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
+use self::search_related_inst_asso::SearchRelatedInstAsso;
 use super::api::Api;
 use super::openapi::{self, Schemas};
 use super::success::Success;
@@ -23,11 +25,18 @@ use crate::service;
 use crate::service::context::RequestContext;
 
 /// Every endpoint, in the order of the README's table: name, method and path at the CMDB API.
-pub static ENDPOINTS: [EndpointEntry; 1] = [entry::<BatchCreateInstanceAssociation>(
-    "batch_create_instance_association",
-    Method::POST,
-    "/api/v3/createmany/instassociation",
-)];
+pub static ENDPOINTS: [EndpointEntry; 2] = [
+    entry::<BatchCreateInstanceAssociation>(
+        "batch_create_instance_association",
+        Method::POST,
+        "/api/v3/createmany/instassociation",
+    ),
+    entry::<SearchRelatedInstAsso>(
+        "search_related_inst_asso",
+        Method::POST,
+        "/api/v3/find/instassociation/related",
+    ),
+];
 
 /// An endpoint: what it takes, what it does and what it answers. The pipeline calls its functions
 /// in this order.

@@ -1,0 +1,183 @@
+//! `search_related_inst_asso`: the links of which an instance is the source or the target, in order
+//! of their ids.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use utoipa::ToSchema;
+
+use super::Endpoint;
+use crate::domain::error::RequestError;
+use crate::domain::permission::{MissingPermission, NamedModel};
+use crate::http::json::Id;
+use crate::http::success::{Counts, Success};
+use crate::service::Error;
+use crate::service::context::RequestContext;
+use crate::service::instance_association::{LinkSearch, StoredLink, find_related};
+
+/// The largest `page.limit`.
+const PAGE_LIMIT: i64 = 500;
+
+/// A search for the links of an instance.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct SearchRelatedBody {
+    /// The instance.
+    #[schema(required, nullable = false)]
+    condition: Option<Condition>,
+    /// The fields of each link to return. Unknown names are ignored.
+    #[schema(required, nullable = false, min_items = 1)]
+    fields: Option<Vec<String>>,
+    /// The part of the list to return; all of it by default.
+    page: Option<Page>,
+}
+
+/// An instance.
+#[derive(Default, Deserialize, ToSchema)]
+struct Condition {
+    /// Its model.
+    #[schema(required, nullable = false, min_length = 1)]
+    bk_obj_id: Option<String>,
+    /// Its id, not 0.
+    #[schema(required, nullable = false)]
+    bk_inst_id: Option<Id>,
+}
+
+/// A part of a list.
+#[derive(Default, Deserialize, ToSchema)]
+struct Page {
+    /// How many links to skip; 0 by default.
+    start: Option<Id>,
+    /// The most links to return, up to 500; 0 or absent: all.
+    limit: Option<Id>,
+}
+
+/// A link. Fields that were not asked for, and ids that are 0, are absent.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LinkData {
+    /// The link's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<i64>,
+    /// The source instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bk_inst_id: Option<i64>,
+    /// The source model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bk_obj_id: Option<String>,
+    /// The target instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bk_asst_inst_id: Option<i64>,
+    /// The target model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bk_asst_obj_id: Option<String>,
+    /// The tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bk_supplier_account: Option<String>,
+    /// The association between the models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bk_obj_asst_id: Option<String>,
+    /// The kind of that association.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bk_asst_id: Option<String>,
+}
+
+/// The endpoint.
+pub(super) struct SearchRelatedInstAsso;
+
+impl Endpoint for SearchRelatedInstAsso {
+    type Body = SearchRelatedBody;
+    type Input = (LinkSearch, Vec<String>);
+    type Data = Vec<LinkData>;
+
+    const SUMMARY: &'static str = "Find the associations of an instance";
+
+    const DESCRIPTION: &'static str = "Returns the tenant's associations of which the instance is \
+        the source or the target, in order of their ids. An unknown model or instance has none. \
+        Viewing a model takes a grant to edit all of its instances.";
+
+    fn check(body: SearchRelatedBody) -> Result<Self::Input, RequestError> {
+        let Condition { bk_obj_id, bk_inst_id } = body.condition.unwrap_or_default();
+        let model = bk_obj_id.filter(|key| !key.is_empty());
+        let instance_id = bk_inst_id.filter(|id| id.0 != 0);
+        let (Some(model), Some(Id(instance_id))) = (model, instance_id) else {
+            return Err(RequestError::UnassignedField("'bk_inst_id' & 'bk_obj_id'"));
+        };
+        let fields = body.fields.filter(|fields| !fields.is_empty());
+        let fields = fields.ok_or(RequestError::UnassignedField("fields"))?;
+        let Page { start, limit } = body.page.unwrap_or_default();
+        let (start, limit) = (start.map_or(0, |id| id.0), limit.map_or(0, |id| id.0));
+        match (start, limit) {
+            (..0, _) => Err(RequestError::InvalidField("page.start")),
+            (_, ..0) => Err(RequestError::InvalidField("page.limit")),
+            (_, limit) if limit > PAGE_LIMIT => Err(RequestError::PageTooLarge),
+            _ => Ok((LinkSearch { model, instance_id, start, limit }, fields)),
+        }
+    }
+
+    async fn handle(
+        cx: &RequestContext<'_>,
+        (search, fields): &Self::Input,
+    ) -> Result<Success<Vec<LinkData>>, Error> {
+        let mut pages = find_related(cx, search).await?;
+        let (first, rows) = select(pages.next_page().await?, fields);
+        let success = Success::new(first, Counts { rows: Some(rows), ..Counts::default() });
+        if pages.are_done() {
+            return Ok(success);
+        }
+        let (sender, receiver) = mpsc::channel(1);
+        let fields = fields.clone();
+        tokio::spawn(async move {
+            while !pages.are_done() {
+                let page = pages.next_page().await.map(|links| select(links, &fields));
+                let is_last = page.is_err() || pages.are_done();
+                if sender.send(page).await.is_err() || is_last {
+                    break;
+                }
+            }
+        });
+        Ok(Success { pages: Some(receiver), ..success })
+    }
+
+    fn example() -> (Value, Value) {
+        let body = json!({
+            "condition": {"bk_obj_id": "bk_switch", "bk_inst_id": 11},
+            "fields": ["id", "bk_inst_id", "bk_asst_obj_id", "bk_asst_inst_id"],
+            "page": {"start": 0, "limit": 2},
+        });
+        let link = |id, target| {
+            json!({
+                "id": id, "bk_inst_id": 11, "bk_asst_obj_id": "host", "bk_asst_inst_id": target,
+            })
+        };
+        (body, json!([link(1, 101), link(2, 102)]))
+    }
+
+    fn errors() -> Vec<RequestError> {
+        let model =
+            NamedModel { key: "bk_switch".to_owned(), name: "switch".to_owned(), number: 7 };
+        vec![
+            RequestError::UnassignedField("fields"),
+            RequestError::InvalidField("page.limit"),
+            RequestError::PageTooLarge,
+            RequestError::PermissionDenied(vec![MissingPermission { model, instance: None }]),
+        ]
+    }
+}
+
+/// The wanted fields of each link, and the number of links.
+fn select(links: Vec<StoredLink>, fields: &[String]) -> (Vec<LinkData>, usize) {
+    let is_wanted = |name: &str| fields.iter().any(|field| field == name);
+    let id = |name, id: i64| (id != 0 && is_wanted(name)).then_some(id);
+    let key = |name, key| is_wanted(name).then_some(key);
+    let count = links.len();
+    let rows = links.into_iter().map(|link| LinkData {
+        id: id("id", link.id),
+        bk_inst_id: id("bk_inst_id", link.source_id),
+        bk_obj_id: key("bk_obj_id", link.source_model),
+        bk_asst_inst_id: id("bk_asst_inst_id", link.target_id),
+        bk_asst_obj_id: key("bk_asst_obj_id", link.target_model),
+        bk_supplier_account: key("bk_supplier_account", link.tenant),
+        bk_obj_asst_id: key("bk_obj_asst_id", link.model_association),
+        bk_asst_id: key("bk_asst_id", link.kind),
+    });
+    (rows.collect(), count)
+}
