@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use super::Outcome;
 use crate::service;
-use crate::service::import::{Rejection, Stats};
+use crate::service::import::{RejectedRow, Stats};
 
 /// How many rejected rows are printed. The report has all of them.
 const PRINTED_REJECTIONS: u64 = 100;
@@ -46,16 +47,16 @@ pub(super) async fn import(
         &export,
         |path| Ok(progress.wrap_read(File::open(path)?)),
         || progress.set_message("merging"),
-        |rejection| {
+        |file, RejectedRow { line, reason, .. }| {
             rejected += 1;
             if rejected <= PRINTED_REJECTIONS {
-                let Rejection { file, line, reason } = rejection;
                 progress.suspend(|| {
                     let _ = writeln!(io::stderr(), "rejected: {file}:{line}: {reason}");
                 });
             }
             if let (Some(report), Ok(())) = (&mut report, &report_written) {
-                report_written = write_rejection(report, &rejection);
+                let row = json!({"file": file, "line": line, "reason": reason});
+                report_written = writeln!(report, "{row}");
             }
         },
     )
@@ -71,11 +72,6 @@ pub(super) async fn import(
         .context("cannot write the report")?;
     print_stats(&stats)?;
     Ok(Outcome::Success)
-}
-
-fn write_rejection(report: &mut impl Write, rejection: &Rejection<'_>) -> io::Result<()> {
-    serde_json::to_writer(&mut *report, rejection)?;
-    writeln!(report)
 }
 
 fn print_stats(files: &[Stats]) -> io::Result<()> {

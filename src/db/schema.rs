@@ -17,17 +17,15 @@ pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 
 /// Counts the migrations that are not applied to the database.
 pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
-    // sqlx creates this table at the first migration, so the query cannot be checked at compile time.
+    // sqlx creates this table at the first migration, so the macros cannot check these queries.
     let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
         .fetch_one(&mut *conn)
         .await?;
-    let applied: Vec<i64> = if exists {
-        sqlx::query_scalar("select version from _sqlx_migrations where success")
-            .fetch_all(conn)
-            .await?
-    } else {
-        Vec::new()
-    };
+    let mut applied: Vec<i64> = Vec::new();
+    if exists {
+        let versions = "select version from _sqlx_migrations where success";
+        applied = sqlx::query_scalar(versions).fetch_all(conn).await?;
+    }
     Ok(MIGRATOR.iter().filter(|migration| !applied.contains(&migration.version)).count())
 }
 

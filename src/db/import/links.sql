@@ -35,14 +35,10 @@ checked as (
             then format('model association %s is from %s to %s, not from %s to %s',
                 link.model_association, association.source_model, association.target_model,
                 link.source_model, link.target_model)
-            when (select true from instance
-                where model_id = association.source_model_id
-                    and instance_id = link.source_id) is null
+            when source.instance_id is null
             then format('source instance %s of model %s does not exist',
                 link.source_id, link.source_model)
-            when (select true from instance
-                where model_id = association.target_model_id
-                    and instance_id = link.target_id) is null
+            when target.instance_id is null
             then format('target instance %s of model %s does not exist',
                 link.target_id, link.target_model)
             when (stored.model_association_id, stored.source_id, stored.target_id)
@@ -54,6 +50,10 @@ checked as (
         end as reason
     from distinct_link link
     join resolved association using (model_association, tenant)
+    left join instance source
+        on source.model_id = association.source_model_id and source.instance_id = link.source_id
+    left join instance target
+        on target.model_id = association.target_model_id and target.instance_id = link.target_id
     left join instance_association stored on stored.id = link.id
 )
 select * from checked where reason is not null or not is_stored;

@@ -1,13 +1,13 @@
 //! The import of an export: rows are copied into temporary tables (stages), and then merged.
 //!
-//! Each stage is merged by a script beside this file. The scripts read temporary tables, so sqlx
+//! The scripts beside this file create and merge the stages. They use temporary tables, so sqlx
 //! cannot check them at compile time; the tests of the import run each of them.
 
 use std::fmt::{Display, Write};
 
 use sqlx::{FromRow, PgConnection};
 
-/// A temporary table of rows that are merged together. The order is that of merging.
+/// A temporary table of rows that are merged together. Its files are imported in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Models.
@@ -25,27 +25,14 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// All stages, in the order of merging.
-    pub const ALL: [Self; 6] = [
-        Self::Models,
-        Self::Kinds,
-        Self::Instances,
-        Self::ModelAssociations,
-        Self::AssignedIds,
-        Self::Links,
-    ];
-
-    /// The table, and the script that merges its rows.
-    fn table_and_script(self) -> (&'static str, &'static str) {
+    fn table(self) -> &'static str {
         match self {
-            Self::Models => ("staged_model", include_str!("models.sql")),
-            Self::Kinds => ("staged_kind", include_str!("kinds.sql")),
-            Self::Instances => ("staged_instance", include_str!("instances.sql")),
-            Self::ModelAssociations => {
-                ("staged_model_association", include_str!("model_associations.sql"))
-            }
-            Self::AssignedIds => ("staged_assigned_id", include_str!("assigned_ids.sql")),
-            Self::Links => ("staged_link", include_str!("links.sql")),
+            Self::Models => "staged_model",
+            Self::Kinds => "staged_kind",
+            Self::Instances => "staged_instance",
+            Self::ModelAssociations => "staged_model_association",
+            Self::AssignedIds => "staged_assigned_id",
+            Self::Links => "staged_link",
         }
     }
 }
@@ -90,7 +77,7 @@ impl Row {
     }
 }
 
-/// How many rows of a file a merge wrote.
+/// How many rows of a file were merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
 pub struct MergeCounts {
     /// The number of the file.
@@ -134,10 +121,10 @@ pub async fn create_stages(conn: &mut PgConnection) -> sqlx::Result<()> {
 
 /// Copies rows, as [`Row::write_to`] wrote them, into a stage.
 pub async fn copy_rows(conn: &mut PgConnection, stage: Stage, rows: String) -> sqlx::Result<()> {
-    copy(conn, stage.table_and_script().0, rows).await
+    copy(conn, stage.table(), rows).await
 }
 
-/// Copies rows that are invalid in any database: the reason, and the association id if there is one.
+/// Copies rows that are invalid in any database: the reason, and the association id or null.
 pub async fn copy_rejected_rows(conn: &mut PgConnection, rows: String) -> sqlx::Result<()> {
     copy(conn, "rejected_row", rows).await
 }
@@ -148,14 +135,19 @@ async fn copy(conn: &mut PgConnection, table: &str, rows: String) -> sqlx::Resul
     copy.finish().await.map(drop)
 }
 
-/// Blocks other writers of links until the transaction ends. Inserts the tenants of staged rows.
-pub async fn begin_merging(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::raw_sql(include_str!("begin_merging.sql")).execute(conn).await.map(drop)
-}
-
-/// Merges a stage into the stored data.
-pub async fn merge(conn: &mut PgConnection, stage: Stage) -> sqlx::Result<Vec<MergeCounts>> {
-    let rows = sqlx::raw_sql(stage.table_and_script().1).fetch_all(conn).await?;
+/// Merges the stages into the stored data. Blocks other writers of links until the transaction
+/// ends.
+pub async fn merge(conn: &mut PgConnection) -> sqlx::Result<Vec<MergeCounts>> {
+    let scripts = concat!(
+        include_str!("begin_merging.sql"),
+        include_str!("models.sql"),
+        include_str!("kinds.sql"),
+        include_str!("instances.sql"),
+        include_str!("model_associations.sql"),
+        include_str!("assigned_ids.sql"),
+        include_str!("links.sql"),
+    );
+    let rows = sqlx::raw_sql(scripts).fetch_all(conn).await?;
     rows.iter().map(MergeCounts::from_row).collect()
 }
 

@@ -1,5 +1,6 @@
 //! Reads the documents of a file one by one, in bounded memory.
 
+use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, Read};
 
 use serde::Deserialize;
@@ -13,36 +14,41 @@ pub(super) type Document = Map<String, Value>;
 /// A file of JSON documents, as `mongoexport` writes them, or of a JSON array of documents
 /// (`--jsonArray`).
 pub(super) struct Documents<'a, R> {
-    pub(super) name: &'a str,
+    name: &'a str,
     reader: BufReader<R>,
     line: i64,
     is_array: bool,
-    is_at_start: bool,
+    /// The number of documents read.
+    pub(super) count: i64,
 }
 
 impl<'a, R: Read> Documents<'a, R> {
-    pub(super) fn new(name: &'a str, file: R) -> Self {
-        Self { name, reader: BufReader::new(file), line: 1, is_array: false, is_at_start: true }
+    pub(super) fn new(name: &'a str, file: R) -> Result<Self, Error> {
+        let reader = BufReader::new(file);
+        let mut documents = Self { name, reader, line: 1, is_array: false, count: 0 };
+        // Some shells add a byte order mark.
+        if documents.fill_buf()?.starts_with(b"\xEF\xBB\xBF") {
+            documents.reader.consume(3);
+        }
+        documents.is_array = documents.skip(b'[')?;
+        Ok(documents)
     }
 
     /// Reads the next document. Returns it with the line on which it begins.
     pub(super) fn read_next(&mut self) -> Result<Option<(i64, Document)>, Error> {
-        let is_first = std::mem::take(&mut self.is_at_start);
-        if is_first {
-            self.skip_byte_order_mark()?;
-            self.is_array = self.skip(b'[')?;
-        }
         if self.is_array && self.skip(b']')? {
             self.is_array = false;
             if self.peek()?.is_some() {
                 return Err(self.error("trailing characters"));
             }
-        } else if self.is_array && !is_first && !self.skip(b',')? {
+        } else if self.is_array && self.count > 0 && !self.skip(b',')? {
             return Err(self.error("expected `,` or `]` after a document"));
         }
-        if self.peek()?.is_none() && !self.is_array {
+        let next = self.peek()?;
+        if next.is_none() && !self.is_array {
             return Ok(None);
         }
+        self.count += 1;
         let line = self.line;
         // The deserializer reads single bytes and stops after the closing brace.
         let mut json = serde_json::Deserializer::from_reader(&mut *self);
@@ -55,14 +61,6 @@ impl<'a, R: Read> Documents<'a, R> {
                 Err(self.error(reason.split(" at line ").next().unwrap_or_default()))
             }
         }
-    }
-
-    /// Skips the byte order mark that some shells add.
-    fn skip_byte_order_mark(&mut self) -> Result<(), Error> {
-        if self.fill_buf()?.starts_with(b"\xEF\xBB\xBF") {
-            self.reader.consume(3);
-        }
-        Ok(())
     }
 
     /// Skips white space, and then `byte` if it is next. Returns whether it was.
@@ -85,12 +83,17 @@ impl<'a, R: Read> Documents<'a, R> {
     }
 
     fn fill_buf(&mut self) -> Result<&[u8], Error> {
-        let (file, line) = (self.name, self.line);
-        self.reader.fill_buf().map_err(|error| Error::unreadable(file, line, error))
+        let (name, line) = (self.name, self.line);
+        self.reader.fill_buf().map_err(|error| Error::unreadable(name, line, error))
     }
 
     fn error(&self, reason: &str) -> Error {
-        Error::unreadable(self.name, self.line, reason)
+        self.error_at(self.line, reason)
+    }
+
+    /// An error in this file.
+    pub(super) fn error_at(&self, line: i64, reason: impl Display) -> Error {
+        Error::unreadable(self.name, line, reason)
     }
 }
 
@@ -109,7 +112,7 @@ mod tests {
 
     /// The lines on which documents begin, and the line of the error.
     fn lines(content: &str) -> (Vec<i64>, Option<i64>) {
-        let mut documents = Documents::new("", content.as_bytes());
+        let mut documents = Documents::new("", content.as_bytes()).unwrap();
         let mut lines = Vec::new();
         loop {
             match documents.read_next() {

@@ -9,14 +9,13 @@ use std::fs::Metadata;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
 use self::collection::{Collection, RowError};
 use self::documents::Documents;
 use crate::db;
-pub use crate::db::import::is_empty;
 use crate::db::import::{MergeCounts, Row, Stage};
+pub use crate::db::import::{RejectedRow, is_empty};
 
 /// Why an import failed. The database is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -87,17 +86,6 @@ impl Stats {
     }
 }
 
-/// A rejected row, as it is reported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Rejection<'a> {
-    /// The file's name.
-    pub file: &'a str,
-    /// The line on which the row's document begins.
-    pub line: i64,
-    /// Why the row is not imported.
-    pub reason: &'a str,
-}
-
 /// Finds the collections of an export in a folder.
 pub fn find_export(folder: &Path) -> Result<Export, Error> {
     let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
@@ -125,13 +113,14 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
 /// Imports an export.
 ///
 /// `open` opens a file. `on_staged` is called when all files are read and before their rows are
-/// merged. `on_rejection` receives every row that is not imported, in the order of files and lines.
+/// merged. `on_rejection` receives the file's name and the row of each row that is not imported, in
+/// the order of files and lines.
 pub async fn import<R: Read>(
     conn: &mut PgConnection,
     export: &Export,
     open: impl Fn(&Path) -> io::Result<R>,
     on_staged: impl FnOnce(),
-    mut on_rejection: impl FnMut(Rejection<'_>),
+    mut on_rejection: impl FnMut(&str, &RejectedRow),
 ) -> Result<Vec<Stats>, Error> {
     let mut tx = conn.begin().await?;
     db::import::create_stages(&mut tx).await?;
@@ -142,19 +131,16 @@ pub async fn import<R: Read>(
         stats.insert(number, Stats { file: file.name.clone(), read, ..Stats::default() });
     }
     on_staged();
-    db::import::begin_merging(&mut tx).await?;
-    for stage in Stage::ALL {
-        for MergeCounts { file, added, updated } in db::import::merge(&mut tx, stage).await? {
-            if let Some(stats) = stats.get_mut(&file) {
-                stats.added += added;
-                stats.updated += updated;
-            }
+    for MergeCounts { file, added, updated } in db::import::merge(&mut tx).await? {
+        if let Some(stats) = stats.get_mut(&file) {
+            stats.added = added;
+            stats.updated = updated;
         }
     }
     db::import::for_each_rejected_row(&mut tx, |row| {
         if let Some(stats) = stats.get_mut(&row.file) {
             stats.rejected += 1;
-            on_rejection(Rejection { file: &stats.file, line: row.line, reason: &row.reason });
+            on_rejection(&stats.file, &row);
         }
     })
     .await?;
@@ -171,16 +157,14 @@ async fn stage(
     file: &ExportFile,
     opened: impl Read,
 ) -> Result<i64, Error> {
-    let mut documents = Documents::new(&file.name, opened);
-    let mut count = 0;
+    let mut documents = Documents::new(&file.name, opened)?;
     while let Some(chunk) = read_chunk(&mut documents, &file.collection, number)? {
-        count += chunk.documents;
         db::import::copy_rows(conn, file.collection.stage, chunk.rows).await?;
         if !chunk.rejected_rows.is_empty() {
             db::import::copy_rejected_rows(conn, chunk.rejected_rows).await?;
         }
     }
-    Ok(count)
+    Ok(documents.count)
 }
 
 /// Reads a collection without a database, and returns the number of its documents. That is 0 if no
@@ -194,31 +178,26 @@ pub fn read_collection(
     mut on_rejected_rows: impl FnMut(&str),
 ) -> Result<i64, Error> {
     let Some(collection) = Collection::from_name(name) else { return Ok(0) };
-    let mut documents = Documents::new(name, file);
-    let mut count = 0;
+    let mut documents = Documents::new(name, file)?;
     while let Some(chunk) = read_chunk(&mut documents, &collection, 0)? {
-        count += chunk.documents;
         on_rows(collection.stage, &chunk.rows);
         on_rejected_rows(&chunk.rejected_rows);
     }
-    Ok(count)
+    Ok(documents.count)
 }
 
 /// The size of a part of a file, in bytes of its rows.
 const CHUNK_SIZE: usize = 256 << 10;
 
-/// A part of a file.
+/// The rows of a part of a file, as input of a COPY.
 #[derive(Default)]
 struct Chunk {
-    /// The number of its documents.
-    documents: i64,
-    /// Its rows, as input of a COPY.
     rows: String,
-    /// Its rows that are invalid in any database, as input of a COPY.
+    /// Rows that are invalid in any database.
     rejected_rows: String,
 }
 
-/// Reads the next part of a file, or `None` at its end.
+/// Reads the next part of a file that has rows, or `None` at the end.
 fn read_chunk(
     documents: &mut Documents<'_, impl Read>,
     collection: &Collection,
@@ -227,7 +206,6 @@ fn read_chunk(
     let mut chunk = Chunk::default();
     while chunk.rows.len() + chunk.rejected_rows.len() < CHUNK_SIZE {
         let Some((line, document)) = documents.read_next()? else { break };
-        chunk.documents += 1;
         match collection.row(&document) {
             Ok(Some(row)) => row.write_to(&mut chunk.rows, file, line),
             Ok(None) => {}
@@ -235,10 +213,9 @@ fn read_chunk(
                 .value(reason)
                 .optional(collection.assigned_id(&document))
                 .write_to(&mut chunk.rejected_rows, file, line),
-            Err(RowError::Unreadable(reason)) => {
-                return Err(Error::unreadable(documents.name, line, reason));
-            }
+            Err(RowError::Unreadable(reason)) => return Err(documents.error_at(line, reason)),
         }
     }
-    Ok((chunk.documents > 0).then_some(chunk))
+    let is_empty = chunk.rows.is_empty() && chunk.rejected_rows.is_empty();
+    Ok((!is_empty).then_some(chunk))
 }
