@@ -151,10 +151,7 @@ impl<'a> Object<'a> {
     }
 
     fn get<T>(
-        &self,
-        wanted: &str,
-        expected: &str,
-        decode: impl Fn(&'a [&'a str]) -> Option<T>,
+        &self, wanted: &str, expected: &str, decode: impl Fn(&'a [&'a str]) -> Option<T>,
     ) -> Result<Option<T>, String> {
         match self.0.iter().find(|(key, _)| key == wanted) {
             None | Some((_, ["null"])) => Ok(None),

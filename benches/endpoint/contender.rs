@@ -123,9 +123,7 @@ async fn insert(conn: &mut PgConnection, query: Created<'_>, pairs: &[(i64, i64)
 /// For each detail, as the original does for n:n: look up the model association, the pair, the
 /// source and the target; insert the link; insert the audit record.
 async fn detail_by_detail(
-    conn: &mut PgConnection,
-    association: &str,
-    pairs: &[(i64, i64)],
+    conn: &mut PgConnection, association: &str, pairs: &[(i64, i64)],
 ) -> usize {
     let mut created = 0;
     for (source, target) in pairs {
@@ -191,9 +189,7 @@ async fn detail_by_detail(
 }
 
 async fn post(
-    sender: &mut SendRequest<Full<Bytes>>,
-    association: &str,
-    pairs: &[(i64, i64)],
+    sender: &mut SendRequest<Full<Bytes>>, association: &str, pairs: &[(i64, i64)],
 ) -> Answer {
     let details: Vec<_> = pairs
         .iter()

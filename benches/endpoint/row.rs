@@ -31,13 +31,8 @@ pub(crate) struct Row {
 }
 
 pub(crate) const fn row(
-    mapping: Mapping,
-    mix: Mix,
-    details: usize,
-    clients: usize,
-    dataset: usize,
-    against: (Contender, usize),
-    goal: Option<f64>,
+    mapping: Mapping, mix: Mix, details: usize, clients: usize, dataset: usize,
+    against: (Contender, usize), goal: Option<f64>,
 ) -> Row {
     Row { mapping, mix, details, clients, dataset, against, goal }
 }
@@ -94,9 +89,7 @@ impl Samples {
 
 /// Measures all rows round by round, after a first round that fills caches and pools.
 pub(crate) async fn measure_rows(
-    rows: &'static [Row],
-    datasets: &[Dataset],
-    rounds: usize,
+    rows: &'static [Row], datasets: &[Dataset], rounds: usize,
 ) -> Vec<Samples> {
     let started = Instant::now();
     let mut samples: Vec<_> = rows.iter().map(|_| Samples::default()).collect();
@@ -193,10 +186,7 @@ impl Row {
 
 /// How many requests a second all clients complete together.
 pub(crate) async fn rate(
-    contender: Contender,
-    dataset: &Dataset,
-    row: &'static Row,
-    window: Duration,
+    contender: Contender, dataset: &Dataset, row: &'static Row, window: Duration,
 ) -> f64 {
     let is_over = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicUsize::new(0));

@@ -22,10 +22,7 @@ pub(super) async fn check(strict: bool) -> anyhow::Result<Outcome> {
 
 /// Prints `ok` or `label` with the name of an invariant, and a line for each example.
 fn print_violations(
-    out: &mut impl Write,
-    label: &str,
-    name: &str,
-    violations: &Violations,
+    out: &mut impl Write, label: &str, name: &str, violations: &Violations,
 ) -> io::Result<()> {
     if violations.count == 0 {
         return writeln!(out, "ok      {name}");

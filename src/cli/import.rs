@@ -17,9 +17,7 @@ use crate::service::import::{RejectedRow, Stats};
 const PRINTED_REJECTIONS: u64 = 100;
 
 pub(super) async fn import(
-    dir: &Path,
-    report: Option<&Path>,
-    if_empty: bool,
+    dir: &Path, report: Option<&Path>, if_empty: bool,
 ) -> anyhow::Result<Outcome> {
     let export = service::import::find_export(dir)?;
     let mut stderr = io::stderr();

@@ -133,8 +133,7 @@ async fn maintain(pool: Pool, metrics: Arc<Metrics>) {
 
 /// Applies pending migrations, or refuses them, and listens on the addresses.
 async fn start(
-    settings: &ServeSettings,
-    database: &PgConnectOptions,
+    settings: &ServeSettings, database: &PgConnectOptions,
 ) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
     let mut conn = config::connect(database).await?;
     if settings.no_migrate {

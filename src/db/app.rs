@@ -81,10 +81,7 @@ pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<ListedApp>> {
 
 /// Adds an application with its first secret. Returns `false` if the code exists already.
 pub async fn insert(
-    conn: &mut PgConnection,
-    code: &str,
-    trusts_username: bool,
-    secret: &StoredSecret,
+    conn: &mut PgConnection, code: &str, trusts_username: bool, secret: &StoredSecret,
 ) -> sqlx::Result<bool> {
     let insert = sqlx::query!(
         "with added as (
@@ -103,9 +100,7 @@ pub async fn insert(
 /// Adds a secret to an application and keeps only the newest two. Returns `false` if there is no
 /// such application.
 pub async fn insert_secret(
-    conn: &mut PgConnection,
-    code: &str,
-    secret: &StoredSecret,
+    conn: &mut PgConnection, code: &str, secret: &StoredSecret,
 ) -> sqlx::Result<bool> {
     let insert = sqlx::query!(
         "with target as (select id from app where code = $1 for update),
@@ -125,8 +120,7 @@ pub async fn insert_secret(
 /// Deletes all secrets of an application but the newest and returns their number, or `None` if there
 /// is no such application.
 pub async fn delete_older_secrets(
-    conn: &mut PgConnection,
-    code: &str,
+    conn: &mut PgConnection, code: &str,
 ) -> sqlx::Result<Option<i64>> {
     let deleted = sqlx::query_scalar!(
         r#"with target as (select id from app where code = $1),
@@ -151,10 +145,7 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
 /// Limits an application to endpoints and tenants: empty means all, `None` leaves the limit as it
 /// is. Returns `false` if there is no such application.
 pub async fn limit(
-    conn: &mut PgConnection,
-    code: &str,
-    apis: Option<&[String]>,
-    tenants: Option<&[String]>,
+    conn: &mut PgConnection, code: &str, apis: Option<&[String]>, tenants: Option<&[String]>,
 ) -> sqlx::Result<bool> {
     let update = sqlx::query!(
         "update app

@@ -184,8 +184,7 @@ pub const UNAUDITED: Invariant = Invariant {
 
 /// Finds what violates an invariant.
 pub async fn find_violations(
-    conn: &mut PgConnection,
-    invariant: &Invariant,
+    conn: &mut PgConnection, invariant: &Invariant,
 ) -> sqlx::Result<Violations> {
     let sql = format!(
         "select count(*) over (), description from ({}) violation (position, description)

@@ -25,9 +25,7 @@ pub struct IdempotencyRecord {
 /// Finds what is stored under a caller's key.
 #[tracing::instrument(skip_all, name = "db.idempotency.find")]
 pub async fn find(
-    conn: &mut PgConnection,
-    caller: &Caller,
-    key: &str,
+    conn: &mut PgConnection, caller: &Caller, key: &str,
 ) -> sqlx::Result<Option<IdempotencyRecord>> {
     sqlx::query_as!(
         IdempotencyRecord,

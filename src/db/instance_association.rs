@@ -150,12 +150,8 @@ pub struct StoredLink {
 /// those with ids after `after`, all but the first `skip`, and at most `limit`.
 #[tracing::instrument(skip_all, name = "db.instance_association.list_of_instance")]
 pub async fn list_of_instance(
-    conn: &mut PgConnection,
-    tenant: &Tenant,
-    (model_id, instance_id): (i32, i64),
-    after: i64,
-    skip: i64,
-    limit: i64,
+    conn: &mut PgConnection, tenant: &Tenant, (model_id, instance_id): (i32, i64), after: i64,
+    skip: i64, limit: i64,
 ) -> sqlx::Result<Vec<StoredLink>> {
     sqlx::query_as!(
         StoredLink,

@@ -68,10 +68,7 @@ pub struct Grant {
 /// Finds a model association by its key, the tenant's own before the shared one.
 #[tracing::instrument(skip_all, name = "db.permission.find_association_access")]
 pub async fn find_association_access(
-    conn: &mut PgConnection,
-    user: &str,
-    key: &str,
-    tenant: &Tenant,
+    conn: &mut PgConnection, user: &str, key: &str, tenant: &Tenant,
 ) -> sqlx::Result<Option<AssociationAccess>> {
     let access = sqlx::query_as!(
         AssociationAccess,
@@ -106,9 +103,7 @@ pub async fn find_association_access(
 /// Finds a model by its key.
 #[tracing::instrument(skip_all, name = "db.permission.find_model_access")]
 pub async fn find_model_access(
-    conn: &mut PgConnection,
-    user: &str,
-    key: &str,
+    conn: &mut PgConnection, user: &str, key: &str,
 ) -> sqlx::Result<Option<ModelAccess>> {
     let access = sqlx::query_as!(
         ModelAccess,
@@ -130,12 +125,8 @@ pub async fn find_model_access(
 /// access to each.
 #[tracing::instrument(skip_all, name = "db.permission.list_instance_access")]
 pub async fn list_instance_access(
-    conn: &mut PgConnection,
-    user: &str,
-    access: &AssociationAccess,
-    tenant: &Tenant,
-    source_ids: &[i64],
-    target_ids: &[i64],
+    conn: &mut PgConnection, user: &str, access: &AssociationAccess, tenant: &Tenant,
+    source_ids: &[i64], target_ids: &[i64],
 ) -> sqlx::Result<Vec<InstanceAccess>> {
     let rows = sqlx::query!(
         r#"select model.id as model_id, model.key, model.name as model_name,

@@ -154,9 +154,7 @@ impl Manager for Connector {
     }
 
     async fn recycle(
-        &self,
-        connection: &mut PgConnection,
-        metrics: &Metrics,
+        &self, connection: &mut PgConnection, metrics: &Metrics,
     ) -> RecycleResult<sqlx::Error> {
         if is_expired(metrics) {
             return Err(RecycleError::message("the connection has expired"));

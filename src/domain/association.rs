@@ -34,9 +34,7 @@ impl Mapping {
 /// Association keys are usually `<source>_<kind>_<target>`. If the key is unknown and does not even
 /// begin or end with the given model, the error names that model, as the original's does.
 pub fn check_models(
-    found: Option<(&str, &str)>,
-    key: &str,
-    (source, target): (&str, &str),
+    found: Option<(&str, &str)>, key: &str, (source, target): (&str, &str),
 ) -> Result<(), RequestError> {
     let (source_fits, target_fits) = match found {
         Some((found_source, found_target)) => (found_source == source, found_target == target),

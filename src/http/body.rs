@@ -43,19 +43,14 @@ pub(super) struct BodyText<'a> {
 
 /// Reads a body of at most `limit` bytes before `deadline`. It must be UTF-8, as JSON is.
 pub(super) async fn read(
-    body: Body,
-    limit: usize,
-    budget: &BodyBudget,
-    deadline: Instant,
+    body: Body, limit: usize, budget: &BodyBudget, deadline: Instant,
 ) -> Result<BodyText<'_>, RequestError> {
     let read = timeout_at(deadline, read_all(body, limit, budget)).await;
     read.unwrap_or(Err(RequestError::BodyTimeout))
 }
 
 async fn read_all(
-    mut body: Body,
-    limit: usize,
-    budget: &BodyBudget,
+    mut body: Body, limit: usize, budget: &BodyBudget,
 ) -> Result<BodyText<'_>, RequestError> {
     let (mut bytes, mut held) = (Vec::new(), budget.take(0)?);
     while let Some(frame) = body.frame().await {

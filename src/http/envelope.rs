@@ -58,10 +58,7 @@ pub struct CmdbAnswer<D> {
 impl<'a, D> Envelope<'a, D> {
     /// The answer to a request that was carried out, or the reason why it was refused.
     pub fn new(
-        api: Api,
-        result: Result<D, &RequestError>,
-        language: Language,
-        request_id: &'a str,
+        api: Api, result: Result<D, &RequestError>, language: Language, request_id: &'a str,
     ) -> Self {
         let permission = match result {
             Err(RequestError::PermissionDenied(missing)) => Some(Permission::new(missing)),

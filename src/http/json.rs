@@ -172,10 +172,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
+        self, _: &'static str, fields: &'static [&'static str], visitor: V,
     ) -> Result<V::Value, Problem> {
         let object = JsonObject::read(self.0.get(), fields);
         let object = object.ok_or_else(|| self.mismatch(&"an object"))?;
@@ -233,10 +230,7 @@ impl<'de> Deserializer<'de> for FieldNames<'_> {
     type Error = Problem;
 
     fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
+        self, _: &'static str, fields: &'static [&'static str], visitor: V,
     ) -> Result<V::Value, Problem> {
         *self.0 = fields;
         self.deserialize_any(visitor)

@@ -11,11 +11,7 @@ use crate::domain::error::RequestError;
 
 /// Counts an answered request. `route` is a path of the table of endpoints, or `other`.
 pub(super) fn count_request(
-    route: &str,
-    status: StatusCode,
-    code: u32,
-    error: Option<&RequestError>,
-    elapsed: Duration,
+    route: &str, status: StatusCode, code: u32, error: Option<&RequestError>, elapsed: Duration,
 ) {
     let (status, code) = (status.as_str().to_owned(), code.to_string());
     histogram!("cmdb_request_duration_seconds", "route" => route.to_owned()).record(elapsed);

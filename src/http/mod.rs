@@ -81,10 +81,7 @@ pub fn router(state: AppState) -> Router {
 
 /// Adds an endpoint's path at an API, with and without a slash at its end.
 fn add_routes(
-    router: Router,
-    endpoint: &'static EndpointEntry,
-    api: Api,
-    state: &AppState,
+    router: Router, endpoint: &'static EndpointEntry, api: Api, state: &AppState,
 ) -> Router {
     let (path, method) = (endpoint.path(api), endpoint.method(api));
     let (serving, refusing, route) = (state.clone(), state.clone(), path.clone());

@@ -38,10 +38,7 @@ use crate::telemetry::{error_chain, traces};
 
 /// Serves a request to an endpoint.
 pub(super) async fn serve<E: Endpoint>(
-    entry: &'static EndpointEntry,
-    state: AppState,
-    api: Api,
-    request: Request,
+    entry: &'static EndpointEntry, state: AppState, api: Api, request: Request,
 ) -> Response {
     let exchange = Exchange::new(api, entry.path(api), &request);
     let handling = handle::<E>(entry, state.clone(), exchange.clone(), request);
@@ -50,11 +47,7 @@ pub(super) async fn serve<E: Endpoint>(
 
 /// Refuses a request that no endpoint serves.
 pub(super) async fn refuse(
-    state: AppState,
-    api: Api,
-    route: String,
-    request: Request,
-    error: RequestError,
+    state: AppState, api: Api, route: String, request: Request, error: RequestError,
 ) -> Response {
     let exchange = Exchange::new(api, route, &request);
     let refusing = async {
@@ -66,10 +59,7 @@ pub(super) async fn refuse(
 
 /// Takes a request from its body to its result, step by step. Each step may refuse it.
 async fn handle<E: Endpoint>(
-    entry: &'static EndpointEntry,
-    state: AppState,
-    exchange: Exchange,
-    request: Request,
+    entry: &'static EndpointEntry, state: AppState, exchange: Exchange, request: Request,
 ) -> Result<Success<E::Data>, Error> {
     let service = &state.service;
     let (head, body) = request.into_parts();
@@ -126,10 +116,7 @@ struct Received<'a> {
 impl<'a> Received<'a> {
     /// The steps after those of [`handle`].
     async fn attempt<E: Endpoint>(
-        &self,
-        credentials: &Credentials,
-        lookups: &Lookups<'_>,
-        charge: &mut RateCharge<'_>,
+        &self, credentials: &Credentials, lookups: &Lookups<'_>, charge: &mut RateCharge<'_>,
         permit: &mut Option<SemaphorePermit<'a>>,
     ) -> Result<Success<E::Data>, Error> {
         let Self { entry, state, exchange, head, json, deadline } = self;
@@ -238,8 +225,7 @@ impl Exchange {
 /// Answers a request with the result of `handling`. Both run in tasks of their own, so that a
 /// request goes on and is logged when its client disconnects, and a panic is answered.
 async fn respond<T: Serialize + Send + 'static>(
-    state: AppState,
-    exchange: Exchange,
+    state: AppState, exchange: Exchange,
     handling: impl Future<Output = Result<Success<T>, Error>> + Send + 'static,
 ) -> Response {
     let (span, trace) = (exchange.span.clone(), exchange.trace.clone());
@@ -261,9 +247,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 
 /// Builds the response and writes the log line. A streamed answer is logged at its end.
 fn answer<T: Serialize + Send + 'static>(
-    state: &AppState,
-    exchange: Exchange,
-    result: Result<Success<T>, Error>,
+    state: &AppState, exchange: Exchange, result: Result<Success<T>, Error>,
 ) -> Response {
     let error = result.as_ref().err().map(Error::request_error);
     let status = error.as_ref().map_or(StatusCode::OK, |error| answer_to(error).status);
@@ -313,9 +297,7 @@ const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
 /// Sends an answer whose `data` is the first page of a list, and the other pages. If that fails,
 /// the body ends without its last chunk, so that no client takes it for complete.
 async fn stream<T: Serialize>(
-    mut sender: Sender<Bytes, io::Error>,
-    mut answer: Vec<u8>,
-    mut pages: mpsc::Receiver<Page<T>>,
+    mut sender: Sender<Bytes, io::Error>, mut answer: Vec<u8>, mut pages: mpsc::Receiver<Page<T>>,
     mut counts: Counts,
 ) -> Result<Counts, Error> {
     // The answer ends with the list and its own closing brace: `]}`.
@@ -350,9 +332,7 @@ async fn stream<T: Serialize>(
 /// Writes the log line of a request, counts it, and ends its span in the trace. The cause of a
 /// failure is in the log only.
 fn finish(
-    exchange: &Exchange,
-    status: StatusCode,
-    result: Result<Counts, Error>,
+    exchange: &Exchange, status: StatusCode, result: Result<Counts, Error>,
     replay_of: Option<String>,
 ) {
     let elapsed = exchange.started.elapsed();

@@ -81,12 +81,8 @@ pub struct Socket {
 /// Serves clients until `shutdown` completes. Then it sets `draining`, answers the requests in
 /// flight and returns.
 pub async fn serve(
-    socket: Socket,
-    router: Router,
-    limits: Limits,
-    in_flight: TaskTracker,
-    draining: watch::Sender<bool>,
-    shutdown: impl Future<Output = ()>,
+    socket: Socket, router: Router, limits: Limits, in_flight: TaskTracker,
+    draining: watch::Sender<bool>, shutdown: impl Future<Output = ()>,
 ) {
     let Socket { listener, tls } = socket;
     let open_connections = gauge!("cmdb_client_connections");
@@ -120,9 +116,7 @@ pub async fn serve(
 
 /// Serves the paths for operators at an address of their own, without end.
 pub async fn serve_operations(
-    listener: TcpListener,
-    router: Router,
-    draining: watch::Receiver<bool>,
+    listener: TcpListener, router: Router, draining: watch::Receiver<bool>,
 ) {
     Server::new(router, Limits::new(OPERATIONS_CONNECTIONS), draining).accept(&listener).await;
 }
@@ -242,10 +236,7 @@ impl Server {
 /// Responds to one request. While the server drains, or on a connection over capacity, the response
 /// closes its connection.
 async fn respond(
-    router: Router,
-    mut request: Request<Incoming>,
-    client: ClientAddr,
-    over_capacity: bool,
+    router: Router, mut request: Request<Incoming>, client: ClientAddr, over_capacity: bool,
     draining: watch::Receiver<bool>,
 ) -> Result<Response, Infallible> {
     request.extensions_mut().insert(client);
@@ -261,9 +252,7 @@ async fn respond(
 
 /// Performs a TLS handshake. A shutdown does not wait for it longer than for a request to begin.
 async fn handshake(
-    tls: &TlsAcceptor,
-    stream: TcpStream,
-    mut draining: watch::Receiver<bool>,
+    tls: &TlsAcceptor, stream: TcpStream, mut draining: watch::Receiver<bool>,
 ) -> io::Result<TlsStream<TcpStream>> {
     let end_of_grace = async {
         // An error means that the server has ended.

@@ -32,10 +32,7 @@ pub enum Error {
 
 /// Adds an application and returns its secret: `given_secret` or a new one.
 pub async fn add(
-    conn: &mut PgConnection,
-    code: &str,
-    trusts_username: bool,
-    given_secret: Option<String>,
+    conn: &mut PgConnection, code: &str, trusts_username: bool, given_secret: Option<String>,
 ) -> Result<String, Error> {
     if !is_valid_key(code, APP_CODE_LIMIT) || code.chars().any(char::is_control) {
         return Err(Error::InvalidCode);
@@ -50,9 +47,7 @@ pub async fn add(
 /// Adds a secret, `given_secret` or a new one, and returns it. The previous one stays valid, older
 /// ones do not.
 pub async fn rotate(
-    conn: &mut PgConnection,
-    code: &str,
-    given_secret: Option<String>,
+    conn: &mut PgConnection, code: &str, given_secret: Option<String>,
 ) -> Result<String, Error> {
     let secret = given_secret.map_or_else(new_secret, accept_secret)?;
     require_known(db::app::insert_secret(conn, code, &store(&secret)?).await?, code)?;
@@ -74,10 +69,7 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
 /// Limits an application to endpoints and tenants: empty means all, `None` leaves the limit as it
 /// is.
 pub async fn limit(
-    conn: &mut PgConnection,
-    code: &str,
-    apis: Option<&[String]>,
-    tenants: Option<&[String]>,
+    conn: &mut PgConnection, code: &str, apis: Option<&[String]>, tenants: Option<&[String]>,
 ) -> Result<(), Error> {
     let parse = |tenant: &String| Some(Tenant::parse(tenant)?.as_str().to_owned());
     let parse_all = |tenants: &[String]| {
@@ -128,9 +120,7 @@ pub fn require_endpoint(app: Option<&App>, name: &'static str) -> Result<(), Req
 
 /// Refuses a tenant that the application may not act for, when it calls the endpoint `name`.
 pub fn require_tenant(
-    app: Option<&App>,
-    tenant: &Tenant,
-    name: &'static str,
+    app: Option<&App>, tenant: &Tenant, name: &'static str,
 ) -> Result<(), RequestError> {
     require(app.and_then(|app| app.tenants.as_deref()), tenant.as_str(), name)
 }

@@ -27,8 +27,7 @@ const PURGE_BATCH: i64 = 5_000;
 
 /// The record that is stored under the request's key, if there is one and it is of this request.
 pub(super) async fn find(
-    cx: &RequestContext<'_>,
-    request_hash: [u8; 32],
+    cx: &RequestContext<'_>, request_hash: [u8; 32],
 ) -> Result<Option<IdempotencyRecord>, Error> {
     let Some(key) = &cx.idempotency_key else { return Ok(None) };
     let find =

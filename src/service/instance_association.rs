@@ -41,8 +41,7 @@ macro_rules! step {
 
 /// The stored answer to this batch, if it was sent before under its `Idempotency-Key`.
 pub async fn find_replay(
-    cx: &RequestContext<'_>,
-    links: &CreateLinks,
+    cx: &RequestContext<'_>, links: &CreateLinks,
 ) -> Result<Option<Replay>, Error> {
     let record = idempotency::find(cx, idempotency::hash(&cx.tenant, links)).await?;
     let Some(record) = record else { return Ok(None) };
@@ -59,8 +58,7 @@ pub async fn find_replay(
 
 /// Creates the links of a batch, as if its details were created one after another, in one commit.
 pub async fn create_many(
-    cx: &RequestContext<'_>,
-    links: &CreateLinks,
+    cx: &RequestContext<'_>, links: &CreateLinks,
 ) -> Result<DetailOutcomes, Error> {
     let CreateLinks { model_association: key, source_model, target_model, details } = links;
     let access = if is_valid_key(key, MODEL_ASSOCIATION_KEY_LIMIT) {
@@ -164,8 +162,7 @@ pub struct LinkPages {
 /// Finds the links of which an instance is the source or the target, in order of their ids. An
 /// unknown model or instance has none.
 pub async fn find_related(
-    cx: &RequestContext<'_>,
-    search: &LinkSearch,
+    cx: &RequestContext<'_>, search: &LinkSearch,
 ) -> Result<LinkPages, Error> {
     let access = authorize_view(cx, &search.model).await?;
     let remaining = match (&access, search.limit) {

@@ -64,10 +64,7 @@ impl Lookups<'_> {
 
     /// The model association with this key that is visible to the tenant, with the user's access.
     pub(super) async fn association_access(
-        &self,
-        user: &str,
-        key: &str,
-        tenant: &Tenant,
+        &self, user: &str, key: &str, tenant: &Tenant,
     ) -> Result<Option<Arc<AssociationAccess>>, Error> {
         let query = async |conn: &mut PgConnection| {
             db::permission::find_association_access(conn, user, key, tenant).await
@@ -79,9 +76,7 @@ impl Lookups<'_> {
 
     /// The model with this key, with the user's access.
     pub(super) async fn model_access(
-        &self,
-        user: &str,
-        key: &str,
+        &self, user: &str, key: &str,
     ) -> Result<Option<Arc<ModelAccess>>, Error> {
         let query = async |conn: &mut PgConnection| {
             db::permission::find_model_access(conn, user, key).await
@@ -91,9 +86,7 @@ impl Lookups<'_> {
     }
 
     async fn find<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>(
-        &self,
-        cache: &Cache<K, Arc<T>>,
-        key: K,
+        &self, cache: &Cache<K, Arc<T>>, key: K,
         query: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<Option<T>>,
         version_of: fn(&T) -> CacheVersion,
     ) -> Result<Option<Arc<T>>, Error> {
@@ -162,9 +155,7 @@ impl<'a> Retry<'a> {
 
     /// The result of an attempt, or `None` if the request must be run again.
     pub async fn settle<T>(
-        &mut self,
-        lookups: &Lookups<'_>,
-        result: Result<T, Error>,
+        &mut self, lookups: &Lookups<'_>, result: Result<T, Error>,
     ) -> Option<Result<T, Error>> {
         match result {
             Err(Error::Stale) => self.uses_caches = false,

@@ -93,9 +93,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// did not answer, that failed, or whose request was dropped is closed instead of reused: a
 /// statement may still be running on it.
 async fn with_connection<T>(
-    pool: &Pool,
-    deadline: Instant,
-    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
+    pool: &Pool, deadline: Instant, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut connection = pool.acquire().await.inspect_err(|error| {
         if matches!(error, sqlx::Error::PoolTimedOut) {

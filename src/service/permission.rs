@@ -30,9 +30,7 @@ pub(super) enum AuthorizedInstances {
 
 /// Authorizes a user to edit every existing instance of a batch, or refuses the batch.
 pub(super) async fn authorize_edit(
-    conn: &mut PgConnection,
-    cx: &RequestContext<'_>,
-    access: &AssociationAccess,
+    conn: &mut PgConnection, cx: &RequestContext<'_>, access: &AssociationAccess,
     details: &[Detail],
 ) -> Result<AuthorizedInstances, Error> {
     let may_edit_all = access.may_edit_sources && access.may_edit_targets;
@@ -65,8 +63,7 @@ pub(super) async fn authorize_edit(
 /// request. Returns `None` if there is no such model. As long as there are no grants to view, it
 /// takes a grant to edit all instances of the model.
 pub async fn authorize_view(
-    cx: &RequestContext<'_>,
-    model: &str,
+    cx: &RequestContext<'_>, model: &str,
 ) -> Result<Option<Arc<ModelAccess>>, Error> {
     if !is_valid_key(model, MODEL_KEY_LIMIT) {
         return Ok(None);
@@ -138,9 +135,7 @@ pub async fn add(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> Resul
 
 /// Revokes exactly these grants and returns whether there were any.
 pub async fn remove(
-    conn: &mut PgConnection,
-    user: &str,
-    scopes: &[Scope],
+    conn: &mut PgConnection, user: &str, scopes: &[Scope],
 ) -> Result<bool, GrantError> {
     Ok(db::permission::delete(conn, user, scopes).await? > 0)
 }

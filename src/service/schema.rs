@@ -20,8 +20,7 @@ pub async fn migrate(conn: &mut PgConnection) -> Result<usize, MigrateError> {
 ///
 /// Fails if the database cannot be reached or does not answer before `deadline`.
 pub async fn readiness_error(
-    pool: &Pool,
-    deadline: Instant,
+    pool: &Pool, deadline: Instant,
 ) -> Result<Option<&'static str>, Error> {
     let find_error = async |conn: &mut PgConnection| {
         if count_pending(conn).await? > 0 {

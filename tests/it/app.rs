@@ -133,10 +133,7 @@ impl TestApp {
 
     /// As [`Self::post_with`], to another endpoint of the gateway API.
     pub(crate) async fn post_to(
-        &self,
-        path: &str,
-        headers: &[(&str, &str)],
-        mut body: Value,
+        &self, path: &str, headers: &[(&str, &str)], mut body: Value,
     ) -> Reply {
         let body = body.as_object_mut().unwrap();
         for (key, value) in

@@ -122,8 +122,7 @@ async fn an_unreachable_database_is_answered_with_503_long_before_the_deadline()
 
 #[sqlx::test]
 async fn a_request_is_refused_with_503_when_the_pool_has_no_free_connection(
-    _: PgPoolOptions,
-    options: PgConnectOptions,
+    _: PgPoolOptions, options: PgConnectOptions,
 ) {
     let app = TestApp::new(pool_of(options, 1)).await;
     let held = app.serving.acquire().await.unwrap();

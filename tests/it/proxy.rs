@@ -43,9 +43,7 @@ impl Proxy {
 
     /// A proxy that forwards everything but the first statement that contains `text`.
     pub(crate) async fn losing(
-        database: &PgConnectOptions,
-        text: &'static [u8],
-        failure: InjectedFailure,
+        database: &PgConnectOptions, text: &'static [u8], failure: InjectedFailure,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -120,9 +118,7 @@ struct CountingStream {
 
 impl AsyncRead for CountingStream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.client).poll_read(context, buffer);
@@ -137,9 +133,7 @@ impl AsyncRead for CountingStream {
 
 impl AsyncWrite for CountingStream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
+        mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.client).poll_write(context, bytes)
     }
@@ -154,11 +148,8 @@ impl AsyncWrite for CountingStream {
 }
 
 async fn forward(
-    mut client: CountingStream,
-    mut server: impl AsyncRead + AsyncWrite + Unpin,
-    text: &[u8],
-    failure: InjectedFailure,
-    lost: Arc<AtomicBool>,
+    mut client: CountingStream, mut server: impl AsyncRead + AsyncWrite + Unpin, text: &[u8],
+    failure: InjectedFailure, lost: Arc<AtomicBool>,
 ) {
     let mut bytes = vec![0; 1 << 16];
     let mut response = vec![0; 1 << 16];

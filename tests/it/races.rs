@@ -46,9 +46,7 @@ const ASSOCIATIONS: [(&str, Mapping); 3] = [
 /// The original's algorithm on a set of links. Returns the created indexes and the texts of the
 /// refused ones.
 fn one_by_one(
-    links: &mut HashSet<(i64, i64)>,
-    mapping: Mapping,
-    details: &[(i64, i64)],
+    links: &mut HashSet<(i64, i64)>, mapping: Mapping, details: &[(i64, i64)],
 ) -> (Vec<usize>, Value) {
     let (mut created, mut refused) = (Vec::new(), json!({}));
     for (index, &(source, target)) in details.iter().enumerate() {

@@ -153,8 +153,7 @@ pub async fn merge(conn: &mut PgConnection) -> sqlx::Result<Vec<MergeCounts>> {
 
 /// Passes each rejected row to `take`, in the order of files and lines.
 pub async fn for_each_rejected_row(
-    conn: &mut PgConnection,
-    mut take: impl FnMut(RejectedRow),
+    conn: &mut PgConnection, mut take: impl FnMut(RejectedRow),
 ) -> sqlx::Result<()> {
     // A cursor, because millions of rows may be rejected. It is closed when the transaction ends.
     let declare = "declare rejected_rows cursor for

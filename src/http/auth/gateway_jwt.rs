@@ -79,9 +79,7 @@ impl Claims {
 
 /// The name in a claim that is verified or trusted; else the gateway's error, or `default_error`.
 fn name(
-    claim: Option<&Claim>,
-    is_trusted: bool,
-    default_error: &str,
+    claim: Option<&Claim>, is_trusted: bool, default_error: &str,
 ) -> Result<String, RequestError> {
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let accepted = claim.filter(|claim| claim.verified == Some(true) || is_trusted);

@@ -64,10 +64,7 @@ enum Proof {
 impl Credentials {
     /// Finds the credentials of a request and refuses incomplete ones, without any I/O.
     pub(super) fn find(
-        authenticator: &Authenticator,
-        api: Api,
-        head: &Parts,
-        body: &JsonObject<'_>,
+        authenticator: &Authenticator, api: Api, head: &Parts, body: &JsonObject<'_>,
     ) -> Result<Self, RequestError> {
         if let Some(verifier) = &authenticator.jwt
             && let Some(token) = head.headers.get("x-bkapi-jwt")
@@ -116,10 +113,7 @@ impl Credentials {
 
     /// Verifies the user of a verified application and returns the user's name.
     pub(super) async fn verify_user(
-        &self,
-        authenticator: &Authenticator,
-        app: Option<&Arc<App>>,
-        deadline: Instant,
+        &self, authenticator: &Authenticator, app: Option<&Arc<App>>, deadline: Instant,
     ) -> Result<String, RequestError> {
         let trusts_username = app.is_some_and(|app| app.trusts_username);
         let user = match &self.proof {

@@ -100,8 +100,7 @@ impl Endpoint for BatchCreateInstanceAssociation {
     }
 
     async fn find_replay(
-        cx: &RequestContext<'_>,
-        links: &CreateLinks,
+        cx: &RequestContext<'_>, links: &CreateLinks,
     ) -> Result<Option<Success<CreateManyData>>, Error> {
         let Some(replay) = find_replay(cx, links).await? else { return Ok(None) };
         let Replay { outcomes, request_id, language } = replay;
@@ -111,8 +110,7 @@ impl Endpoint for BatchCreateInstanceAssociation {
     }
 
     async fn handle(
-        cx: &RequestContext<'_>,
-        links: &CreateLinks,
+        cx: &RequestContext<'_>, links: &CreateLinks,
     ) -> Result<Success<CreateManyData>, Error> {
         let outcomes = create_many(cx, links).await?;
         count(&outcomes);

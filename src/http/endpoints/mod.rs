@@ -71,16 +71,14 @@ pub(super) trait Endpoint: Send + 'static {
     /// The stored answer to a request that was sent before with its `Idempotency-Key`. Endpoints
     /// that change nothing store none.
     fn find_replay(
-        _: &RequestContext<'_>,
-        _: &Self::Input,
+        _: &RequestContext<'_>, _: &Self::Input,
     ) -> impl Future<Output = Result<Option<Success<Self::Data>>, service::Error>> + Send {
         async { Ok(None) }
     }
 
     /// Serves the request.
     fn handle(
-        cx: &RequestContext<'_>,
-        input: &Self::Input,
+        cx: &RequestContext<'_>, input: &Self::Input,
     ) -> impl Future<Output = Result<Success<Self::Data>, service::Error>> + Send;
 
     /// An example of a request's own fields and of its `data`, on the demo inventory.
@@ -105,9 +103,7 @@ pub struct EndpointEntry {
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 const fn entry<E: Endpoint>(
-    name: &'static str,
-    cmdb_method: Method,
-    cmdb_path: &'static str,
+    name: &'static str, cmdb_method: Method, cmdb_path: &'static str,
 ) -> EndpointEntry {
     EndpointEntry {
         name,

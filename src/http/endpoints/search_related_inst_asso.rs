@@ -114,8 +114,7 @@ impl Endpoint for SearchRelatedInstAsso {
     }
 
     async fn handle(
-        cx: &RequestContext<'_>,
-        (search, fields): &Self::Input,
+        cx: &RequestContext<'_>, (search, fields): &Self::Input,
     ) -> Result<Success<Vec<LinkData>>, Error> {
         let mut pages = find_related(cx, search).await?;
         let (first, rows) = select(pages.next_page().await?, fields);

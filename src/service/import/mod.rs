@@ -116,11 +116,8 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
 /// merged. `on_rejection` receives the file's name and the row of each row that is not imported, in
 /// the order of files and lines.
 pub async fn import<R: Read>(
-    conn: &mut PgConnection,
-    export: &Export,
-    open: impl Fn(&Path) -> io::Result<R>,
-    on_staged: impl FnOnce(),
-    mut on_rejection: impl FnMut(&str, &RejectedRow),
+    conn: &mut PgConnection, export: &Export, open: impl Fn(&Path) -> io::Result<R>,
+    on_staged: impl FnOnce(), mut on_rejection: impl FnMut(&str, &RejectedRow),
 ) -> Result<Vec<Stats>, Error> {
     let mut tx = conn.begin().await?;
     db::import::create_stages(&mut tx).await?;
@@ -152,10 +149,7 @@ pub async fn import<R: Read>(
 ///
 /// Reading blocks this thread. The program has nothing else to do during an import.
 async fn stage(
-    conn: &mut PgConnection,
-    number: i32,
-    file: &ExportFile,
-    opened: impl Read,
+    conn: &mut PgConnection, number: i32, file: &ExportFile, opened: impl Read,
 ) -> Result<i64, Error> {
     let mut documents = Documents::new(&file.name, opened)?;
     while let Some(chunk) = read_chunk(&mut documents, &file.collection, number)? {
@@ -172,9 +166,7 @@ async fn stage(
 ///
 /// `on_rows` and `on_rejected_rows` receive the rows as input of a COPY.
 pub fn read_collection(
-    name: &str,
-    file: impl Read,
-    mut on_rows: impl FnMut(Stage, &str),
+    name: &str, file: impl Read, mut on_rows: impl FnMut(Stage, &str),
     mut on_rejected_rows: impl FnMut(&str),
 ) -> Result<i64, Error> {
     let Some(collection) = Collection::from_name(name) else { return Ok(0) };
@@ -199,9 +191,7 @@ struct Chunk {
 
 /// Reads the next part of a file that has rows, or `None` at the end.
 fn read_chunk(
-    documents: &mut Documents<'_, impl Read>,
-    collection: &Collection,
-    file: i32,
+    documents: &mut Documents<'_, impl Read>, collection: &Collection, file: i32,
 ) -> Result<Option<Chunk>, Error> {
     let mut chunk = Chunk::default();
     while chunk.rows.len() + chunk.rejected_rows.len() < CHUNK_SIZE {
