@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 LOCAL := .local
 TOOLS := $(LOCAL)/tools
-LEFT_OUT ?= 1
+REJECTED ?= 1
 EXAMPLES ?= 500
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
@@ -38,9 +38,9 @@ test-large: ## Run the slow tests: crashes, other clients, random requests; DATA
 	$(MAKE) test-clients
 	$(MAKE) check-api EXAMPLES=50
 
-test-replay: ## Replay the requests of the directory DATA; LEFT_OUT rows of its export are rejected
+test-replay: ## Replay the requests of the directory DATA; REJECTED rows of its export are rejected
 	@test -d "$(DATA)/export" || { echo "test-replay: no directory '$(DATA)/export'" >&2; exit 2; }
-	CMDB_REPLAY_DATA='$(abspath $(DATA))' CMDB_REPLAY_LEFT_OUT=$(LEFT_OUT) \
+	CMDB_REPLAY_DATA='$(abspath $(DATA))' CMDB_REPLAY_REJECTED=$(REJECTED) \
 		.dev/with-postgres --throwaway cargo test --locked --test it replay:: -- --nocapture
 
 test-clients: ## Call the server with the Python SDK and with the programs of the API guide

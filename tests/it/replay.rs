@@ -1,8 +1,8 @@
 //! Imports the export of a whole inventory, sends its requests in order over HTTP, and compares
 //! every answer with the expected one, which was computed detail by detail.
 //!
-//! `make test` replays the demo inventory. `make test-replay DATA=… LEFT_OUT=…` replays another
-//! folder of the same form: `export/`, of which `LEFT_OUT` rows are rejected, and `requests.jsonl`.
+//! `make test` replays the demo inventory. `make test-replay DATA=… REJECTED=…` replays another
+//! folder of the same form: `export/`, of which `REJECTED` rows are rejected, and `requests.jsonl`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ async fn every_request_of_an_inventory_has_the_expected_answer(pool: PgPool) {
     let imported = program.run(&args);
     assert_eq!(imported.status, 0, "{}", imported.stderr);
     let report = fs::read_to_string(report.path()).unwrap();
-    let rejected = std::env::var("CMDB_REPLAY_LEFT_OUT").unwrap_or_else(|_| "1".to_owned());
+    let rejected = std::env::var("CMDB_REPLAY_REJECTED").unwrap_or_else(|_| "1".to_owned());
     assert_eq!(report.lines().count().to_string(), rejected, "rejected rows: {report}");
 
     let secret = program.run(&["app", "add", "replay", "--trust-username"]).stdout;
