@@ -1,4 +1,4 @@
--- Instance associations (links), and the constraints that hold for every writer.
+-- Instance associations (links), and the constraints that protect them from every client.
 
 -- Trigger functions resolve names in this schema only: see 0001_inventory.sql.
 select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
@@ -13,17 +13,17 @@ create table instance_association (
 );
 
 comment on table instance_association is
-    'A link from one instance to another. A row has 32 bytes of columns and no text. A trigger, '
-    'instance_association_guard, checks that the tenant, the model association and both instances '
-    'exist. Foreign keys would lock every row that they check, which writes to that row.';
+    'A link from one instance to another. A row has 32 bytes of columns, no text. Triggers check '
+    'that the tenant, the model association and both instances exist. Foreign keys would lock '
+    'every row that they check, and to lock a row is to write to it.';
 comment on column instance_association.tenant_id is
     'The tenant of the request or of the exported row that created the link.';
 comment on column instance_association.source_id is 'The instance_id of the source instance.';
 comment on column instance_association.target_id is 'The instance_id of the target instance.';
 
--- Each index begins with the columns of a lookup. Together they enforce all three mappings:
---   source_key   1:1: a source occurs once; 1:n and n:n: once with each target
---   target_key   1:1 and 1:n: a target occurs once; n:n: once with each source
+-- These indexes serve the lookups of links by source and by target, and enforce the mappings:
+--   source_key   in 1:1 a source occurs once; in 1:n and n:n once with each target
+--   target_key   in 1:1 and 1:n a target occurs once; in n:n once with each source
 create unique index instance_association_source_key on instance_association
     (model_association_id, source_id,
      (case when model_association_id & 3 = 1 then 0 else target_id end));
@@ -36,7 +36,8 @@ comment on index instance_association_source_key is
 comment on index instance_association_target_key is
     'No two links have the same source and target. In 1:1 and 1:n, no two have the same target.';
 
--- Referential integrity is kept by table locks, which cost a writer of links nothing extra:
+-- Referential integrity relies on table locks. A writer of links needs no lock beyond the one that
+-- every INSERT takes:
 --   * A transaction that writes links holds ROW EXCLUSIVE on instance_association until it ends.
 --   * A transaction that deletes referenced rows first takes SHARE ROW EXCLUSIVE on that table. It
 --     waits for current writers, and later writers wait for it.
@@ -49,7 +50,7 @@ create function require_read_committed() returns void
 as $$
 begin
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-        raise exception 'links and instances can be changed under READ COMMITTED only'
+        raise exception 'links can be written and instances deleted under READ COMMITTED only'
             using errcode = 'feature_not_supported',
                 detail = 'A transaction-wide snapshot cannot see concurrent deletions.';
     end if;
@@ -92,7 +93,7 @@ declare
     invalid_link record;
 begin
     perform require_read_committed();
-    -- Scalar subqueries are index lookups whatever the table statistics say.
+    -- Scalar subqueries are index lookups, whatever the planner's statistics say.
     select into invalid_link * from (
         select new_link.*,
             (select true from instance
@@ -154,7 +155,7 @@ create function instance_restrict_linked_delete() returns trigger
     language plpgsql security definer set search_path from current
 as $$
 begin
-    -- After an update, rows whose key is unchanged are still in instance.
+    -- An updated row whose model and id are unchanged is still found in instance.
     if exists (
         select from old_instance removed
         join model_association association on association.source_model_id = removed.model_id
@@ -172,7 +173,8 @@ begin
             select from instance
             where model_id = removed.model_id and instance.instance_id = removed.instance_id)
     ) then
-        raise exception 'an instance that has links cannot be deleted or given another key'
+        raise exception
+            'an instance that has links cannot be deleted, and its model and id cannot change'
             using errcode = 'foreign_key_violation', table = tg_table_name, constraint = tg_name;
     end if;
     return null;
@@ -180,9 +182,10 @@ end
 $$;
 
 comment on function instance_restrict_linked_delete() is
-    'Rejects the removal of an instance key that links refer to.';
+    'Rejects the deletion of an instance that has links, and a change of its model or id.';
 
--- A trigger with a transition table cannot have a column list, so this one runs after every update.
+-- PostgreSQL allows no column list for a trigger with a transition table, so this one runs after
+-- every update.
 create trigger instance_restrict_linked_update after update on instance
     referencing old table as old_instance for each statement
     execute function instance_restrict_linked_delete();
@@ -241,7 +244,8 @@ begin
 end
 $$;
 
-comment on function tenant_restrict_change() is 'Rejects every statement that it is a trigger of.';
+comment on function tenant_restrict_change() is
+    'Raises an error. For triggers on statements that are not allowed.';
 
 create trigger tenant_restrict_delete before delete or truncate on tenant
     for each statement execute function tenant_restrict_change();

@@ -20,12 +20,12 @@ create index idempotency_record_created_at_idx on idempotency_record (created_at
 
 comment on table idempotency_record is
     'The response to a request that had an Idempotency-Key. A record is committed together with '
-    'the links of its request. The server deletes it after a day.';
+    'the links of its request. The server deletes it after 25 hours.';
 comment on column idempotency_record.request_hash is
     'SHA-256 of the content of the request. A different request cannot reuse the key.';
 comment on column idempotency_record.request_id is 'The request id in the stored response.';
 comment on column idempotency_record.language is 'The language of the stored response.';
 comment on column idempotency_record.association_ids is
-    'The ids of the created links, in ascending order for the details in the order of the request.';
+    'The ids of the created links. In ascending order they belong to the details in their order.';
 comment on column idempotency_record.refusals is
     'The error code of each detail, in the order of the request. Null where a link was created.';

@@ -12,12 +12,12 @@ create table cache_version (
 
 comment on table cache_version is
     'One row. A transaction that changes a table that servers cache sets a new, random version. '
-    'The  statement that writes links compares it with the version of the cached data.';
+    'The statement that writes links compares it with the version of the cached data.';
 
 insert into cache_version default values;
 
--- Deferred triggers call it, so a transaction locks the row only while it commits. The setting
--- cmdb.cache_version_bumped lasts until the transaction ends and limits it to one update.
+-- The row triggers below are deferred, so a transaction locks the row only while it commits. The
+-- setting cmdb.cache_version_bumped lasts until the transaction ends and limits it to one update.
 create function bump_cache_version() returns trigger
     language plpgsql security definer set search_path from current
 as $$
@@ -44,7 +44,7 @@ begin
             'create constraint trigger %1$s_bump_cache_version after %2$s update or delete on %1$s
                 deferrable initially deferred
                 for each row execute function bump_cache_version()',
-            -- No cached data can refer to a new tenant.
+            -- Nothing that is cached can depend on a tenant that did not exist.
             cached_table, case cached_table when 'tenant' then '' else 'insert or' end);
         execute format(
             'create trigger %1$s_bump_cache_version_truncate after truncate on %1$s

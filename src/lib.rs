@@ -1,4 +1,4 @@
-//! A drop-in server for BlueKing CMDB's `batch_create_instance_association`, on PostgreSQL.
+//! A drop-in server for association endpoints of BlueKing CMDB, on PostgreSQL.
 //!
 //! Calls go from left to right, and imports with them; `tests/it/tidy.rs` checks the imports.
 //!
@@ -9,11 +9,11 @@
 //! ```
 //!
 //! - [`config`]: every setting.
-//! - [`cli`]: one file per command, which parses, calls a service and prints.
+//! - [`cli`]: the commands, which parse, call a service and print.
 //! - [`server`]: sockets, TLS, connection limits, shutdown.
-//! - [`http`]: the table of endpoints, one file per endpoint, and the steps around a handler:
-//!   authentication, parsing, the envelope of the response, error codes and texts.
-//! - [`service`]: use cases, such as authenticate, authorize, create, search, import, check.
+//! - [`http`]: the list of endpoints, one file per endpoint, and the pipeline around them:
+//!   authentication, decoding, the envelope of the answer, error codes and texts.
+//! - [`service`]: use cases, such as authorize, create, search, import, check.
 //! - [`domain`]: rules and types without I/O.
 //! - [`db`]: SQL, one file per table or statement.
 //! - [`telemetry`]: logs, metrics and traces.
@@ -23,7 +23,8 @@
 //!
 //! - A batch and its audit record are written in one transaction.
 //! - The number of statements of a batch does not depend on its size.
-//! - A response relies only on facts that still hold when its transaction is committed.
+//! - The statement that writes a batch first checks, in its own snapshot, everything that the
+//!   decisions on its details rely on.
 
 pub mod cli;
 pub mod config;

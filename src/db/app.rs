@@ -103,13 +103,13 @@ pub async fn insert_secret(
     conn: &mut PgConnection, code: &str, secret: &StoredSecret,
 ) -> sqlx::Result<bool> {
     let insert = sqlx::query!(
-        "with target as (select id from app where code = $1 for update),
+        "with wanted as (select id from app where code = $1 for update),
               deleted as (
-                  delete from app_secret where app_id = (select id from target) and id not in (
-                      select id from app_secret where app_id = (select id from target)
+                  delete from app_secret where app_id = (select id from wanted) and id not in (
+                      select id from app_secret where app_id = (select id from wanted)
                       order by id desc limit 1)
               )
-         insert into app_secret (app_id, salt, hash) select id, $2, $3 from target",
+         insert into app_secret (app_id, salt, hash) select id, $2, $3 from wanted",
         code,
         secret.salt,
         secret.hash,
@@ -117,20 +117,20 @@ pub async fn insert_secret(
     Ok(insert.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Deletes all secrets of an application but the newest and returns their number, or `None` if there
-/// is no such application.
+/// Deletes all secrets of an application but the newest. Returns their number, or `None` if there is
+/// no such application.
 pub async fn delete_older_secrets(
     conn: &mut PgConnection, code: &str,
 ) -> sqlx::Result<Option<i64>> {
     let deleted = sqlx::query_scalar!(
-        r#"with target as (select id from app where code = $1),
+        r#"with wanted as (select id from app where code = $1),
                 deleted as (
                     delete from app_secret
-                    where app_id = (select id from target) and id <> (
-                        select max(id) from app_secret where app_id = (select id from target))
+                    where app_id = (select id from wanted) and id <> (
+                        select max(id) from app_secret where app_id = (select id from wanted))
                     returning id
                 )
-           select (select count(*) from deleted) as "count!" from target"#,
+           select (select count(*) from deleted) as "count!" from wanted"#,
         code,
     );
     deleted.fetch_optional(conn).await

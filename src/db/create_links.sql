@@ -6,7 +6,8 @@
 --   details:            $6 source ids, $7 target ids, $8 accepted (one each for every detail),
 --                       $9 number of distinct sources, $10 number of distinct targets
 --   expected state:     $11 source missing, $12 target missing, $13 source of target,
---                       $14 target of source (one each for every detail, or empty: none prevents)
+--                       $14 target of source (one each for every detail; all empty: no stored
+--                       state prevents a link)
 --   audit record:       $15 request id, $16 app, $17 user
 --   idempotency record: $18 key or null, $19 request hash, $20 language,
 --                       $21 error code of each detail, null if it is accepted
@@ -14,8 +15,8 @@ with
 caller_tenant as materialized (
     select (select id from tenant where key = $4) as id
 ),
--- The links that a detail may conflict with. Scalar subqueries: each is one index probe whatever
--- the statistics say. The case expressions repeat those of the unique indexes to match them.
+-- The links that a detail may conflict with. Each scalar subquery is one search in a unique index,
+-- which PostgreSQL chooses without statistics because its case expression is repeated here.
 existing as materialized (
     select given.*,
         (select link.source_id from instance_association link
@@ -32,8 +33,9 @@ existing as materialized (
     from unnest($6::bigint[], $7::bigint[], $8::boolean[]) with ordinality
         given (source_id, target_id, accepted, position)
 ),
--- Whether the state of each detail is needed. If every detail is accepted, no link conflicts and
--- all instances are found by counting them, the expected state is confirmed without it.
+-- Whether the state of each detail must be compared with the expected state. That is not necessary
+-- if no state was sent, every detail is accepted, no link conflicts, and as many instances exist as
+-- the details name.
 comparison as materialized (
     select cardinality($11::boolean[]) > 0
         or exists (
@@ -78,11 +80,13 @@ mismatch as materialized (
             (expected.source_of_target, expected.target_of_source))
 ),
 -- Side effect: under 1:1, takes an advisory lock on the model association until the commit, because
--- no order of inserts avoids deadlocks between two unique keys. The first number is this lock's own.
+-- no order of inserts avoids deadlocks between two unique keys. 1668113506 is "cmdb" in ASCII; it
+-- tells this lock from other advisory locks.
 advisory_lock as materialized (
     select pg_advisory_xact_lock(1668113506, $1) where $1 & 3 = 1
 ),
--- A tenant is stored when its first link is created.
+-- A tenant is stored when its first link is created. The update changes nothing; it makes the
+-- statement return the id if another transaction has just stored the tenant.
 new_tenant as (
     insert into tenant (key)
     select $4 from caller_tenant
@@ -94,8 +98,9 @@ new_tenant as (
 link_tenant as materialized (
     select id from caller_tenant where id is not null union all select id from new_tenant
 ),
--- Ids ascend in the order of the details. Side effects: reads advisory_lock, which takes the lock,
--- and lets the guard trigger skip its check once, since this statement has found all instances.
+-- Ids ascend in the order of the details. Two conditions are always true and have side effects: the
+-- count takes the advisory lock, and set_config lets the guard trigger skip its check once, since
+-- this statement has found all instances.
 new_link as materialized (
     select nextval('instance_association_id_seq') as id, source_id, target_id
     from detail
@@ -129,7 +134,7 @@ new_idempotency_record as (
     from new_link
     having $18::text is not null and not exists (select from mismatch)
 )
--- The new ids; or if nothing was written, the state of each detail.
+-- One row: the new ids; or if nothing was written, the state of each detail. The others are null.
 select (select array_agg(id order by id) from inserted) as created,
     (select is_stale from staleness) as "is_stale!",
     array_agg(source_missing order by position) as "source_missing: Vec<bool>",

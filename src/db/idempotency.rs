@@ -46,8 +46,8 @@ pub async fn find(
 }
 
 /// Deletes up to `limit` records older than 25 hours and returns their number. Skips records that
-/// another server is deleting. The hour beyond the promised 24 covers the time between a record's
-/// `now()` and its answer.
+/// another server is deleting. Callers are promised 24 hours after the answer, which is later than
+/// the record's `now()`.
 pub async fn delete_expired(conn: &mut PgConnection, limit: i64) -> sqlx::Result<u64> {
     let deleted = sqlx::query!(
         "delete from idempotency_record

@@ -1,4 +1,5 @@
-//! The SQL: free functions on a connection, one statement each, whatever the size of a batch.
+//! The SQL: functions on a connection. On a request's path each is one statement, however large the
+//! batch; commands may run several.
 //!
 //! Knows the tables and the types of `domain`; knows no HTTP and begins no transaction.
 
@@ -50,8 +51,8 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
     }
 }
 
-/// Statements check what these keys enforce before they write, so a violation means that another
-/// transaction committed in between.
+/// The statement that writes a batch checks what the keys of these tables enforce before it writes, so
+/// a violation means that another transaction committed in between.
 fn is_conflict(error: &PgDatabaseError) -> bool {
     match error.code() {
         // serialization_failure, deadlock_detected

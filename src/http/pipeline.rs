@@ -68,25 +68,27 @@ async fn handle<E: Endpoint>(
         return Err(RequestError::Overloaded.into());
     }
 
-    // The body. A request acquires a permit only after it, so that slow senders hold none.
+    // The body. A request acquires a permit only after its body was read, so that slow senders hold
+    // none.
     let deadline = Instant::now() + state.request_timeout;
     let body = body::read(body, state.body_limit, &state.body_budget, deadline).await?;
     if Instant::now() + state.request_timeout / 3 > deadline {
-        // Too late for a statement, which could still run at the deadline.
+        // The rest of the time is for the permit, the lookups and the statements.
         return Err(RequestError::BodyTimeout.into());
     }
     let mut permit = Some(service.acquire_permit()?);
 
     // The JSON object, of which only the known keys are kept.
-    let (own, tenant) = (field_names::<E::Body>(), field_names::<TenantField>());
-    let known = [own, tenant, field_names::<CredentialFields>()].concat();
+    let (body_fields, tenant) = (field_names::<E::Body>(), field_names::<TenantField>());
+    let known = [body_fields, tenant, field_names::<CredentialFields>()].concat();
     let text = match body.text.trim_ascii() {
         "" | "null" if exchange.api == Api::Cmdb && !E::REQUIRES_BODY => "{}",
         _ => &body.text,
     };
     let json = JsonObject::parse(text, &known).ok_or(RequestError::NotJson)?;
 
-    // The credentials, without any I/O. What follows is run again as long as it must be.
+    // The credentials, without any I/O. The other steps may be run more than once: after a conflict,
+    // or if a cached value was stale.
     let credentials = Credentials::find(&state.authenticator, exchange.api, &head, &json)?;
     let mut charge = RateCharge::new(service.limiter.as_ref(), credentials.app_code());
     let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
@@ -95,15 +97,15 @@ async fn handle<E: Endpoint>(
         let lookups = retry.lookups();
         let attempt = received.attempt::<E>(&credentials, &lookups, &mut charge, &mut permit);
         let result = attempt.await;
-        if let Some(result) = retry.settle(&lookups, result).await {
+        if let Some(result) = retry.accept(&lookups, result).await {
             break result;
         }
     };
-    charge.settle(&result);
+    charge.charge_if_refused(&result);
     result
 }
 
-/// A request that has been read.
+/// A request whose body and credentials were read.
 struct Received<'a> {
     entry: &'static EndpointEntry,
     state: &'a AppState,
@@ -114,7 +116,7 @@ struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
-    /// The steps after those of [`handle`].
+    /// Runs the other steps once, from the lookup of the application to the endpoint.
     async fn attempt<E: Endpoint>(
         &self, credentials: &Credentials, lookups: &Lookups<'_>, charge: &mut RateCharge<'_>,
         permit: &mut Option<SemaphorePermit<'a>>,
@@ -127,7 +129,7 @@ impl<'a> Received<'a> {
             None => None,
         };
         credentials.verify_app(app.as_deref())?;
-        charge.app_is_proven();
+        charge.set_app_verified();
         Span::current().record("app", credentials.app_code());
 
         // The user. No permit is held while the login service is asked, which may take seconds.
@@ -177,7 +179,8 @@ impl<'a> Received<'a> {
     }
 }
 
-/// The request's `Idempotency-Key`. Several headers are no valid key: joined, they contain a space.
+/// The request's `Idempotency-Key`. Several headers are refused: joined, they contain a space, which
+/// no valid key does.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, RequestError> {
     let values = headers.get_all("idempotency-key").iter();
     let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
@@ -222,8 +225,8 @@ impl Exchange {
     }
 }
 
-/// Answers a request with the result of `handling`. Both run in tasks of their own, so that a
-/// request goes on and is logged when its client disconnects, and a panic is answered.
+/// Answers a request with the result of `handling`. Handling and answering run in tasks of their own,
+/// so that a request goes on and is logged if its client disconnects, and a panic is answered.
 async fn respond<T: Serialize + Send + 'static>(
     state: AppState, exchange: Exchange,
     handling: impl Future<Output = Result<Success<T>, Error>> + Send + 'static,
@@ -291,46 +294,47 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-/// How long a client may take to read one page of a streamed answer.
+/// How long a page of a streamed answer may wait until the client has read the page before it.
 const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Sends an answer whose `data` is the first page of a list, and the other pages. If that fails,
-/// the body ends without its last chunk, so that no client takes it for complete.
+/// the body ends without its last chunk, so that no client takes it for complete. A client that is
+/// gone or does not read is not a failure of the request.
 async fn stream<T: Serialize>(
     mut sender: Sender<Bytes, io::Error>, mut answer: Vec<u8>, mut pages: mpsc::Receiver<Page<T>>,
     mut counts: Counts,
 ) -> Result<Counts, Error> {
     // The answer ends with the list and its own closing brace: `]}`.
     let end = answer.split_off(answer.len().saturating_sub(2));
-    let mut chunk = answer;
-    let error = loop {
+    let mut send = async |chunk: Vec<u8>| {
         let sent = timeout(PAGE_READ_TIMEOUT, sender.send_data(chunk.into())).await;
-        let next =
-            if matches!(sent, Ok(Ok(()))) { pages.recv().await } else { break Error::OutOfTime };
-        match next {
-            Some(Ok((page, rows))) => {
+        matches!(sent, Ok(Ok(())))
+    };
+    let is_sent = async {
+        let mut is_sent = send(answer).await;
+        while is_sent && let Some(page) = pages.recv().await {
+            let (page, rows) = page?;
+            // All rows of a page may have been deleted since the page before it was read.
+            if rows > 0 {
                 counts.rows = counts.rows.map(|before| before + rows);
                 // The rows of `[…]`, after those of the page before.
-                chunk = to_json(&page);
+                let mut chunk = to_json(&page);
                 chunk.pop();
                 chunk.splice(..1, *b",");
-            }
-            Some(Err(error)) => break error,
-            None => {
-                return sender
-                    .send_data(end.into())
-                    .await
-                    .map(|()| counts)
-                    .or(Err(Error::OutOfTime));
+                is_sent = send(chunk).await;
             }
         }
+        Ok(is_sent && send(end).await)
     };
-    sender.abort(io::ErrorKind::ConnectionAborted.into());
-    Err(error)
+    let is_sent = is_sent.await;
+    if !matches!(is_sent, Ok(true)) {
+        sender.abort(io::ErrorKind::ConnectionAborted.into());
+    }
+    is_sent.map(|_| counts)
 }
 
-/// Writes the log line of a request, counts it, and ends its span in the trace. The cause of a
-/// failure is in the log only.
+/// Writes the log line of a request, counts it, and ends its span in the trace. Callers are not told
+/// the cause of a failure; it is in the log.
 fn finish(
     exchange: &Exchange, status: StatusCode, result: Result<Counts, Error>,
     replay_of: Option<String>,

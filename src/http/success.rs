@@ -17,7 +17,7 @@ pub(super) struct Success<T> {
     pub(super) replay_of: Option<ReplayOf>,
 }
 
-/// A page of a list, which is not empty, and the number of its rows.
+/// A page of a list, and the number of its rows.
 pub(super) type Page<T> = Result<(T, usize), Error>;
 
 /// Numbers for the log line of a request: created links, refused details, returned rows.

@@ -32,8 +32,8 @@ pub struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    /// Fails if a statement that starts now could still run at the deadline: the caller would be
-    /// told that nothing was created, and then it would be.
+    /// Fails if a statement that starts now could still run at the deadline. Otherwise it might
+    /// create something after the caller was answered.
     pub(super) fn require_time_for_statement(&self) -> Result<(), Error> {
         if Instant::now() + STATEMENT_TIMEOUT > self.deadline {
             return Err(Error::OutOfTime);

@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a request that is sent again under its key gets the answer of the first one.
 //!
-//! The answer is stored by the statement that creates the links, so neither exists without the
-//! other. Stored is what the answer says, not its bytes: the same texts are rendered from it again.
+//! The statement that creates the links also stores the record, so neither exists without the other.
+//! A record has the ids and error codes, and the answer is rendered from them again.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 /// How many records one statement deletes.
 const PURGE_BATCH: i64 = 5_000;
 
-/// The record that is stored under the request's key, if there is one and it is of this request.
+/// The record that is stored under the request's key, if there is one. Refuses a key that was used
+/// with a different request.
 pub(super) async fn find(
     cx: &RequestContext<'_>, request_hash: [u8; 32],
 ) -> Result<Option<IdempotencyRecord>, Error> {
@@ -34,8 +35,8 @@ pub(super) async fn find(
         async |conn: &mut PgConnection| Ok(db::idempotency::find(conn, &cx.caller, key).await?);
     let record = with_connection(&cx.service.pool, cx.deadline, find).await?;
     let Some(record) = record else { return Ok(None) };
-    cx.lookups.rely_on(record.version)?;
-    cx.lookups.confirm();
+    cx.lookups.require_version(record.version)?;
+    cx.lookups.set_checked();
     if record.request_hash != request_hash {
         return Err(RequestError::IdempotencyKeyReused.into());
     }
@@ -58,7 +59,7 @@ pub(super) fn hash(tenant: &Tenant, links: &CreateLinks) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Deletes expired records at intervals, without end.
+/// Deletes expired records at intervals. Never returns.
 pub async fn purge(pool: Pool) {
     let mut interval = tokio::time::interval(PURGE_INTERVAL);
     loop {

@@ -104,11 +104,11 @@ pub async fn create_many(
             match write.instrument(step!("write")).await? {
                 WriteOutcome::Stale => return Err(Error::Stale),
                 WriteOutcome::Created(ids) => {
-                    cx.lookups.confirm();
+                    cx.lookups.set_checked();
                     return Ok(outcomes(&decisions, ids));
                 }
                 WriteOutcome::Mismatch(stored) if authorized.cover(details, &stored) => {
-                    cx.lookups.confirm();
+                    cx.lookups.set_checked();
                     (expected, is_stored_state) = (stored, true);
                 }
                 // An instance was added after the authorization.
@@ -186,7 +186,7 @@ impl LinkPages {
         self.remaining == 0
     }
 
-    /// The next page. Only the first one may be empty.
+    /// The next page. It may be empty, if links were deleted since the page before.
     pub async fn next_page(&mut self) -> Result<Vec<StoredLink>, Error> {
         if self.are_done() {
             return Ok(Vec::new());

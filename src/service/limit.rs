@@ -10,7 +10,7 @@ use super::Error;
 use crate::domain::batch::DETAIL_LIMIT;
 use crate::domain::error::{RateLimit, RequestError};
 
-/// The number of applications from which on idle ones are forgotten.
+/// If there are more applications than this, those that are idle are removed from memory.
 const CAPACITY: usize = 10_000;
 
 /// The rate limit of every application.
@@ -40,7 +40,7 @@ impl Limiter {
         }
         let Some(cost) = u32::try_from(cost).ok().and_then(NonZeroU32::new) else { return Ok(()) };
         match self.apps.check_key_n(&app.to_owned(), cost) {
-            // A cost over the burst cannot occur: larger batches are refused before.
+            // `Err`: the cost is above the burst, which is impossible: see `Limiter::new`.
             Err(_) | Ok(Ok(())) => Ok(()),
             Ok(Err(until)) => {
                 let wait = until.wait_time_from(self.clock.now());
@@ -49,6 +49,7 @@ impl Limiter {
         }
     }
 
+    /// How much is left, and how long until the cost is available.
     fn exceeded(&self, app: &str, cost: u32, wait: Duration) -> RateLimit {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let missing = wait.as_millis().saturating_mul(self.rate.into()).div_ceil(1000);
@@ -68,22 +69,22 @@ impl Limiter {
 pub struct RateCharge<'a> {
     limiter: Option<&'a Limiter>,
     app: &'a str,
-    is_app_proven: bool,
+    is_app_verified: bool,
     is_charged: bool,
 }
 
 impl<'a> RateCharge<'a> {
     /// A charge for the application with this code.
     pub fn new(limiter: Option<&'a Limiter>, app: &'a str) -> Self {
-        Self { limiter, app, is_app_proven: false, is_charged: false }
+        Self { limiter, app, is_app_verified: false, is_charged: false }
     }
 
-    /// Notes that the application has proven its identity, and so can be charged.
-    pub fn app_is_proven(&mut self) {
-        self.is_app_proven = true;
+    /// Must be called when the application was verified: a caller cannot charge another one.
+    pub fn set_app_verified(&mut self) {
+        self.is_app_verified = true;
     }
 
-    /// Charges the stated cost, or refuses the request without charging anything.
+    /// Charges the cost, or refuses the request without charging anything.
     pub fn charge(&mut self, cost: usize) -> Result<(), RequestError> {
         if let Some(limiter) = self.limiter.filter(|_| !self.is_charged) {
             limiter.charge(self.app, cost)?;
@@ -92,11 +93,11 @@ impl<'a> RateCharge<'a> {
         Ok(())
     }
 
-    /// Charges 1 for a request that was refused before its cost was charged. It keeps its own
-    /// refusal even if nothing is left to charge; one over the limit costs nothing.
-    pub fn settle<T>(&self, result: &Result<T, Error>) {
+    /// Charges 1 for a request that was refused before its cost was charged, if that much is left. A
+    /// request that was refused for the rate limit costs nothing.
+    pub fn charge_if_refused<T>(&self, result: &Result<T, Error>) {
         if let (Err(Error::Refused(error)), Some(limiter)) = (result, self.limiter)
-            && self.is_app_proven
+            && self.is_app_verified
             && !self.is_charged
             && !matches!(error, RequestError::RateLimited(_))
         {

@@ -1,5 +1,5 @@
-//! Looking up what a request is authorized on, in caches or in the database, and running the request
-//! again when that was stale or when it conflicted with another request.
+//! Looking up applications, model associations and models, in caches or in the database, and running a
+//! request again if a cached value was stale or if another transaction conflicted with it.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +16,8 @@ use crate::db::cache_version::CacheVersion;
 use crate::db::permission::{AssociationAccess, ModelAccess};
 use crate::domain::keys::Tenant;
 
-/// How often a request is run again. Each time another transaction made progress, so this many
-/// times mean that something else is wrong.
+/// How often a request is run again. A conflict means that another transaction has committed, so so
+/// many conflicts in 15 s have another cause, and the request fails.
 const MAX_RETRIES: usize = 100;
 
 /// The caches of a server: applications by their codes; model associations by user, key and tenant;
@@ -44,15 +44,15 @@ pub struct Lookups<'a> {
     service: &'a Service,
     deadline: Instant,
     uses_caches: bool,
-    basis: Mutex<Basis>,
+    used: Mutex<Used>,
 }
 
-/// What the attempt relies on so far.
+/// The version of the lookups of an attempt.
 #[derive(Clone, Copy, Default)]
-struct Basis {
+struct Used {
     version: Option<CacheVersion>,
-    /// Whether something came from a cache and no statement has confirmed its version since.
-    is_unconfirmed: bool,
+    /// Whether a value came from a cache, and no statement has compared its version since.
+    is_unchecked: bool,
 }
 
 impl Lookups<'_> {
@@ -93,33 +93,33 @@ impl Lookups<'_> {
         if self.uses_caches
             && let Some(value) = cache.get(&key)
         {
-            self.rely_on(version_of(&value))?;
-            self.basis().is_unconfirmed = true;
+            self.require_version(version_of(&value))?;
+            self.used().is_unchecked = true;
             return Ok(Some(value));
         }
         let work = async |conn: &mut PgConnection| Ok(query(conn).await?);
         let found = with_connection(&self.service.pool, self.deadline, work).await?;
         let Some(value) = found.map(Arc::new) else { return Ok(None) };
-        self.rely_on(version_of(&value))?;
+        self.require_version(version_of(&value))?;
         cache.insert(key, Arc::clone(&value));
         Ok(Some(value))
     }
 
-    /// Notes that a statement has found the version current.
-    pub(super) fn confirm(&self) {
-        self.basis().is_unconfirmed = false;
+    /// Must be called when a statement has found the version to be the current one.
+    pub(super) fn set_checked(&self) {
+        self.used().is_unchecked = false;
     }
 
     /// Fails unless everything that was looked up is of this version.
-    pub(super) fn rely_on(&self, version: CacheVersion) -> Result<(), Error> {
-        let relied_on = *self.basis().version.get_or_insert(version);
-        if relied_on == version { Ok(()) } else { Err(Error::Stale) }
+    pub(super) fn require_version(&self, version: CacheVersion) -> Result<(), Error> {
+        let used = *self.used().version.get_or_insert(version);
+        if used == version { Ok(()) } else { Err(Error::Stale) }
     }
 
-    /// Whether what the attempt relied on is current.
+    /// Whether the version of the lookups is the current one.
     async fn are_current(&self) -> Result<bool, Error> {
-        let Basis { version, is_unconfirmed } = *self.basis();
-        if !is_unconfirmed {
+        let Used { version, is_unchecked } = *self.used();
+        if !is_unchecked {
             return Ok(true);
         }
         let find = async |conn: &mut PgConnection| Ok(db::cache_version::find(conn).await?);
@@ -127,13 +127,14 @@ impl Lookups<'_> {
         Ok(version == Some(current))
     }
 
-    fn basis(&self) -> MutexGuard<'_, Basis> {
-        self.basis.lock().unwrap_or_else(PoisonError::into_inner)
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Runs a request again while it conflicts with other transactions or relies on stale lookups. No
-/// answer, and no refusal, is given on cached state that has changed.
+/// Decides whether a request is run again: because of a conflict with another transaction, or because
+/// lookups were stale. No answer or refusal is returned unless a statement has found the version of
+/// its lookups current.
 pub struct Retry<'a> {
     service: &'a Service,
     deadline: Instant,
@@ -150,11 +151,11 @@ impl<'a> Retry<'a> {
     /// The lookups of the next attempt.
     pub fn lookups(&self) -> Lookups<'a> {
         let Self { service, deadline, uses_caches, .. } = *self;
-        Lookups { service, deadline, uses_caches, basis: Mutex::default() }
+        Lookups { service, deadline, uses_caches, used: Mutex::default() }
     }
 
-    /// The result of an attempt, or `None` if the request must be run again.
-    pub async fn settle<T>(
+    /// Returns the result of an attempt if it is final, or `None` if the request must be run again.
+    pub async fn accept<T>(
         &mut self, lookups: &Lookups<'_>, result: Result<T, Error>,
     ) -> Option<Result<T, Error>> {
         match result {

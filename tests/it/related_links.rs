@@ -1,6 +1,6 @@
 //! `search_related_inst_asso`: the links of one instance.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::Request;
 use cmdb_associations::domain::permission::Scope;
 use cmdb_associations::service;
@@ -243,11 +243,8 @@ async fn a_long_list_is_sent_page_by_page_and_complete(pool: PgPool) {
     }
 }
 
-/// Its client sees that the body ends too early.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
-async fn a_list_is_cut_off_when_the_database_fails_in_the_middle(pool: PgPool) {
-    let app = TestApp::new(pool).await;
-    link_many(&app, 50_000).await;
+/// Sends the search for all links of switch 1 and returns the body and its first chunk.
+async fn first_chunk(app: &TestApp) -> (Body, Bytes) {
     let mut body = search("bk_switch", 1);
     for (key, value) in
         [("bk_app_code", "esb_test"), ("bk_app_secret", "xxx"), ("bk_username", "admin")]
@@ -258,9 +255,28 @@ async fn a_list_is_cut_off_when_the_database_fails_in_the_middle(pool: PgPool) {
     let mut body = app.router.clone().oneshot(request).await.unwrap().into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(first.starts_with(br#"{"result":true,"code":0,"#));
-    sqlx::query("alter table instance_association rename to renamed")
-        .execute(&app.pool)
-        .await
-        .unwrap();
+    (body, first)
+}
+
+/// Its client sees that the body ends too early.
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_list_is_cut_off_when_the_database_fails_in_the_middle(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    link_many(&app, 50_000).await;
+    let (body, _) = first_chunk(&app).await;
+    let rename = "alter table instance_association rename to renamed";
+    sqlx::query(rename).execute(&app.pool).await.unwrap();
     assert!(body.collect().await.is_err());
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_list_whose_rest_is_deleted_while_it_is_sent_is_complete_json(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    link_many(&app, 50_000).await;
+    let (body, first) = first_chunk(&app).await;
+    sqlx::query("delete from instance_association").execute(&app.pool).await.unwrap();
+    let answer = [first, body.collect().await.unwrap().to_bytes()].concat();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    let links = answer["data"].as_array().unwrap().len();
+    assert!((5_000..50_000).contains(&links), "{links}");
 }
