@@ -16,8 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{Outcome, refuse_pending};
-use crate::config::{self, AuthorizationSetting, ServeSettings};
-use crate::domain::permission::Authorization;
+use crate::config::{self, ServeSettings};
 use crate::http::AppState;
 use crate::http::auth::Authenticator;
 use crate::http::auth::gateway_jwt::JwtVerifier;
@@ -49,10 +48,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     let (draining, watched) = watch::channel(false);
     let service = Service {
         pool: pool.clone(),
-        authorization: match settings.authorization {
-            AuthorizationSetting::Grants => Authorization::Grants,
-            AuthorizationSetting::Off => Authorization::Off,
-        },
+        authorization: settings.authorization,
         limiter: settings.rate_limit.map(Limiter::new),
         permits: Semaphore::new(requests as usize),
         caches: Caches::default(),

@@ -7,7 +7,8 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use deadpool::managed::{self, Manager, Metrics, Object, QueueMode, RecycleError, RecycleResult};
+use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode};
+use deadpool::managed::{RecycleError, RecycleResult, Status};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
@@ -46,28 +47,23 @@ impl Pool {
     pub async fn acquire(&self) -> sqlx::Result<PooledConnection> {
         match timeout(self.acquire_timeout, self.connections.get()).await {
             Ok(Ok(connection)) => Ok(PooledConnection(Some(connection))),
-            Ok(Err(managed::PoolError::Backend(error))) => Err(error),
-            Ok(Err(managed::PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
-            Ok(Err(_)) | Err(_) => Err(self.timeout_error()),
+            Ok(Err(PoolError::Backend(error))) => Err(error),
+            Ok(Err(PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
+            Ok(Err(_)) | Err(_) if self.is_exhausted() => Err(sqlx::Error::PoolTimedOut),
+            // The database does not respond.
+            Ok(Err(_)) | Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         }
     }
 
-    /// Tells a pool whose connections are all in use from a database that does not respond.
-    fn timeout_error(&self) -> sqlx::Error {
-        let Status { in_use, limit, .. } = self.status();
-        if in_use < limit {
-            io::Error::from(io::ErrorKind::TimedOut).into()
-        } else {
-            sqlx::Error::PoolTimedOut
-        }
+    /// Whether all connections are in use.
+    fn is_exhausted(&self) -> bool {
+        let Status { max_size, size, available, .. } = self.status();
+        size - available >= max_size
     }
 
-    /// How many connections are in use, idle and waited for.
+    /// How many connections are open (`size`), idle (`available`) and waited for (`waiting`).
     pub fn status(&self) -> Status {
-        let managed::Status { max_size, size, available, waiting } = self.connections.status();
-        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
-        let (in_use, idle) = (number(size.saturating_sub(available)), number(available));
-        Status { in_use, idle, waiting: number(waiting), limit: number(max_size) }
+        self.connections.status()
     }
 
     /// Closes the idle connections that have expired.
@@ -86,19 +82,6 @@ impl Pool {
             let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
         }
     }
-}
-
-/// The number of connections by state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
-    /// Connections that are acquired.
-    pub in_use: u32,
-    /// Connections that are open and not acquired.
-    pub idle: u32,
-    /// Callers that wait for a connection.
-    pub waiting: u32,
-    /// The maximum number of connections.
-    pub limit: u32,
 }
 
 /// A connection acquired from a [`Pool`].

@@ -29,17 +29,14 @@ pub struct Files {
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum Error {
-    /// A file cannot be read.
     #[error("cannot read {0}")]
     Read(PathBuf, #[source] io::Error),
-    /// The certificate's file contains no valid certificate.
     #[error("{0} contains no certificate: it should begin with -----BEGIN CERTIFICATE-----")]
     NoCertificate(PathBuf),
-    /// The key's file contains no private key.
     #[error("{0} contains no private key: it should begin with -----BEGIN PRIVATE KEY-----")]
     NoKey(PathBuf),
-    /// The certificate and the key do not match, or are of a kind that is not supported.
     #[error("the certificate and the private key do not match, or their kind is not supported")]
     Unusable(#[from] rustls::Error),
 }

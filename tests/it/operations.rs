@@ -97,7 +97,7 @@ async fn requests_refused_by_overload_rate_limit_or_pool_timeout_are_counted(poo
     assert!((value(&metrics.render(), "cmdb_requests_limited_total") - 1.0).abs() < 0.5);
     // All connections of the pool are in use: the next request times out.
     let mut held = Vec::new();
-    for _ in 0..app.serving.status().limit {
+    for _ in 0..app.serving.status().max_size {
         held.push(app.serving.acquire().await.unwrap());
     }
     assert_eq!(app.post(batch("bk_switch_default_host", &[(3, 3)])).await.status, 503);

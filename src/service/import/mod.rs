@@ -19,24 +19,15 @@ pub use crate::db::import::{RejectedRow, is_empty};
 
 /// Why an import failed. The database is unchanged.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum Error {
-    /// The folder cannot be read.
     #[error("cannot read the folder {0}")]
     Folder(PathBuf, #[source] io::Error),
-    /// The folder has no file of a known collection.
     #[error("the folder {0} has no collection of an export (cc_*.json)")]
     NoCollections(PathBuf),
-    /// A file cannot be read, or does not hold the documents of its collection.
+    /// `line` is the one on which the document begins, or on which reading failed.
     #[error("{file}:{line}: {reason}")]
-    Unreadable {
-        /// The file's name.
-        file: String,
-        /// The line on which the document begins, or on which reading failed.
-        line: i64,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A statement failed.
+    Unreadable { file: String, line: i64, reason: String },
     #[error("the database returned an error")]
     Database(#[from] sqlx::Error),
 }
