@@ -77,6 +77,15 @@ impl Row {
     }
 }
 
+/// The rows of a part of a file, as [`Row::write_to`] writes them.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// Rows of the file's stage.
+    pub rows: String,
+    /// Rows that are invalid in any database: the reason, and the association id or null.
+    pub rejected_rows: String,
+}
+
 /// How many rows of a file were merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
 pub struct MergeCounts {
@@ -119,20 +128,16 @@ pub async fn create_stages(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(include_str!("create_stages.sql")).execute(conn).await.map(drop)
 }
 
-/// Copies rows, as [`Row::write_to`] wrote them, into a stage.
-pub async fn copy_rows(conn: &mut PgConnection, stage: Stage, rows: String) -> sqlx::Result<()> {
-    copy(conn, stage.table(), rows).await
-}
-
-/// Copies rows that are invalid in any database: the reason, and the association id or null.
-pub async fn copy_rejected_rows(conn: &mut PgConnection, rows: String) -> sqlx::Result<()> {
-    copy(conn, "rejected_row", rows).await
-}
-
-async fn copy(conn: &mut PgConnection, table: &str, rows: String) -> sqlx::Result<()> {
-    let mut copy = conn.copy_in_raw(&format!("copy {table} from stdin")).await?;
-    copy.send(rows.into_bytes()).await?;
-    copy.finish().await.map(drop)
+/// Copies rows into a stage, and those that are invalid into the rejected ones.
+pub async fn copy(conn: &mut PgConnection, stage: Stage, chunk: Chunk) -> sqlx::Result<()> {
+    for (table, rows) in [(stage.table(), chunk.rows), ("rejected_row", chunk.rejected_rows)] {
+        if !rows.is_empty() {
+            let mut copy = conn.copy_in_raw(&format!("copy {table} from stdin")).await?;
+            copy.send(rows.into_bytes()).await?;
+            copy.finish().await?;
+        }
+    }
+    Ok(())
 }
 
 /// Merges the stages into the stored data. Blocks other writers of links until the transaction
