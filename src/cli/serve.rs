@@ -21,7 +21,8 @@ use crate::http::AppState;
 use crate::http::auth::Authenticator;
 use crate::http::auth::gateway_jwt::JwtVerifier;
 use crate::http::auth::login_token::LoginService;
-use crate::server::{Limits, RELOAD_INTERVAL, Socket, Tls, TlsFiles};
+use crate::server::tls::{RELOAD_INTERVAL, Tls};
+use crate::server::{Limits, Socket};
 use crate::service::limit::Limiter;
 use crate::service::lookup::Caches;
 use crate::service::{Pool, Service};
@@ -113,7 +114,7 @@ fn jwt(settings: &ServeSettings) -> anyhow::Result<Option<JwtVerifier>> {
 
 fn tls(settings: &ServeSettings) -> anyhow::Result<Option<Tls>> {
     let files = settings.listen.tls_certificate.clone().zip(settings.listen.tls_key.clone());
-    let tls = files.map(|(certificate, key)| Tls::new(TlsFiles { certificate, key })).transpose();
+    let tls = files.map(|(certificate, key)| Tls::new(certificate, key)).transpose();
     tls.context("CMDB_TLS_CERTIFICATE and CMDB_TLS_KEY cannot be used")
 }
 
