@@ -48,7 +48,7 @@ thread_local! {
 /// The production router with both APIs, without a database.
 fn server() -> (Runtime, Router) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let pool = Pool::new(PgConnectOptions::new_without_pgpass(), 1, Duration::ZERO);
+    let pool = Pool::new(PgConnectOptions::new_without_pgpass(), 1);
     runtime.block_on(pool.close());
     let service = Service {
         pool: pool.clone(),

@@ -18,8 +18,6 @@ use sqlx::{ConnectOptions, PgConnection};
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::EnvFilter;
 
-use crate::db::STATEMENT_TIMEOUT;
-use crate::db::pool::Pool;
 use crate::domain::permission::Authorization;
 
 /// How long a request may take, its body included. Timeouts are in strict order: statement,
@@ -35,9 +33,6 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may leave a response unread.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How long a request waits for a connection from the pool.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long a command waits for a connection to be opened.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -256,12 +251,6 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
     let isolation = [("default_transaction_isolation", "read committed")];
     let options = options.application_name("cmdb-associations").options(isolation);
     Some(options.disable_statement_logging())
-}
-
-/// A pool for the server. PostgreSQL cancels statements that exceed [`STATEMENT_TIMEOUT`].
-pub fn serving_pool(options: PgConnectOptions, connections: u32) -> Pool {
-    let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    Pool::new(options.options([("statement_timeout", timeout)]), connections, ACQUIRE_TIMEOUT)
 }
 
 /// Connects to a database, without a statement timeout.

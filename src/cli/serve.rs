@@ -44,7 +44,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         () = &mut shutdown => return Ok(Outcome::Success),
     };
 
-    let pool = config::serving_pool(database.clone(), settings.database_connections);
+    let pool = Pool::new(database.clone(), settings.database_connections);
     let requests = settings.requests.map_or(settings.database_connections * 8, NonZeroU32::get);
     let (draining, watched) = watch::channel(false);
     let service = Service {
@@ -58,7 +58,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     let state = AppState {
         service: Arc::new(service),
         authenticator: Arc::new(authenticator),
-        readiness: config::serving_pool(database, 1),
+        readiness: Pool::new(database, 1),
         body_budget: Arc::default(),
         body_limit: settings.body_limit as usize,
         request_timeout: config::REQUEST_TIMEOUT,

@@ -9,18 +9,14 @@ use sqlx::{FromRow, PgConnection};
 
 /// A temporary table of rows that are merged together. Its files are imported in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the other stages are named after their rows")]
 pub enum Stage {
-    /// Models.
     Models,
-    /// Association kinds.
     Kinds,
-    /// Instances.
     Instances,
-    /// Model associations.
     ModelAssociations,
     /// Association ids that BlueKing CMDB has assigned.
     AssignedIds,
-    /// Links.
     Links,
 }
 
