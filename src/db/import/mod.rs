@@ -5,6 +5,7 @@
 
 use std::fmt::{Display, Write};
 
+use futures_util::Stream;
 use sqlx::{FromRow, PgConnection};
 
 /// A temporary table of rows that are merged together. Its files are imported in this order.
@@ -152,19 +153,7 @@ pub async fn merge(conn: &mut PgConnection) -> sqlx::Result<Vec<MergeCounts>> {
     rows.iter().map(MergeCounts::from_row).collect()
 }
 
-/// Passes each rejected row to `take`, in the order of files and lines.
-pub async fn for_each_rejected_row(
-    conn: &mut PgConnection, mut take: impl FnMut(RejectedRow),
-) -> sqlx::Result<()> {
-    // A cursor, because millions of rows may be rejected. It is closed when the transaction ends.
-    let declare = "declare rejected_rows cursor for
-                   select file, line, reason from rejected_row order by file, line";
-    sqlx::query(declare).execute(&mut *conn).await?;
-    loop {
-        let rows = sqlx::query_as("fetch 1000 from rejected_rows").fetch_all(&mut *conn).await?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        rows.into_iter().for_each(&mut take);
-    }
+/// The rejected rows, in the order of files and lines. There may be millions.
+pub fn rejected_rows(conn: &mut PgConnection) -> impl Stream<Item = sqlx::Result<RejectedRow>> {
+    sqlx::query_as("select file, line, reason from rejected_row order by file, line").fetch(conn)
 }

@@ -6,9 +6,11 @@ mod documents;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::Metadata;
+use std::future::ready;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection};
 
 use self::collection::{Collection, RowError};
@@ -125,13 +127,14 @@ pub async fn import<R: Read>(
             stats.updated = updated;
         }
     }
-    db::import::for_each_rejected_row(&mut tx, |row| {
+    let count_rejection = |row: RejectedRow| {
         if let Some(stats) = stats.get_mut(&row.file) {
             stats.rejected += 1;
             on_rejection(&stats.file, &row);
         }
-    })
-    .await?;
+        ready(Ok(()))
+    };
+    db::import::rejected_rows(&mut tx).try_for_each(count_rejection).await?;
     tx.commit().await?;
     Ok(stats.into_values().collect())
 }
