@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
-use cmdb_associations::db::import::Stage;
+use cmdb_associations::db::import::{Chunk, Stage};
 use cmdb_associations::domain::permission::Authorization;
 use cmdb_associations::http::auth::Authenticator;
 use cmdb_associations::http::auth::gateway_jwt::JwtVerifier;
@@ -48,7 +48,7 @@ thread_local! {
 /// The production router with both APIs, without a database.
 fn server() -> (Runtime, Router) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let pool = Pool::new(PgConnectOptions::new_without_pgpass(), 1, Duration::ZERO);
+    let pool = Pool::new(PgConnectOptions::new_without_pgpass(), 1);
     runtime.block_on(pool.close());
     let service = Service {
         pool: pool.clone(),
@@ -238,9 +238,11 @@ pub fn import(data: &[u8]) {
     let collection = COLLECTIONS[usize::from(*selector) % COLLECTIONS.len()];
     let lines = content.split(|byte| *byte == b'\n').count() as i64;
     let (mut rows, mut rejected_rows) = (0, 0);
-    let on_rows = |stage, copy: &str| rows += check_rows(copy, columns(stage), lines);
-    let on_rejected_rows = |copy: &str| rejected_rows += check_rows(copy, 2, lines);
-    match read_collection(collection, content, on_rows, on_rejected_rows) {
+    let on_chunk = |stage, chunk: Chunk| {
+        rows += check_rows(&chunk.rows, columns(stage), lines);
+        rejected_rows += check_rows(&chunk.rejected_rows, 2, lines);
+    };
+    match read_collection(collection, content, on_chunk) {
         Ok(count) => {
             assert_eq!(Some(count), documents(content));
             // Most documents of this collection are not used.

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use sqlx::postgres::PgConnectOptions;
@@ -18,8 +18,7 @@ use sqlx::{ConnectOptions, PgConnection};
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::EnvFilter;
 
-use crate::db::STATEMENT_TIMEOUT;
-use crate::db::pool::Pool;
+use crate::domain::permission::Authorization;
 
 /// How long a request may take, its body included. Timeouts are in strict order: statement,
 /// request, drain, and the supervisor's, which is 30 s. Clients of the original CMDB give up after
@@ -34,9 +33,6 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may leave a response unread.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How long a request waits for a connection from the pool.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long a command waits for a connection to be opened.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,15 +63,6 @@ pub enum LogFormat {
     Human,
     /// One JSON object per line.
     Json,
-}
-
-/// Whether users need permission to edit instances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AuthorizationSetting {
-    /// Users may edit the instances granted to them
-    Grants,
-    /// Users may edit all instances
-    Off,
 }
 
 /// The settings of the log.
@@ -149,7 +136,8 @@ pub struct ServeSettings {
 
     /// `grants`: users may edit the instances granted to them; `off`: users may edit all instances
     #[arg(long, env = "CMDB_AUTHORIZATION", default_value = "grants", value_name = "HOW")]
-    pub authorization: AuthorizationSetting,
+    #[arg(value_parser = authorization())]
+    pub authorization: Authorization,
 
     /// URL of the login service that verifies `bk_token`, such as `https://paas.example.com`.
     /// Default: requests with a `bk_token` are refused
@@ -185,27 +173,31 @@ pub struct ServeSettings {
     pub body_limit: u32,
 }
 
+fn authorization() -> impl TypedValueParser<Value = Authorization> {
+    let grants = PossibleValue::new("grants").help("Users may edit the instances granted to them");
+    let off = PossibleValue::new("off").help("Users may edit all instances");
+    PossibleValuesParser::new([grants, off])
+        .map(|value| if value == "off" { Authorization::Off } else { Authorization::Grants })
+}
+
 /// Why a setting cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum Error {
-    /// No database is configured.
     #[error(
         "no database is configured: set CMDB_DATABASE_URL to \
          postgresql://user:password@host/name, or CMDB_DATABASE_URL_FILE to a file that contains it"
     )]
     NoDatabase,
-    /// Two settings configure the database.
     #[error("CMDB_DATABASE_URL and CMDB_DATABASE_URL_FILE are both set: set one")]
     TwoDatabases,
-    /// The file of a setting cannot be read.
     #[error("{0}: cannot read {1}")]
     File(&'static str, PathBuf, #[source] io::Error),
-    /// The URL is invalid. The message does not repeat it, because it may contain a password.
+    // The message does not repeat the URL, because it may contain a password.
     #[error(
         "{0} is not a PostgreSQL URL: it should look like postgresql://user:password@host/name"
     )]
     Url(&'static str),
-    /// The database cannot be reached at this host, or directory of its Unix socket, and port.
     #[error("cannot connect to the database at {0}:{1}")]
     Connect(String, u16, #[source] sqlx::Error),
 }
@@ -259,12 +251,6 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
     let isolation = [("default_transaction_isolation", "read committed")];
     let options = options.application_name("cmdb-associations").options(isolation);
     Some(options.disable_statement_logging())
-}
-
-/// A pool for the server. PostgreSQL cancels statements that exceed [`STATEMENT_TIMEOUT`].
-pub fn serving_pool(options: PgConnectOptions, connections: u32) -> Pool {
-    let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    Pool::new(options.options([("statement_timeout", timeout)]), connections, ACQUIRE_TIMEOUT)
 }
 
 /// Connects to a database, without a statement timeout.

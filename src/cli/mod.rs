@@ -107,9 +107,8 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<Outcome> {
         let exports = matches!(self.command, Command::Serve(_)) && config::exports_traces();
-        let traces = exports.then(Traces::exported).transpose();
+        let traces = if exports { Traces::exported() } else { Ok(Traces::default()) };
         let traces = traces.context("cannot export traces: check the OTEL_… variables")?;
-        let traces = traces.unwrap_or_default();
         telemetry::init(&self.log, &traces);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let outcome = runtime.block_on(self.command.run());

@@ -16,13 +16,13 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use super::{Outcome, refuse_pending};
-use crate::config::{self, AuthorizationSetting, ServeSettings};
-use crate::domain::permission::Authorization;
+use crate::config::{self, ServeSettings};
 use crate::http::AppState;
 use crate::http::auth::Authenticator;
 use crate::http::auth::gateway_jwt::JwtVerifier;
 use crate::http::auth::login_token::LoginService;
-use crate::server::{Limits, RELOAD_INTERVAL, Socket, Tls, TlsFiles};
+use crate::server::tls::{RELOAD_INTERVAL, Tls};
+use crate::server::{Limits, Socket};
 use crate::service::limit::Limiter;
 use crate::service::lookup::Caches;
 use crate::service::{Pool, Service};
@@ -44,15 +44,12 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         () = &mut shutdown => return Ok(Outcome::Success),
     };
 
-    let pool = config::serving_pool(database.clone(), settings.database_connections);
+    let pool = Pool::new(database.clone(), settings.database_connections);
     let requests = settings.requests.map_or(settings.database_connections * 8, NonZeroU32::get);
     let (draining, watched) = watch::channel(false);
     let service = Service {
         pool: pool.clone(),
-        authorization: match settings.authorization {
-            AuthorizationSetting::Grants => Authorization::Grants,
-            AuthorizationSetting::Off => Authorization::Off,
-        },
+        authorization: settings.authorization,
         limiter: settings.rate_limit.map(Limiter::new),
         permits: Semaphore::new(requests as usize),
         caches: Caches::default(),
@@ -61,7 +58,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     let state = AppState {
         service: Arc::new(service),
         authenticator: Arc::new(authenticator),
-        readiness: config::serving_pool(database, 1),
+        readiness: Pool::new(database, 1),
         body_budget: Arc::default(),
         body_limit: settings.body_limit as usize,
         request_timeout: config::REQUEST_TIMEOUT,
@@ -117,7 +114,7 @@ fn jwt(settings: &ServeSettings) -> anyhow::Result<Option<JwtVerifier>> {
 
 fn tls(settings: &ServeSettings) -> anyhow::Result<Option<Tls>> {
     let files = settings.listen.tls_certificate.clone().zip(settings.listen.tls_key.clone());
-    let tls = files.map(|(certificate, key)| Tls::new(TlsFiles { certificate, key })).transpose();
+    let tls = files.map(|(certificate, key)| Tls::new(certificate, key)).transpose();
     tls.context("CMDB_TLS_CERTIFICATE and CMDB_TLS_KEY cannot be used")
 }
 

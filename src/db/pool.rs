@@ -7,10 +7,16 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use deadpool::managed::{self, Manager, Metrics, Object, QueueMode, RecycleError, RecycleResult};
+use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode};
+use deadpool::managed::{RecycleError, RecycleResult, Status};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
+
+use super::STATEMENT_TIMEOUT;
+
+/// How long [`Pool::acquire`] waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A connection that was idle for longer is pinged before it is acquired.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
@@ -27,47 +33,41 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A limited number of connections, opened on demand.
 #[derive(Clone)]
-pub struct Pool {
-    connections: managed::Pool<Connector>,
-    acquire_timeout: Duration,
-}
+pub struct Pool(managed::Pool<Connector>);
 
 impl Pool {
-    /// A pool of at most `size` connections. [`Pool::acquire`] fails after `acquire_timeout`.
+    /// A pool of at most `size` connections. PostgreSQL cancels their statements after
+    /// [`STATEMENT_TIMEOUT`].
     #[expect(clippy::missing_panics_doc, reason = "it never panics")]
-    pub fn new(options: PgConnectOptions, size: u32, acquire_timeout: Duration) -> Self {
-        let pool = managed::Pool::builder(Connector(options)).max_size(size as usize);
+    pub fn new(options: PgConnectOptions, size: u32) -> Self {
+        let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
+        let connector = Connector(options.options([("statement_timeout", timeout)]));
+        let pool = managed::Pool::builder(connector).max_size(size as usize);
         let pool = pool.queue_mode(QueueMode::Lifo).build();
-        let connections = pool.expect("only a pool with timeouts needs a runtime");
-        Self { connections, acquire_timeout }
+        Self(pool.expect("only a pool with timeouts needs a runtime"))
     }
 
     /// Acquires a working connection, waiting for one if all are in use.
     pub async fn acquire(&self) -> sqlx::Result<PooledConnection> {
-        match timeout(self.acquire_timeout, self.connections.get()).await {
+        match timeout(ACQUIRE_TIMEOUT, self.0.get()).await {
             Ok(Ok(connection)) => Ok(PooledConnection(Some(connection))),
-            Ok(Err(managed::PoolError::Backend(error))) => Err(error),
-            Ok(Err(managed::PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
-            Ok(Err(_)) | Err(_) => Err(self.timeout_error()),
+            Ok(Err(PoolError::Backend(error))) => Err(error),
+            Ok(Err(PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
+            Ok(Err(_)) | Err(_) if self.is_exhausted() => Err(sqlx::Error::PoolTimedOut),
+            // The database does not respond.
+            Ok(Err(_)) | Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         }
     }
 
-    /// Tells a pool whose connections are all in use from a database that does not respond.
-    fn timeout_error(&self) -> sqlx::Error {
-        let Status { in_use, limit, .. } = self.status();
-        if in_use < limit {
-            io::Error::from(io::ErrorKind::TimedOut).into()
-        } else {
-            sqlx::Error::PoolTimedOut
-        }
+    /// Whether all connections are in use.
+    fn is_exhausted(&self) -> bool {
+        let Status { max_size, size, available, .. } = self.status();
+        size - available >= max_size
     }
 
-    /// How many connections are in use, idle and waited for.
+    /// How many connections are open (`size`), idle (`available`) and waited for (`waiting`).
     pub fn status(&self) -> Status {
-        let managed::Status { max_size, size, available, waiting } = self.connections.status();
-        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
-        let (in_use, idle) = (number(size.saturating_sub(available)), number(available));
-        Status { in_use, idle, waiting: number(waiting), limit: number(max_size) }
+        self.0.status()
     }
 
     /// Closes the idle connections that have expired.
@@ -78,27 +78,14 @@ impl Pool {
     /// Closes the idle connections and lets none be acquired from now on.
     pub async fn close(&self) {
         self.close_idle(|_| true).await;
-        self.connections.close();
+        self.0.close();
     }
 
     async fn close_idle(&self, is_unwanted: fn(&Metrics) -> bool) {
-        for connection in self.connections.retain(|_, metrics| !is_unwanted(&metrics)).removed {
+        for connection in self.0.retain(|_, metrics| !is_unwanted(&metrics)).removed {
             let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
         }
     }
-}
-
-/// The number of connections by state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
-    /// Connections that are acquired.
-    pub in_use: u32,
-    /// Connections that are open and not acquired.
-    pub idle: u32,
-    /// Callers that wait for a connection.
-    pub waiting: u32,
-    /// The maximum number of connections.
-    pub limit: u32,
 }
 
 /// A connection acquired from a [`Pool`].

@@ -25,15 +25,16 @@ pub(super) fn count_request(
 }
 
 /// All metrics, in the text format of Prometheus.
+#[expect(clippy::cast_precision_loss, reason = "numbers of connections are far below 2^53")]
 pub(super) async fn metrics(
     State(state): State<AppState>,
 ) -> ([(HeaderName, &'static str); 1], String) {
     let pool = state.service.pool.status();
-    for (usage, number) in [("in_use", pool.in_use), ("idle", pool.idle)] {
-        gauge!("cmdb_database_connections", "state" => usage).set(number);
+    for (usage, number) in [("in_use", pool.size - pool.available), ("idle", pool.available)] {
+        gauge!("cmdb_database_connections", "state" => usage).set(number as f64);
     }
-    gauge!("cmdb_database_connections_max").set(pool.limit);
-    gauge!("cmdb_database_waiting").set(pool.waiting);
+    gauge!("cmdb_database_connections_max").set(pool.max_size as f64);
+    gauge!("cmdb_database_waiting").set(pool.waiting as f64);
     gauge!("cmdb_ready").set(u32::from(health::readiness_error(&state).await.is_none()));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render())
 }

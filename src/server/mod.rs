@@ -1,6 +1,6 @@
 //! Sockets: accepts connections, limits their number, and drains them at shutdown.
 
-mod tls;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::io;
@@ -28,7 +28,6 @@ use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-pub use self::tls::{Error as TlsError, Files as TlsFiles, RELOAD_INTERVAL, Tls};
 use crate::config::{DRAIN_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
 use crate::http::{ClientAddr, OverCapacity};
 
@@ -149,17 +148,15 @@ impl Server {
         semaphores.into_iter().find_map(|permits| Arc::clone(permits).try_acquire_owned().ok())
     }
 
-    /// Acquires a permit for a connection, waiting until one is available.
+    /// Acquires a permit for a connection, waiting until one is available: one to be served if
+    /// possible.
     async fn acquire(&self) -> OwnedSemaphorePermit {
-        loop {
-            if let Some(permit) = self.try_acquire() {
-                return permit;
-            }
-            tokio::select! {
-                _ = self.served.acquire() => {}
-                _ = self.over_capacity.acquire() => {}
-            }
-        }
+        let permit = tokio::select! {
+            biased;
+            permit = Arc::clone(&self.served).acquire_owned() => permit,
+            permit = Arc::clone(&self.over_capacity).acquire_owned() => permit,
+        };
+        permit.expect("the semaphores are never closed")
     }
 
     /// Accepts connections without end, each as soon as there is a permit for it.

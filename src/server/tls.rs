@@ -18,44 +18,34 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// How often the files are checked for a renewed certificate.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The files of a certificate and its private key.
-#[derive(Debug, Clone)]
-pub struct Files {
-    /// The certificate, followed by its intermediate certificates, in PEM.
-    pub certificate: PathBuf,
-    /// The private key, in PEM.
-    pub key: PathBuf,
-}
-
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum Error {
-    /// A file cannot be read.
     #[error("cannot read {0}")]
     Read(PathBuf, #[source] io::Error),
-    /// The certificate's file contains no valid certificate.
     #[error("{0} contains no certificate: it should begin with -----BEGIN CERTIFICATE-----")]
     NoCertificate(PathBuf),
-    /// The key's file contains no private key.
     #[error("{0} contains no private key: it should begin with -----BEGIN PRIVATE KEY-----")]
     NoKey(PathBuf),
-    /// The certificate and the key do not match, or are of a kind that is not supported.
     #[error("the certificate and the private key do not match, or their kind is not supported")]
     Unusable(#[from] rustls::Error),
 }
 
 /// TLS with a certificate that can be reloaded.
 pub struct Tls {
-    files: Files,
+    certificate: PathBuf,
+    key: PathBuf,
     chain: Vec<CertificateDer<'static>>,
     acceptor: watch::Sender<TlsAcceptor>,
 }
 
 impl Tls {
-    /// Loads the certificate in these files.
-    pub fn new(files: Files) -> Result<Self, Error> {
-        let (chain, acceptor) = load(&files)?;
-        Ok(Self { files, chain, acceptor: watch::Sender::new(acceptor) })
+    /// Loads a certificate, followed by its intermediate certificates, and its private key from
+    /// files in PEM.
+    pub fn new(certificate: PathBuf, key: PathBuf) -> Result<Self, Error> {
+        let (chain, acceptor) = load(&certificate, &key)?;
+        Ok(Self { certificate, key, chain, acceptor: watch::Sender::new(acceptor) })
     }
 
     /// Performs handshakes with the current certificate.
@@ -68,7 +58,7 @@ impl Tls {
     pub async fn reload_every(mut self, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;
-            match load(&self.files) {
+            match load(&self.certificate, &self.key) {
                 Ok((chain, acceptor)) if chain != self.chain => {
                     self.chain = chain;
                     self.acceptor.send_replace(acceptor);
@@ -85,18 +75,19 @@ impl Tls {
 }
 
 /// Reads and checks the files, and publishes when the certificate expires.
-fn load(files: &Files) -> Result<(Vec<CertificateDer<'static>>, TlsAcceptor), Error> {
+fn load(
+    certificate: &Path, key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, TlsAcceptor), Error> {
     let read =
         |path: &Path| std::fs::read(path).map_err(|error| Error::Read(path.to_owned(), error));
-    let no_certificate = || Error::NoCertificate(files.certificate.clone());
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(&files.certificate)?)
+    let no_certificate = || Error::NoCertificate(certificate.to_owned());
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate)?)
         .collect::<Result<_, _>>()
         .or(Err(no_certificate()))?;
     let first = chain.first().ok_or_else(no_certificate)?;
     let (_, parsed) = X509Certificate::from_der(first).or(Err(no_certificate()))?;
     let expiry = parsed.validity().not_after.timestamp();
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
-        .or(Err(Error::NoKey(files.key.clone())))?;
+    let key = PrivateKeyDer::from_pem_slice(&read(key)?).or(Err(Error::NoKey(key.to_owned())))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

@@ -11,11 +11,6 @@ use crate::domain::error::DetailError;
 const BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0];
 
-const LABELED_COUNTERS: [(&str, &str); 2] = [
-    ("cmdb_requests_total", "Requests by route, HTTP status and response code"),
-    ("cmdb_details_total", "Details of batches by result"),
-];
-
 const COUNTERS: [(&str, &str); 3] = [
     ("cmdb_database_timeouts_total", "Requests that timed out waiting for a database connection"),
     ("cmdb_requests_shed_total", "Requests refused because the server was overloaded"),
@@ -63,9 +58,11 @@ impl Metrics {
 
     /// Describes each metric, and starts counters at zero so that their first increase is visible.
     pub fn describe(&self) {
-        for (name, description) in LABELED_COUNTERS {
-            describe_counter!(name, description);
-        }
+        describe_counter!(
+            "cmdb_requests_total",
+            "Requests by route, HTTP status and response code"
+        );
+        describe_counter!("cmdb_details_total", "Details of batches by result");
         for (name, description) in COUNTERS {
             describe_counter!(name, description);
             counter!(name).increment(0);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use cmdb_associations::config::serving_pool;
 use cmdb_associations::domain::permission::{Authorization, Scope};
 use cmdb_associations::http::auth::Authenticator;
 use cmdb_associations::http::{AppState, operations, router};
@@ -94,7 +93,7 @@ impl TestApp {
         change(&mut setup);
         let (drain, draining) = watch::channel(false);
         let options = pool.connect_options().as_ref().clone();
-        let serving = serving_pool(options, pool.options().get_max_connections());
+        let serving = Pool::new(options, pool.options().get_max_connections());
         let service = Service {
             pool: serving.clone(),
             authorization: setup.authorization,

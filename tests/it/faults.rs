@@ -92,7 +92,7 @@ async fn a_connection_that_stops_answering_is_closed_and_replaced(pool: PgPool) 
     // The deadline is too short for a write, so that only the connection is tested.
     let app = TestApp::with_timeout(pool_of(proxy.options.clone(), 1), Duration::from_millis(500));
     assert_eq!(send(&app, (1, 1)).await.status, 503);
-    assert_eq!(app.serving.status().idle, 1);
+    assert_eq!(app.serving.status().available, 1);
     proxy.stall();
     let started = Instant::now();
     // Under another model association, which is not cached and must be looked up.
@@ -129,7 +129,7 @@ async fn a_probe_that_times_out_leaves_no_stalled_connection_in_the_pool(pool: P
 async fn the_purge_of_idempotency_records_releases_a_stalled_connection(pool: PgPool) {
     let app = with_stalled_connection(&pool).await;
     let purge = tokio::spawn(service::idempotency::purge(app.serving.clone()));
-    while app.serving.status().idle > 0 {
+    while app.serving.status().available > 0 {
         tokio::task::yield_now().await;
     }
     let started = Instant::now();
@@ -226,7 +226,8 @@ async fn a_server_recovers_after_its_database_was_stopped_killed_and_frozen() {
         assert_eq!(app.get("/readyz").await.0, StatusCode::OK, "{fault}");
     }
     // No task is left, and no connection except those of the pool and of this test.
-    assert_eq!(app.serving.status().in_use, 0);
+    let status = app.serving.status();
+    assert_eq!(status.available, status.size);
     assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
     assert_eq!(app.count("select count(*) from instance_association").await, 5);
     assert_eq!(app.count("select sum(cardinality(source_ids)) from audit_log").await, 5);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
-use cmdb_associations::server::{Tls, TlsFiles};
+use cmdb_associations::server::tls::Tls;
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::telemetry::metrics::Metrics;
 use serde_json::json;
@@ -97,7 +97,7 @@ async fn requests_refused_by_overload_rate_limit_or_pool_timeout_are_counted(poo
     assert!((value(&metrics.render(), "cmdb_requests_limited_total") - 1.0).abs() < 0.5);
     // All connections of the pool are in use: the next request times out.
     let mut held = Vec::new();
-    for _ in 0..app.serving.status().limit {
+    for _ in 0..app.serving.status().max_size {
         held.push(app.serving.acquire().await.unwrap());
     }
     assert_eq!(app.post(batch("bk_switch_default_host", &[(3, 3)])).await.status, 503);
@@ -171,6 +171,12 @@ async fn operations_paths_are_served_only_at_the_operations_address_when_it_is_s
 }
 
 /// Writes a self-signed certificate for `localhost` and its key into a directory.
+/// The PEM files of a certificate and its key.
+struct TlsFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
 fn generate_certificate(dir: &Path) -> TlsFiles {
     let files = TlsFiles { certificate: dir.join("cert.pem"), key: dir.join("key.pem") };
     let output = Command::new("openssl")
@@ -231,7 +237,7 @@ async fn the_server_speaks_only_tls_when_a_certificate_is_configured(pool: PgPoo
 async fn a_renewed_certificate_is_loaded_and_an_invalid_one_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let first = generate_certificate(dir.path());
-    let tls = Tls::new(first.clone()).unwrap();
+    let tls = Tls::new(first.certificate.clone(), first.key.clone()).unwrap();
     let acceptor = tls.acceptor();
     let old = read_certificate(&first);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,6 @@
 //! The pool of connections to PostgreSQL.
 
-use cmdb_associations::config::serving_pool;
+use cmdb_associations::service::Pool;
 use sqlx::{PgConnection, PgPool};
 
 async fn backend_pid(conn: &mut PgConnection) -> i32 {
@@ -9,7 +9,7 @@ async fn backend_pid(conn: &mut PgConnection) -> i32 {
 
 #[sqlx::test]
 async fn the_connection_released_last_is_acquired_first(pool: PgPool) {
-    let pool = serving_pool(pool.connect_options().as_ref().clone(), 2);
+    let pool = Pool::new(pool.connect_options().as_ref().clone(), 2);
     let mut one = pool.acquire().await.unwrap();
     let mut other = pool.acquire().await.unwrap();
     let (first, last) = (backend_pid(&mut one).await, backend_pid(&mut other).await);
@@ -25,10 +25,10 @@ async fn the_connection_released_last_is_acquired_first(pool: PgPool) {
 
 #[sqlx::test]
 async fn a_connection_that_is_dropped_without_release_is_replaced(pool: PgPool) {
-    let pool = serving_pool(pool.connect_options().as_ref().clone(), 1);
+    let pool = Pool::new(pool.connect_options().as_ref().clone(), 1);
     let mut conn = pool.acquire().await.unwrap();
     let before = backend_pid(&mut conn).await;
     drop(conn);
-    assert_eq!((pool.status().in_use, pool.status().idle), (0, 0));
+    assert_eq!(pool.status().size, 0);
     assert_ne!(backend_pid(&mut pool.acquire().await.unwrap()).await, before);
 }

@@ -5,22 +5,19 @@
 
 use std::fmt::{Display, Write};
 
+use futures_util::Stream;
 use sqlx::{FromRow, PgConnection};
 
 /// A temporary table of rows that are merged together. Its files are imported in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the other stages are named after their rows")]
 pub enum Stage {
-    /// Models.
     Models,
-    /// Association kinds.
     Kinds,
-    /// Instances.
     Instances,
-    /// Model associations.
     ModelAssociations,
     /// Association ids that BlueKing CMDB has assigned.
     AssignedIds,
-    /// Links.
     Links,
 }
 
@@ -77,6 +74,15 @@ impl Row {
     }
 }
 
+/// The rows of a part of a file, as [`Row::write_to`] writes them.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// Rows of the file's stage.
+    pub rows: String,
+    /// Rows that are invalid in any database: the reason, and the association id or null.
+    pub rejected_rows: String,
+}
+
 /// How many rows of a file were merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
 pub struct MergeCounts {
@@ -119,20 +125,16 @@ pub async fn create_stages(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(include_str!("create_stages.sql")).execute(conn).await.map(drop)
 }
 
-/// Copies rows, as [`Row::write_to`] wrote them, into a stage.
-pub async fn copy_rows(conn: &mut PgConnection, stage: Stage, rows: String) -> sqlx::Result<()> {
-    copy(conn, stage.table(), rows).await
-}
-
-/// Copies rows that are invalid in any database: the reason, and the association id or null.
-pub async fn copy_rejected_rows(conn: &mut PgConnection, rows: String) -> sqlx::Result<()> {
-    copy(conn, "rejected_row", rows).await
-}
-
-async fn copy(conn: &mut PgConnection, table: &str, rows: String) -> sqlx::Result<()> {
-    let mut copy = conn.copy_in_raw(&format!("copy {table} from stdin")).await?;
-    copy.send(rows.into_bytes()).await?;
-    copy.finish().await.map(drop)
+/// Copies rows into a stage, and those that are invalid into the rejected ones.
+pub async fn copy(conn: &mut PgConnection, stage: Stage, chunk: Chunk) -> sqlx::Result<()> {
+    for (table, rows) in [(stage.table(), chunk.rows), ("rejected_row", chunk.rejected_rows)] {
+        if !rows.is_empty() {
+            let mut copy = conn.copy_in_raw(&format!("copy {table} from stdin")).await?;
+            copy.send(rows.into_bytes()).await?;
+            copy.finish().await?;
+        }
+    }
+    Ok(())
 }
 
 /// Merges the stages into the stored data. Blocks other writers of links until the transaction
@@ -151,19 +153,7 @@ pub async fn merge(conn: &mut PgConnection) -> sqlx::Result<Vec<MergeCounts>> {
     rows.iter().map(MergeCounts::from_row).collect()
 }
 
-/// Passes each rejected row to `take`, in the order of files and lines.
-pub async fn for_each_rejected_row(
-    conn: &mut PgConnection, mut take: impl FnMut(RejectedRow),
-) -> sqlx::Result<()> {
-    // A cursor, because millions of rows may be rejected. It is closed when the transaction ends.
-    let declare = "declare rejected_rows cursor for
-                   select file, line, reason from rejected_row order by file, line";
-    sqlx::query(declare).execute(&mut *conn).await?;
-    loop {
-        let rows = sqlx::query_as("fetch 1000 from rejected_rows").fetch_all(&mut *conn).await?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        rows.into_iter().for_each(&mut take);
-    }
+/// The rejected rows, in the order of files and lines. There may be millions.
+pub fn rejected_rows(conn: &mut PgConnection) -> impl Stream<Item = sqlx::Result<RejectedRow>> {
+    sqlx::query_as("select file, line, reason from rejected_row order by file, line").fetch(conn)
 }

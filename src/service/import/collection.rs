@@ -245,20 +245,15 @@ mod tests {
         for other in [json!("11"), json!(11.5), json!({"$date": "11"}), json!(null), json!(1e300)] {
             assert_eq!(integer(&other), None, "{other}");
         }
-        assert_eq!(
-            integer(&json!({"$numberLong": "9007199254740993"})),
-            Some(9_007_199_254_740_993)
-        );
+        let above_53_bits = json!({"$numberLong": "9007199254740993"});
+        assert_eq!(integer(&above_53_bits), Some(9_007_199_254_740_993));
     }
 
     #[test]
     fn the_name_of_a_collection_determines_its_content() {
         let instances = Collection::from_name("cc_ObjectBase_tenant_1_pub_bk_switch").unwrap();
         assert_eq!(instances.stage, Stage::Instances);
-        assert_eq!(
-            (instances.model.as_str(), instances.tenant.as_str()),
-            ("bk_switch", "tenant_1")
-        );
+        assert_eq!([instances.model, instances.tenant], ["bk_switch", "tenant_1"]);
         let links = Collection::from_name("cc_InstAsst_0_pub_host").unwrap();
         assert_eq!((links.stage, links.tenant.as_str()), (Stage::Links, "0"));
         for unknown in ["cc_ObjectBase", "cc_InstAsst", "cc_ModuleHostConfig", "cc_objdes", ""] {
@@ -269,9 +264,7 @@ mod tests {
     #[test]
     fn each_built_in_model_has_its_own_id_field() {
         let instances = FIXED_NAMES.iter().filter(|(_, stage, ..)| *stage == Stage::Instances);
-        let id_fields: Vec<_> = instances
-            .filter_map(|(name, ..)| Some(Collection::from_name(name)?.id_field))
-            .collect();
+        let id_fields: Vec<_> = instances.map(|(.., id_field, _)| *id_field).collect();
         assert_eq!(
             id_fields.join(" "),
             "bk_host_id bk_biz_id bk_set_id bk_module_id bk_process_id bk_cloud_id bk_biz_set_id id"

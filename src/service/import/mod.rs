@@ -6,37 +6,30 @@ mod documents;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::Metadata;
+use std::future::ready;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection};
 
 use self::collection::{Collection, RowError};
 use self::documents::Documents;
 use crate::db;
-use crate::db::import::{MergeCounts, Row, Stage};
+use crate::db::import::{Chunk, MergeCounts, Row, Stage};
 pub use crate::db::import::{RejectedRow, is_empty};
 
 /// Why an import failed. The database is unchanged.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum Error {
-    /// The folder cannot be read.
     #[error("cannot read the folder {0}")]
     Folder(PathBuf, #[source] io::Error),
-    /// The folder has no file of a known collection.
     #[error("the folder {0} has no collection of an export (cc_*.json)")]
     NoCollections(PathBuf),
-    /// A file cannot be read, or does not hold the documents of its collection.
+    /// `line` is the one on which the document begins, or on which reading failed.
     #[error("{file}:{line}: {reason}")]
-    Unreadable {
-        /// The file's name.
-        file: String,
-        /// The line on which the document begins, or on which reading failed.
-        line: i64,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A statement failed.
+    Unreadable { file: String, line: i64, reason: String },
     #[error("the database returned an error")]
     Database(#[from] sqlx::Error),
 }
@@ -134,13 +127,14 @@ pub async fn import<R: Read>(
             stats.updated = updated;
         }
     }
-    db::import::for_each_rejected_row(&mut tx, |row| {
+    let count_rejection = |row: RejectedRow| {
         if let Some(stats) = stats.get_mut(&row.file) {
             stats.rejected += 1;
             on_rejection(&stats.file, &row);
         }
-    })
-    .await?;
+        ready(Ok(()))
+    };
+    db::import::rejected_rows(&mut tx).try_for_each(count_rejection).await?;
     tx.commit().await?;
     Ok(stats.into_values().collect())
 }
@@ -153,41 +147,26 @@ async fn stage(
 ) -> Result<i64, Error> {
     let mut documents = Documents::new(&file.name, opened)?;
     while let Some(chunk) = read_chunk(&mut documents, &file.collection, number)? {
-        db::import::copy_rows(conn, file.collection.stage, chunk.rows).await?;
-        if !chunk.rejected_rows.is_empty() {
-            db::import::copy_rejected_rows(conn, chunk.rejected_rows).await?;
-        }
+        db::import::copy(conn, file.collection.stage, chunk).await?;
     }
     Ok(documents.count)
 }
 
 /// Reads a collection without a database, and returns the number of its documents. That is 0 if no
 /// collection of this name is imported.
-///
-/// `on_rows` and `on_rejected_rows` receive the rows as input of a COPY.
 pub fn read_collection(
-    name: &str, file: impl Read, mut on_rows: impl FnMut(Stage, &str),
-    mut on_rejected_rows: impl FnMut(&str),
+    name: &str, file: impl Read, mut on_chunk: impl FnMut(Stage, Chunk),
 ) -> Result<i64, Error> {
     let Some(collection) = Collection::from_name(name) else { return Ok(0) };
     let mut documents = Documents::new(name, file)?;
     while let Some(chunk) = read_chunk(&mut documents, &collection, 0)? {
-        on_rows(collection.stage, &chunk.rows);
-        on_rejected_rows(&chunk.rejected_rows);
+        on_chunk(collection.stage, chunk);
     }
     Ok(documents.count)
 }
 
-/// The size of a part of a file, in bytes of its rows.
+/// The size of a chunk, in bytes.
 const CHUNK_SIZE: usize = 256 << 10;
-
-/// The rows of a part of a file, as input of a COPY.
-#[derive(Default)]
-struct Chunk {
-    rows: String,
-    /// Rows that are invalid in any database.
-    rejected_rows: String,
-}
 
 /// Reads the next part of a file that has rows, or `None` at the end.
 fn read_chunk(
