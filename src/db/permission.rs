@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use super::cache_version::CacheVersion;
 use crate::domain::association::Mapping;
 use crate::domain::keys::Tenant;
-use crate::domain::permission::{NamedInstance, NamedModel, Scope};
+use crate::domain::permission::{MissingPermission, Scope};
 
 /// A model association, and whether a user may edit all instances of its models.
 #[derive(Debug)]
@@ -45,16 +45,14 @@ pub struct ModelAccess {
     pub may_edit_all: bool,
 }
 
-/// An instance that a batch refers to, and whether the user may edit it.
+/// An instance that a batch refers to.
 pub struct InstanceAccess {
     /// The surrogate key of its model.
     pub model_id: i32,
-    /// Its model.
-    pub model: NamedModel,
-    /// The instance.
-    pub instance: NamedInstance,
-    /// Whether the user may edit it.
-    pub may_edit: bool,
+    /// Its id.
+    pub instance_id: i64,
+    /// The permission to edit it, if the user lacks it.
+    pub missing: Option<MissingPermission>,
 }
 
 /// A grant as it is listed.
@@ -160,9 +158,14 @@ pub async fn list_instance_access(
     .await?;
     let access = rows.into_iter().map(|row| InstanceAccess {
         model_id: row.model_id,
-        model: NamedModel { key: row.key, name: row.model_name, number: row.model_number },
-        instance: NamedInstance { id: row.instance_id, name: row.name },
-        may_edit: row.may_edit,
+        instance_id: row.instance_id,
+        missing: (!row.may_edit).then(|| MissingPermission {
+            model: row.key,
+            model_name: row.model_name,
+            model_number: row.model_number,
+            instance_id: Some(row.instance_id),
+            instance_name: row.name,
+        }),
     });
     Ok(access.collect())
 }

@@ -17,18 +17,6 @@ pub enum Mapping {
     ManyToMany,
 }
 
-impl Mapping {
-    /// Reads the text that exports and the database use.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "1:1" => Some(Self::OneToOne),
-            "1:n" => Some(Self::OneToMany),
-            "n:n" => Some(Self::ManyToMany),
-            _ => None,
-        }
-    }
-}
-
 /// Checks that a model association was found and is between the two models.
 ///
 /// Association keys are usually `<source>_<kind>_<target>`. If the key is unknown and does not even

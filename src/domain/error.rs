@@ -1,11 +1,11 @@
 //! Why a request, or one detail of a batch, is refused. Codes and texts are in `http::error`.
 
-use super::identity::UnsupportedScheme;
+use strum::{EnumCount, FromRepr, IntoStaticStr, VariantArray};
+
 use super::permission::MissingPermission;
 
 /// Why a whole request is refused. The messages are for the log.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[cfg_attr(test, derive(strum::EnumCount))]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, EnumCount)]
 #[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum RequestError {
     #[error("not found")]
@@ -33,8 +33,10 @@ pub enum RequestError {
     InvalidJwt(&'static str),
     #[error("the gateway says: {:?}", truncate(.0))]
     NotVerifiedByGateway(String),
-    #[error("unsupported credentials: {0:?}")]
-    UnsupportedScheme(UnsupportedScheme),
+    #[error("unsupported credentials: bk_signature")]
+    SignatureUnsupported,
+    #[error("unsupported credentials: bk_access_token")]
+    AccessTokenUnsupported,
     #[error("unknown app {:?}", truncate(.0))]
     UnknownApp(String),
     #[error("wrong secret for app {:?}", truncate(.0))]
@@ -110,7 +112,9 @@ pub struct RateLimit {
 }
 
 /// Why one detail of a batch is refused, with the original's error code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRepr, IntoStaticStr, VariantArray)]
+#[repr(i32)]
+#[strum(serialize_all = "snake_case")]
 pub enum DetailError {
     /// This pair is linked already under this model association.
     AlreadyExists = 1_101_038,
@@ -126,33 +130,16 @@ pub enum DetailError {
 
 impl DetailError {
     /// All of them, in the order in which a detail is checked.
-    pub const ALL: [Self; 5] = [
-        Self::AlreadyExists,
-        Self::SourceMissing,
-        Self::TargetMissing,
-        Self::OneToOneTaken,
-        Self::OneToManyTaken,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The original's error code, which idempotency records store.
     pub fn code(self) -> i32 {
         self as i32
     }
 
-    /// The error with this code.
-    pub fn from_code(code: i32) -> Option<Self> {
-        Self::ALL.into_iter().find(|error| error.code() == code)
-    }
-
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::AlreadyExists => "already_exists",
-            Self::SourceMissing => "source_missing",
-            Self::TargetMissing => "target_missing",
-            Self::OneToOneTaken => "one_to_one_taken",
-            Self::OneToManyTaken => "one_to_many_taken",
-        }
+        self.into()
     }
 }
 

@@ -8,12 +8,3 @@ pub struct Caller {
     /// The user's name.
     pub user: String,
 }
-
-/// Ways to prove an identity that the original supports and this server does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnsupportedScheme {
-    /// The SHA-1 signature of the query string (`bk_signature`).
-    Signature,
-    /// A user token issued by the gateway (`bk_access_token`).
-    AccessToken,
-}

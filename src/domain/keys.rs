@@ -2,17 +2,12 @@
 
 use std::fmt;
 
-/// The longest key of a model, association kind or tenant, in characters.
-pub const MODEL_KEY_LIMIT: usize = 128;
+/// The longest key of a model, association kind or tenant, code of an application and name of a
+/// user, in characters.
+pub const KEY_LIMIT: usize = 128;
 
 /// The longest key of a model association, in characters.
 pub const MODEL_ASSOCIATION_KEY_LIMIT: usize = 512;
-
-/// The longest code of an application, in characters.
-pub const APP_CODE_LIMIT: usize = 128;
-
-/// The longest name of a user, in characters.
-pub const USERNAME_LIMIT: usize = 128;
 
 /// The longest `Idempotency-Key`, in characters.
 pub const IDEMPOTENCY_KEY_LIMIT: usize = 255;
@@ -30,24 +25,16 @@ impl Tenant {
     /// The tenant whose data every tenant sees; also the default.
     pub const SHARED: &'static str = "0";
 
-    /// Accepts a valid key of at most [`MODEL_KEY_LIMIT`] characters. The empty key means
+    /// Accepts a valid key of at most [`KEY_LIMIT`] characters. The empty key means
     /// [`Tenant::SHARED`].
     pub fn parse(key: &str) -> Option<Self> {
-        if key.is_empty() {
-            return Some(Self::default());
-        }
-        is_valid_key(key, MODEL_KEY_LIMIT).then(|| Self(key.to_owned()))
+        let key = if key.is_empty() { Self::SHARED } else { key };
+        is_valid_key(key, KEY_LIMIT).then(|| Self(key.to_owned()))
     }
 
     /// The key.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl Default for Tenant {
-    fn default() -> Self {
-        Self(Self::SHARED.to_owned())
     }
 }
 
@@ -69,10 +56,10 @@ mod tests {
 
     #[test]
     fn a_key_is_measured_in_characters() {
-        assert!(is_valid_key(&"机".repeat(128), MODEL_KEY_LIMIT));
-        assert!(!is_valid_key(&"机".repeat(129), MODEL_KEY_LIMIT));
-        assert!(!is_valid_key("", MODEL_KEY_LIMIT));
-        assert!(!is_valid_key("a\0b", MODEL_KEY_LIMIT));
+        assert!(is_valid_key(&"机".repeat(128), KEY_LIMIT));
+        assert!(!is_valid_key(&"机".repeat(129), KEY_LIMIT));
+        assert!(!is_valid_key("", KEY_LIMIT));
+        assert!(!is_valid_key("a\0b", KEY_LIMIT));
     }
 
     #[test]

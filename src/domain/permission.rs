@@ -23,31 +23,17 @@ impl Scope {
     pub const ALL: Self = Self { model: None, instance: None };
 }
 
-/// A model, as a missing permission names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedModel {
-    /// Its key.
-    pub key: String,
-    /// Its name.
-    pub name: String,
-    /// The number in the names of its permission actions: the export's, else the surrogate key.
-    pub number: i64,
-}
-
-/// An instance, as a missing permission names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedInstance {
-    /// Its id.
-    pub id: i64,
-    /// Its name, if it has one.
-    pub name: Option<String>,
-}
-
 /// A permission that the user lacks: to edit an instance, or every instance, of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingPermission {
-    /// The model.
-    pub model: NamedModel,
-    /// The instance; `None`: every instance.
-    pub instance: Option<NamedInstance>,
+    /// The model's key.
+    pub model: String,
+    /// The model's name.
+    pub model_name: String,
+    /// The number in the names of the model's actions: the export's, else the surrogate key.
+    pub model_number: i64,
+    /// The instance's id; `None`: every instance.
+    pub instance_id: Option<i64>,
+    /// The instance's name, if it has one.
+    pub instance_name: Option<String>,
 }

@@ -35,23 +35,18 @@ impl BodyBudget {
     }
 }
 
-/// A body that was read, with its part of the budget.
-pub(super) struct BodyText<'a> {
-    pub(super) text: String,
-    _budget: SemaphorePermit<'a>,
-}
-
-/// Reads a body of at most `limit` bytes before `deadline`. It must be UTF-8, as JSON is.
+/// Reads a body of at most `limit` bytes before `deadline`, and takes its part of the budget. It
+/// must be UTF-8, as JSON is.
 pub(super) async fn read(
     body: Body, limit: usize, budget: &BodyBudget, deadline: Instant,
-) -> Result<BodyText<'_>, RequestError> {
+) -> Result<(String, SemaphorePermit<'_>), RequestError> {
     let read = timeout_at(deadline, read_all(body, limit, budget)).await;
     read.unwrap_or(Err(RequestError::BodyTimeout))
 }
 
 async fn read_all(
     mut body: Body, limit: usize, budget: &BodyBudget,
-) -> Result<BodyText<'_>, RequestError> {
+) -> Result<(String, SemaphorePermit<'_>), RequestError> {
     let (mut bytes, mut held) = (Vec::new(), budget.take(0)?);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.or(Err(RequestError::NotJson))?.into_data() else { continue };
@@ -68,8 +63,7 @@ async fn read_all(
         }
         bytes.extend_from_slice(&data);
     }
-    let text = String::from_utf8(bytes).or(Err(RequestError::NotJson))?;
-    Ok(BodyText { text, _budget: held })
+    Ok((String::from_utf8(bytes).or(Err(RequestError::NotJson))?, held))
 }
 
 /// Reads a body and drops it: most clients read an answer only after they have sent everything.

@@ -92,15 +92,8 @@ impl serde::de::Error for Problem {
         Self { key, text: "given twice".to_owned() }
     }
 
-    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let got = match unexpected {
-            Unexpected::Bool(_) => "a boolean",
-            Unexpected::Signed(_) => "an integer",
-            Unexpected::Str(_) => "a string",
-            Unexpected::Seq => "an array",
-            _ => "an object",
-        };
-        Self::custom(format_args!("expected {expected}, got {got}"))
+    fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::custom(format_args!("expected {expected}"))
     }
 }
 
@@ -147,15 +140,15 @@ impl<'de> Deserializer<'de> for Value<'de> {
     type Error = Problem;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-        match self.0.get().as_bytes() {
-            [b'"', ..] => visitor.visit_string(self.parse("a string")?),
-            [b'[', ..] => self.deserialize_seq(visitor),
-            [b't' | b'f', ..] => visitor.visit_bool(self.parse("a boolean")?),
-            _ => match self.integer() {
-                Some(integer) => visitor.visit_i64(integer),
-                None => Err(self.mismatch(&visitor)),
-            },
+        match self.integer() {
+            Some(integer) => visitor.visit_i64(integer),
+            None if self.0.get().starts_with('"') => self.deserialize_string(visitor),
+            None => Err(self.mismatch(&visitor)),
         }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        visitor.visit_string(self.parse("a string")?)
     }
 
     fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -186,9 +179,9 @@ impl<'de> Deserializer<'de> for Value<'de> {
         visitor.visit_unit()
     }
 
-    // `deserialize_any` suffices for strings and booleans. Bodies have no other types.
+    // Bodies have no other types.
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        bool i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf unit
         unit_struct newtype_struct tuple tuple_struct map enum identifier
     }
 }

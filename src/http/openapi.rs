@@ -15,7 +15,7 @@ use super::api::{Api, TenantField};
 use super::auth::CredentialFields;
 use super::endpoints::{ENDPOINTS, Endpoint, EndpointEntry};
 use super::envelope::{CmdbAnswer, Envelope, GatewayAnswer};
-use super::error::{answer_to, detail_text, pipeline_errors};
+use super::error::{ErrorAnswer, answer_to, detail_text, pipeline_errors};
 use crate::domain::error::{DetailError, RequestError};
 use crate::domain::language::Language;
 
@@ -64,20 +64,19 @@ pub fn document(apis: &[Api]) -> Value {
 /// What holds for all endpoints: every code with its texts.
 fn description() -> String {
     let row = |error: RequestError| {
-        let answer = answer_to(&error);
-        let (code, status) = (answer.code, answer.status.as_u16());
-        let chinese = answer.chinese.map(|text| format!("`{text}`")).unwrap_or_default();
-        format!("| {code} | {status} | `{}` | {chinese} |\n", answer.english)
+        let ErrorAnswer { code, status, english, chinese } = answer_to(&error);
+        let chinese = chinese.map(|text| format!("`{text}`")).unwrap_or_default();
+        format!("| {code} | {} | `{english}` | {chinese} |\n", status.as_u16())
     };
     let own = ENDPOINTS.iter().flat_map(|endpoint| (endpoint.errors)());
     let mut rows: Vec<_> = pipeline_errors().into_iter().chain(own).map(row).collect();
     rows.dedup();
-    let detail_row = |error: DetailError| {
+    let detail_row = |&error: &DetailError| {
         let text = |language| detail_text(error, language, "{source model}", "{target model}");
         let (english, chinese) = (text(Language::English), text(Language::Chinese));
         format!("| `{english}` | `{chinese}` | {} |\n", error.code())
     };
-    let detail_rows: String = DetailError::ALL.into_iter().map(detail_row).collect();
+    let detail_rows: String = DetailError::ALL.iter().map(detail_row).collect();
     format!(
         "A code other than 0 refuses the whole request:\n\n\
          | Code | HTTP | Text | Chinese |\n|---|---|---|---|\n{}\n\
@@ -121,7 +120,7 @@ pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) ->
             "required": true,
             "content": { "application/json": {
                 "schema": { "allOf": body },
-                "example": request_example((E::example)().0),
+                "example": request_example(E::example().0),
             } },
         },
         "responses": responses::<E>(api, &json!(answer)),
@@ -178,15 +177,13 @@ fn parameters(api: Api) -> Vec<Value> {
 
 /// The possible answers by HTTP status, with an example of each error.
 fn responses<E: Endpoint>(api: Api, schema: &Value) -> BTreeMap<String, Value> {
+    let example = |result: Result<Value, &RequestError>| json!({ "value": Envelope::new(api, result, Language::English, REQUEST_ID) });
     let mut examples: BTreeMap<u16, Map<String, Value>> = BTreeMap::new();
-    let success = Envelope::new(api, Ok((E::example)().1), Language::English, REQUEST_ID);
-    examples.entry(200).or_default().insert("0".to_owned(), json!({ "value": success }));
+    examples.entry(200).or_default().insert("0".to_owned(), example(Ok(E::example().1)));
     for error in pipeline_errors().into_iter().chain(E::errors()) {
-        let answer = answer_to(&error);
-        let of_status = examples.entry(answer.status.as_u16()).or_default();
-        let envelope = Envelope::<()>::new(api, Err(&error), Language::English, REQUEST_ID);
-        let name = format!("{} ({})", answer.code, of_status.len());
-        of_status.insert(name, json!({ "value": envelope }));
+        let ErrorAnswer { code, status, .. } = answer_to(&error);
+        let of_status = examples.entry(status.as_u16()).or_default();
+        of_status.insert(format!("{code} ({})", of_status.len()), example(Err(&error)));
     }
     let header =
         |description: &str| json!({ "description": description, "schema": { "type": "string" } });

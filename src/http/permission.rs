@@ -4,7 +4,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::permission::{MissingPermission, NamedInstance, NamedModel};
+use crate::domain::permission::MissingPermission;
 
 const SYSTEM_ID: &str = "bk_cmdb";
 const SYSTEM_NAME: &str = "配置平台";
@@ -77,8 +77,8 @@ impl Permission {
     /// and module, are resource types of one action.
     pub(super) fn new(missing: &[MissingPermission]) -> Self {
         let mut actions: Vec<Action> = Vec::new();
-        for of_model in missing.chunk_by(|one, next| one.model == next.model) {
-            let Some(action) = action(of_model) else { continue };
+        let by_model = missing.chunk_by(|one, next| one.model == next.model);
+        for action in by_model.filter_map(action) {
             match actions.iter_mut().find(|known| known.id == action.id) {
                 Some(known) => known.related_resource_types.extend(action.related_resource_types),
                 None => actions.push(action),
@@ -89,29 +89,29 @@ impl Permission {
 }
 
 fn action(missing: &[MissingPermission]) -> Option<Action> {
-    let NamedModel { key, name: model_name, number } = &missing.first()?.model;
-    let [id, name, kind] = match BUILT_IN.iter().find(|(model, ..)| model == key) {
+    let MissingPermission { model, model_name, model_number, .. } = missing.first()?;
+    let [id, name, kind] = match BUILT_IN.iter().find(|(built_in, ..)| built_in == model) {
         Some((_, id, name, kind)) => [*id, *name, *kind].map(str::to_owned),
         None => [
-            format!("edit_comobj_{number}"),
+            format!("edit_comobj_{model_number}"),
             format!("{model_name}实例编辑"),
-            format!("comobj_{number}"),
+            format!("comobj_{model_number}"),
         ],
     };
-    let instance = |instance: &NamedInstance| {
-        [Instance {
+    let instance = |one: &MissingPermission| {
+        Some([Instance {
             kind: kind.clone(),
             type_name: model_name.clone(),
-            id: instance.id.to_string(),
-            name: instance.name.clone().unwrap_or_default(),
-        }]
+            id: one.instance_id?.to_string(),
+            name: one.instance_name.clone().unwrap_or_default(),
+        }])
     };
     let resource_type = ResourceType {
         system_id: SYSTEM_ID,
         system_name: SYSTEM_NAME,
         kind: kind.clone(),
         type_name: model_name.clone(),
-        instances: missing.iter().filter_map(|one| one.instance.as_ref()).map(instance).collect(),
+        instances: missing.iter().filter_map(instance).collect(),
     };
     Some(Action { id, name, related_resource_types: vec![resource_type] })
 }

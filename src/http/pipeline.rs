@@ -71,7 +71,8 @@ async fn handle<E: Endpoint>(
     // The body. A request acquires a permit only after its body was read, so that slow senders hold
     // none.
     let deadline = Instant::now() + state.request_timeout;
-    let body = body::read(body, state.body_limit, &state.body_budget, deadline).await?;
+    let read = body::read(body, state.body_limit, &state.body_budget, deadline);
+    let (body, _budget) = read.await?;
     if Instant::now() + state.request_timeout / 3 > deadline {
         // The rest of the time is for the permit, the lookups and the statements.
         return Err(RequestError::BodyTimeout.into());
@@ -81,16 +82,16 @@ async fn handle<E: Endpoint>(
     // The JSON object, of which only the known keys are kept.
     let (body_fields, tenant) = (field_names::<E::Body>(), field_names::<TenantField>());
     let known = [body_fields, tenant, field_names::<CredentialFields>()].concat();
-    let text = match body.text.trim_ascii() {
+    let text = match body.trim_ascii() {
         "" | "null" if exchange.api == Api::Cmdb && !E::REQUIRES_BODY => "{}",
-        _ => &body.text,
+        _ => &body,
     };
     let json = JsonObject::parse(text, &known).ok_or(RequestError::NotJson)?;
 
     // The credentials, without any I/O. The other steps may be run more than once: after a conflict,
     // or if a cached value was stale.
     let credentials = Credentials::find(&state.authenticator, exchange.api, &head, &json)?;
-    let mut charge = RateCharge::new(service.limiter.as_ref(), credentials.app_code());
+    let mut charge = RateCharge::new(service.limiter.as_ref(), &credentials.app_code);
     let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
     let mut retry = Retry::new(service, deadline);
     let result = loop {
@@ -130,10 +131,10 @@ impl<'a> Received<'a> {
         };
         credentials.verify_app(app.as_deref())?;
         charge.set_app_verified();
-        Span::current().record("app", credentials.app_code());
+        Span::current().record("app", &credentials.app_code);
 
         // The user. No permit is held while the login service is asked, which may take seconds.
-        if credentials.login_token().is_some() {
+        if credentials.has_login_token() {
             *permit = None;
         }
         let user = credentials.verify_user(&state.authenticator, app.as_ref(), *deadline).await?;
@@ -168,7 +169,7 @@ impl<'a> Received<'a> {
             request_id: &exchange.request_id,
             deadline: *deadline,
             language: exchange.language,
-            caller: Caller { app: credentials.app_code().to_owned(), user },
+            caller: Caller { app: credentials.app_code.clone(), user },
             tenant,
             idempotency_key,
         };

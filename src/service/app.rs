@@ -8,7 +8,7 @@ use crate::db;
 use crate::db::app::StoredSecret;
 pub use crate::db::app::{App, list};
 use crate::domain::error::RequestError;
-use crate::domain::keys::{APP_CODE_LIMIT, Tenant, is_valid_key};
+use crate::domain::keys::{KEY_LIMIT, Tenant, is_valid_key};
 
 /// Why an application cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum Error {
 pub async fn add(
     conn: &mut PgConnection, code: &str, trusts_username: bool, given_secret: Option<String>,
 ) -> Result<String, Error> {
-    if !is_valid_key(code, APP_CODE_LIMIT) || code.chars().any(char::is_control) {
+    if !is_valid_key(code, KEY_LIMIT) || code.chars().any(char::is_control) {
         return Err(Error::InvalidCode);
     }
     let secret = given_secret.map_or_else(new_secret, accept_secret)?;

@@ -49,7 +49,7 @@ pub async fn find_replay(
     let outcome = |code| match code {
         None => ids.next().map(Ok).ok_or(RequestError::Internal),
         // A code that is unknown was stored by a newer version of this program.
-        Some(code) => DetailError::from_code(code).map(Err).ok_or(RequestError::Internal),
+        Some(code) => DetailError::from_repr(code).map(Err).ok_or(RequestError::Internal),
     };
     let outcomes = record.refusals.into_iter().map(outcome).collect::<Result<_, _>>()?;
     let language = Language::parse(&record.language);

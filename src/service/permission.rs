@@ -12,8 +12,8 @@ pub use crate::db::permission::list;
 use crate::db::permission::{AssociationAccess, ModelAccess};
 use crate::domain::batch::{Detail, StoredState};
 use crate::domain::error::RequestError;
-use crate::domain::keys::{MODEL_KEY_LIMIT, USERNAME_LIMIT, is_valid_key};
-use crate::domain::permission::{Authorization, MissingPermission, NamedModel, Scope};
+use crate::domain::keys::{KEY_LIMIT, is_valid_key};
+use crate::domain::permission::{Authorization, MissingPermission, Scope};
 
 /// The instances of a batch that its user was authorized to edit.
 pub(super) enum AuthorizedInstances {
@@ -43,17 +43,13 @@ pub(super) async fn authorize_edit(
     let existing =
         db::permission::list_instance_access(conn, user, access, tenant, &sources, &targets)
             .await?;
-    let missing = existing.iter().filter(|access| !access.may_edit).map(|access| {
-        let instance = Some(access.instance.clone());
-        MissingPermission { model: access.model.clone(), instance }
-    });
-    let missing: Vec<_> = missing.collect();
+    let missing: Vec<_> = existing.iter().filter_map(|access| access.missing.clone()).collect();
     if !missing.is_empty() {
         return Err(RequestError::PermissionDenied(missing).into());
     }
     let ids_of = |model_id| {
-        let of_model = existing.iter().filter(move |access| access.model_id == model_id);
-        of_model.map(|access| access.instance.id).collect()
+        let of_model = existing.iter().filter(|access| access.model_id == model_id);
+        of_model.map(|access| access.instance_id).collect()
     };
     let (sources, targets) = (ids_of(access.source_model_id), ids_of(access.target_model_id));
     Ok(AuthorizedInstances::Only { sources, targets })
@@ -65,21 +61,24 @@ pub(super) async fn authorize_edit(
 pub async fn authorize_view(
     cx: &RequestContext<'_>, model: &str,
 ) -> Result<Option<Arc<ModelAccess>>, Error> {
-    if !is_valid_key(model, MODEL_KEY_LIMIT) {
+    if !is_valid_key(model, KEY_LIMIT) {
         return Ok(None);
     }
     let access = cx.lookups.model_access(&cx.caller.user, model).await?;
-    match &access {
-        Some(access)
-            if !access.may_edit_all && cx.service.authorization == Authorization::Grants =>
-        {
-            let (key, name) = (model.to_owned(), access.name.clone());
-            let model = NamedModel { key, name, number: access.number };
-            let missing = MissingPermission { model, instance: None };
-            Err(RequestError::PermissionDenied(vec![missing]).into())
-        }
-        _ => Ok(access),
+    if let Some(access) = &access
+        && !access.may_edit_all
+        && cx.service.authorization == Authorization::Grants
+    {
+        let missing = MissingPermission {
+            model: model.to_owned(),
+            model_name: access.name.clone(),
+            model_number: access.number,
+            instance_id: None,
+            instance_name: None,
+        };
+        return Err(RequestError::PermissionDenied(vec![missing]).into());
     }
+    Ok(access)
 }
 
 impl AuthorizedInstances {
@@ -115,7 +114,7 @@ impl AuthorizedInstances {
 pub enum GrantError {
     #[error("there is no such model")]
     UnknownModel,
-    #[error("a user's name has 1 to {USERNAME_LIMIT} characters, none of them a control character")]
+    #[error("a user's name has 1 to {KEY_LIMIT} characters, none of them a control character")]
     InvalidUser,
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -123,7 +122,7 @@ pub enum GrantError {
 
 /// Grants a user the permission to edit; existing grants stay.
 pub async fn add(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> Result<(), GrantError> {
-    if !is_valid_key(user, USERNAME_LIMIT) || user.chars().any(char::is_control) {
+    if !is_valid_key(user, KEY_LIMIT) || user.chars().any(char::is_control) {
         return Err(GrantError::InvalidUser);
     }
     if db::permission::insert(conn, user, scopes).await? {

@@ -74,7 +74,7 @@ impl Metrics {
             describe_histogram!(name, Unit::Seconds, description);
         }
         self.process.describe();
-        for verdict in DetailError::ALL.map(DetailError::name).into_iter().chain(["created"]) {
+        for verdict in DetailError::ALL.iter().map(|error| error.name()).chain(["created"]) {
             counter!("cmdb_details_total", "verdict" => verdict).increment(0);
         }
         gauge!("cmdb_client_connections").increment(0);

@@ -96,7 +96,7 @@ fn every_code_is_described_with_its_texts() {
             assert!(text.contains(&*part), "{error:?}");
         }
     }
-    for error in DetailError::ALL {
+    for &error in DetailError::ALL {
         for language in [Language::English, Language::Chinese] {
             let part = detail_text(error, language, "{source model}", "{target model}");
             assert!(text.contains(&part), "{error:?}");

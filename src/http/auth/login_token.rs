@@ -40,11 +40,10 @@ pub struct LoginService {
 
 /// Why the login service cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum LoginServiceError {
-    /// Its URL is not one.
     #[error("it is not an URL such as https://paas.example.com")]
     Url,
-    /// The HTTP client could not be created.
     #[error("cannot create an HTTP client")]
     Client(#[from] reqwest::Error),
 }

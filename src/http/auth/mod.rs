@@ -22,8 +22,7 @@ pub use self::secret::CredentialFields;
 use super::api::Api;
 use super::json::JsonObject;
 use crate::domain::error::RequestError;
-use crate::domain::identity::UnsupportedScheme;
-use crate::domain::keys::{APP_CODE_LIMIT, USERNAME_LIMIT, is_valid_key};
+use crate::domain::keys::{KEY_LIMIT, is_valid_key};
 use crate::service::app::{App, has_secret};
 
 /// What credentials are verified with.
@@ -47,7 +46,7 @@ impl Authenticator {
 /// What a request claims about its sender: complete, and not verified yet.
 pub(super) struct Credentials {
     /// The application's code; empty if a trusted peer names none.
-    app_code: String,
+    pub(super) app_code: String,
     proof: Proof,
 }
 
@@ -78,14 +77,9 @@ impl Credentials {
         }
     }
 
-    /// The code of the application that the request claims to come from.
-    pub(super) fn app_code(&self) -> &str {
-        &self.app_code
-    }
-
     /// The code, if an application can have it.
     pub(super) fn valid_app_code(&self) -> Option<&str> {
-        Some(self.app_code()).filter(|code| is_valid_key(code, APP_CODE_LIMIT))
+        Some(&*self.app_code).filter(|code| is_valid_key(code, KEY_LIMIT))
     }
 
     /// Verifies the application, given what is stored about it. One that the gateway or a trusted
@@ -103,12 +97,9 @@ impl Credentials {
         }
     }
 
-    /// The token whose user only the login service knows, if the request identifies its user so.
-    pub(super) fn login_token(&self) -> Option<&str> {
-        match &self.proof {
-            Proof::Secret { user: ClaimedUser::LoginToken(token), .. } => Some(token),
-            _ => None,
-        }
+    /// Whether only the login service knows the user.
+    pub(super) fn has_login_token(&self) -> bool {
+        matches!(self.proof, Proof::Secret { user: ClaimedUser::LoginToken(_), .. })
     }
 
     /// Verifies the user of a verified application and returns the user's name.
@@ -118,7 +109,7 @@ impl Credentials {
         let trusts_username = app.is_some_and(|app| app.trusts_username);
         let user = match &self.proof {
             Proof::Secret { user: ClaimedUser::AccessToken, .. } => {
-                return Err(RequestError::UnsupportedScheme(UnsupportedScheme::AccessToken));
+                return Err(RequestError::AccessTokenUnsupported);
             }
             Proof::Secret { user: ClaimedUser::LoginToken(token), .. } => {
                 let login = authenticator.login.as_ref().ok_or(RequestError::InvalidToken)?;
@@ -132,6 +123,6 @@ impl Credentials {
             Proof::Jwt(claims) => Some(claims.user(trusts_username)?),
             Proof::TrustedPeer { user } => user.clone(),
         };
-        user.filter(|user| is_valid_key(user, USERNAME_LIMIT)).ok_or(RequestError::UserMissing)
+        user.filter(|user| is_valid_key(user, KEY_LIMIT)).ok_or(RequestError::UserMissing)
     }
 }

@@ -6,7 +6,6 @@ use utoipa::ToSchema;
 
 use super::{Credentials, Proof};
 use crate::domain::error::RequestError;
-use crate::domain::identity::UnsupportedScheme;
 use crate::http::json::{JsonObject, field_names};
 
 /// The credentials of a body, or of the JSON object in the header `X-Bkapi-Authorization`.
@@ -72,15 +71,14 @@ pub(super) fn find(head: &Parts, body: &JsonObject<'_>) -> Result<Credentials, R
     };
     let mut pairs = head.uri.query().unwrap_or_default().split('&');
     if pairs.any(|pair| matches!(pair.split('=').next(), Some("bk_signature" | "signature"))) {
-        return Err(RequestError::UnsupportedScheme(UnsupportedScheme::Signature));
+        return Err(RequestError::SignatureUnsupported);
     }
     fields.check()
 }
 
 fn parse_header(json: &str) -> Option<CredentialFields> {
     let object = JsonObject::parse(json, field_names::<CredentialFields>())?;
-    object.require_unique_keys().ok()?;
-    object.decode().ok()
+    object.require_unique_keys().and_then(|()| object.decode()).ok()
 }
 
 impl CredentialFields {

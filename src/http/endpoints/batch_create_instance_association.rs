@@ -12,7 +12,7 @@ use super::Endpoint;
 use crate::domain::batch::{CreateLinks, DETAIL_LIMIT, Detail};
 use crate::domain::error::{DetailError, End, RequestError};
 use crate::domain::language::Language;
-use crate::domain::permission::{MissingPermission, NamedInstance, NamedModel};
+use crate::domain::permission::MissingPermission;
 use crate::http::error::detail_text;
 use crate::http::json::Id;
 use crate::http::success::{Counts, ReplayOf, Success};
@@ -140,9 +140,13 @@ impl Endpoint for BatchCreateInstanceAssociation {
     }
 
     fn errors() -> Vec<RequestError> {
-        let model =
-            NamedModel { key: "bk_switch".to_owned(), name: "switch".to_owned(), number: 7 };
-        let instance = Some(NamedInstance { id: 11, name: Some("sw-11".to_owned()) });
+        let missing = MissingPermission {
+            model: "bk_switch".to_owned(),
+            model_name: "switch".to_owned(),
+            model_number: 7,
+            instance_id: Some(11),
+            instance_name: Some("sw-11".to_owned()),
+        };
         vec![
             RequestError::MissingField("bk_obj_asst_id"),
             RequestError::NoDetails,
@@ -150,7 +154,7 @@ impl Endpoint for BatchCreateInstanceAssociation {
             RequestError::IdempotencyKeyReused,
             RequestError::UnknownModelAssociation,
             RequestError::ModelMismatch(End::Source),
-            RequestError::PermissionDenied(vec![MissingPermission { model, instance }]),
+            RequestError::PermissionDenied(vec![missing]),
         ]
     }
 }
@@ -186,7 +190,7 @@ impl CreateManyData {
 fn count(outcomes: &DetailOutcomes) {
     let created = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     counter!("cmdb_details_total", "verdict" => "created").increment(created as u64);
-    for error in DetailError::ALL {
+    for &error in DetailError::ALL {
         let refused = outcomes.iter().filter(|outcome| **outcome == Err(error)).count();
         counter!("cmdb_details_total", "verdict" => error.name()).increment(refused as u64);
     }

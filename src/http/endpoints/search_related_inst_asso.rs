@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use crate::domain::error::RequestError;
-use crate::domain::permission::{MissingPermission, NamedModel};
+use crate::domain::permission::MissingPermission;
 use crate::http::json::Id;
 use crate::http::success::{Counts, Success};
 use crate::service::Error;
@@ -151,13 +151,18 @@ impl Endpoint for SearchRelatedInstAsso {
     }
 
     fn errors() -> Vec<RequestError> {
-        let model =
-            NamedModel { key: "bk_switch".to_owned(), name: "switch".to_owned(), number: 7 };
+        let missing = MissingPermission {
+            model: "bk_switch".to_owned(),
+            model_name: "switch".to_owned(),
+            model_number: 7,
+            instance_id: None,
+            instance_name: None,
+        };
         vec![
             RequestError::UnassignedField("fields"),
             RequestError::InvalidField("page.limit"),
             RequestError::PageTooLarge,
-            RequestError::PermissionDenied(vec![MissingPermission { model, instance: None }]),
+            RequestError::PermissionDenied(vec![missing]),
         ]
     }
 }

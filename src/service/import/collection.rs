@@ -4,8 +4,7 @@ use serde_json::Value;
 
 use super::documents::Document;
 use crate::db::import::{Row, Stage};
-use crate::domain::association::Mapping;
-use crate::domain::keys::{MODEL_ASSOCIATION_KEY_LIMIT, MODEL_KEY_LIMIT, Tenant, is_valid_key};
+use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_valid_key};
 
 /// The highest association id of an import. The sequence continues above it.
 const ASSOCIATION_ID_LIMIT: i64 = 1 << 62;
@@ -89,31 +88,31 @@ impl Collection {
             }
             Stage::Models => row
                 .value(fields.tenant(&self.tenant)?)
-                .value(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
+                .value(fields.key("bk_obj_id", KEY_LIMIT)?)
                 .optional(name)
                 .optional(fields.optional_integer(self.id_field)?),
             Stage::Kinds => row
-                .value(fields.key("bk_asst_id", MODEL_KEY_LIMIT)?)
+                .value(fields.key("bk_asst_id", KEY_LIMIT)?)
                 .optional(name)
                 .optional(fields.optional_integer(self.id_field)?),
             Stage::ModelAssociations => {
                 let mapping = fields.text("mapping")?;
-                if Mapping::parse(mapping).is_none() {
+                if !["1:1", "1:n", "n:n"].contains(&mapping) {
                     let reason = format!("mapping is {mapping:?}, not 1:1, 1:n or n:n");
                     return Err(RowError::Invalid(reason));
                 }
                 row.value(fields.tenant(&self.tenant)?)
                     .value(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
                     .optional(name)
-                    .value(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
-                    .value(fields.key("bk_asst_obj_id", MODEL_KEY_LIMIT)?)
-                    .value(fields.key("bk_asst_id", MODEL_KEY_LIMIT)?)
+                    .value(fields.key("bk_obj_id", KEY_LIMIT)?)
+                    .value(fields.key("bk_asst_obj_id", KEY_LIMIT)?)
+                    .value(fields.key("bk_asst_id", KEY_LIMIT)?)
                     .value(mapping)
                     .optional(fields.optional_integer(self.id_field)?)
             }
             Stage::Instances => {
                 let model = match fields.optional_text("bk_obj_id") {
-                    Some(_) => fields.key("bk_obj_id", MODEL_KEY_LIMIT)?,
+                    Some(_) => fields.key("bk_obj_id", KEY_LIMIT)?,
                     None => &self.model,
                 };
                 let id = fields.integer(self.id_field)?;
@@ -126,8 +125,8 @@ impl Collection {
                 .value(fields.tenant(&self.tenant)?)
                 .value(fields.association_id(self.id_field)?)
                 .value(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
-                .value(fields.key("bk_obj_id", MODEL_KEY_LIMIT)?)
-                .value(fields.key("bk_asst_obj_id", MODEL_KEY_LIMIT)?)
+                .value(fields.key("bk_obj_id", KEY_LIMIT)?)
+                .value(fields.key("bk_asst_obj_id", KEY_LIMIT)?)
                 .value(fields.integer("bk_inst_id")?)
                 .value(fields.integer("bk_asst_inst_id")?),
         }))
