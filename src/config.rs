@@ -129,8 +129,9 @@ pub struct ServeSettings {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
 
-    /// Maximum number of requests that use or wait for a database connection. Requests beyond it
-    /// are refused with 503. Default: eight for each database connection
+    /// Maximum number of requests that use or wait for a database connection, without searches
+    /// whose answer is being sent. Requests beyond it are refused with 503. Default: eight for each
+    /// database connection
     #[arg(long, env = "CMDB_REQUESTS", value_name = "N")]
     pub requests: Option<NonZeroU32>,
 

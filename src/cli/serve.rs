@@ -118,7 +118,7 @@ fn tls(settings: &ServeSettings) -> anyhow::Result<Option<Tls>> {
     tls.context("CMDB_TLS_CERTIFICATE and CMDB_TLS_KEY cannot be used")
 }
 
-/// Runs regular maintenance, without end.
+/// Runs regular maintenance. Never returns.
 async fn maintain(pool: Pool, metrics: Arc<Metrics>) {
     let mut interval = tokio::time::interval(MAINTENANCE_INTERVAL);
     loop {

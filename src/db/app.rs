@@ -117,8 +117,8 @@ pub async fn insert_secret(
     Ok(insert.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Deletes all secrets of an application but the newest. Returns their number, or `None` if there is
-/// no such application.
+/// Deletes all secrets of an application but the newest. Returns their number, or `None` if there
+/// is no such application.
 pub async fn delete_older_secrets(
     conn: &mut PgConnection, code: &str,
 ) -> sqlx::Result<Option<i64>> {

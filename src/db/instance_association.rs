@@ -32,8 +32,8 @@ pub struct NewLinks<'a> {
     pub details: &'a [Detail],
     /// The decision on each detail.
     pub decisions: &'a [Decision],
-    /// The state that the decisions follow from: an element for each detail, or an empty slice if no
-    /// stored state prevents a link.
+    /// The state that the decisions follow from: an element for each detail, or an empty slice if
+    /// no stored state prevents a link.
     pub expected: &'a [StoredState],
     /// The request id in the audit record.
     pub request_id: &'a str,
@@ -148,8 +148,8 @@ pub struct StoredLink {
     pub kind: String,
 }
 
-/// The tenant's links of which an instance is the source or the target, in order of their ids. Links
-/// with ids up to `after` are left out, then the first `skip`; at most `limit` are returned.
+/// The tenant's links of which an instance is the source or the target, in order of their ids.
+/// Links with ids up to `after` are left out, then the first `skip`; at most `limit` are returned.
 #[tracing::instrument(skip_all, name = "db.instance_association.list_of_instance")]
 pub async fn list_of_instance(
     conn: &mut PgConnection, tenant: &Tenant, (model_id, instance_id): (i32, i64), after: i64,

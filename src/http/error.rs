@@ -225,8 +225,8 @@ pub(super) fn headers_of(error: &RequestError) -> HeaderMap {
     headers.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
 }
 
-/// One error of each kind that the pipeline refuses a request with before its handler, in the order
-/// of its steps, and two that may happen at any step. The API description shows them.
+/// One error of each kind that the pipeline refuses a request with before its handler, roughly in
+/// the order of its steps, and what may happen at any step. The API description shows them.
 pub fn pipeline_errors() -> Vec<RequestError> {
     use RequestError as E;
     let app = || "my_app".to_owned();

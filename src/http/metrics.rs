@@ -9,7 +9,7 @@ use metrics::{counter, gauge, histogram};
 use super::{AppState, health};
 use crate::domain::error::RequestError;
 
-/// Counts an answered request. `route` is a path of the table of endpoints, or `other`.
+/// Counts an answered request. `route` is a path of the list of endpoints, or `other`.
 pub(super) fn count_request(
     route: &str, status: StatusCode, code: u32, error: Option<&RequestError>, elapsed: Duration,
 ) {

@@ -1,4 +1,4 @@
-//! HTTP: the table of endpoints, the pipeline around them, and what operators call.
+//! HTTP: the list of endpoints, the pipeline around them, and what operators call.
 //!
 //! A request enters at [`router`], goes through `pipeline` and ends in one file of `endpoints`.
 //! Knows no SQL and no rule.

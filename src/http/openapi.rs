@@ -1,4 +1,4 @@
-//! The API description at `/openapi.json`, made from the table of endpoints, their types and the
+//! The API description at `/openapi.json`, made from the list of endpoints, their types and the
 //! error table, and a page to read it.
 
 #![expect(clippy::indexing_slicing, reason = "assigning to an absent key of a JSON object adds it")]

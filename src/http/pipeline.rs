@@ -88,8 +88,8 @@ async fn handle<E: Endpoint>(
     };
     let json = JsonObject::parse(text, &known).ok_or(RequestError::NotJson)?;
 
-    // The credentials, without any I/O. The other steps may be run more than once: after a conflict,
-    // or if a cached value was stale.
+    // The credentials, without any I/O. The other steps may be run more than once: after a
+    // conflict, or if a cached value was stale.
     let credentials = Credentials::find(&state.authenticator, exchange.api, &head, &json)?;
     let mut charge = RateCharge::new(service.limiter.as_ref(), &credentials.app_code);
     let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
@@ -180,8 +180,8 @@ impl<'a> Received<'a> {
     }
 }
 
-/// The request's `Idempotency-Key`. Several headers are refused: joined, they contain a space, which
-/// no valid key does.
+/// The request's `Idempotency-Key`. Several headers are refused: joined, they contain a space,
+/// which no valid key does.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, RequestError> {
     let values = headers.get_all("idempotency-key").iter();
     let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
@@ -196,7 +196,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, RequestError> 
 #[derive(Clone)]
 struct Exchange {
     api: Api,
-    /// The path in the table of endpoints, for metrics and traces; `other` for unknown paths.
+    /// The path in the list of endpoints, for metrics and traces; `other` for unknown paths.
     route: String,
     request_id: Arc<str>,
     language: Language,
@@ -226,8 +226,8 @@ impl Exchange {
     }
 }
 
-/// Answers a request with the result of `handling`. Handling and answering run in tasks of their own,
-/// so that a request goes on and is logged if its client disconnects, and a panic is answered.
+/// Answers a request with the result of `handling`. Handling and answering run in tasks of their
+/// own, so that a request goes on and is logged if its client disconnects, and a panic is answered.
 async fn respond<T: Serialize + Send + 'static>(
     state: AppState, exchange: Exchange,
     handling: impl Future<Output = Result<Success<T>, Error>> + Send + 'static,
@@ -334,8 +334,8 @@ async fn stream<T: Serialize>(
     is_sent.map(|_| counts)
 }
 
-/// Writes the log line of a request, counts it, and ends its span in the trace. Callers are not told
-/// the cause of a failure; it is in the log.
+/// Writes the log line of a request, counts it, and ends its span in the trace. Callers are not
+/// told the cause of a failure; it is in the log.
 fn finish(
     exchange: &Exchange, status: StatusCode, result: Result<Counts, Error>,
     replay_of: Option<String>,

@@ -113,7 +113,7 @@ pub async fn serve(
     info!("shut down");
 }
 
-/// Serves the paths for operators at an address of their own, without end.
+/// Serves the paths for operators at an address of their own. Never returns.
 pub async fn serve_operations(
     listener: TcpListener, router: Router, draining: watch::Receiver<bool>,
 ) {
@@ -159,9 +159,12 @@ impl Server {
         permit.expect("the semaphores are never closed")
     }
 
-    /// Accepts connections without end, each as soon as there is a permit for it.
+    /// Accepts connections, each as soon as there is a permit for it. Never returns.
     async fn accept(&self, listener: &TcpListener) {
         loop {
+            // A connection leaves the backlog only if there is a permit, and then gets the best
+            // one.
+            drop(self.acquire().await);
             match listener.accept().await {
                 Ok((stream, peer)) => self.spawn(stream, peer, self.acquire().await),
                 Err(error) => {
@@ -173,8 +176,8 @@ impl Server {
         }
     }
 
-    /// Accepts the connections in the backlog, which would be reset when the listener is closed:
-    /// their first requests may be on the way.
+    /// Accepts the connections in the backlog. Closing the listener would reset them, although
+    /// their first requests may have been sent.
     fn accept_backlog(&self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
         while let Some(permit) = self.try_acquire() {
@@ -196,7 +199,7 @@ impl Server {
     fn spawn(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         // Responses are written in one piece: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
-        // Otherwise a client that does not read its responses would keep its connection open.
+        // The kernel closes the connection of a client that does not read its responses.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.read_timeout));
         let client = ClientAddr(peer.ip());
         let over_capacity = Arc::ptr_eq(permit.semaphore(), &self.over_capacity);
@@ -247,7 +250,7 @@ async fn respond(
     Ok(response)
 }
 
-/// Performs a TLS handshake. A shutdown does not wait for it longer than for a request to begin.
+/// Performs a TLS handshake. During a shutdown it must end as soon as a request must have begun.
 async fn handshake(
     tls: &TlsAcceptor, stream: TcpStream, mut draining: watch::Receiver<bool>,
 ) -> io::Result<TlsStream<TcpStream>> {

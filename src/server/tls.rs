@@ -48,13 +48,13 @@ impl Tls {
         Ok(Self { certificate, key, chain, acceptor: watch::Sender::new(acceptor) })
     }
 
-    /// Performs handshakes with the current certificate.
+    /// Receives acceptors, each with the certificate that is current.
     pub fn acceptor(&self) -> watch::Receiver<TlsAcceptor> {
         self.acceptor.subscribe()
     }
 
-    /// Reloads the certificate at this interval, without end. While the files cannot be used, the
-    /// current certificate stays.
+    /// Reloads the certificate at this interval, and never returns. While the files cannot be used,
+    /// the current certificate stays.
     pub async fn reload_every(mut self, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;
@@ -74,7 +74,7 @@ impl Tls {
     }
 }
 
-/// Reads and checks the files, and publishes when the certificate expires.
+/// Reads and checks the files, and sets the gauge of the certificate's expiry.
 fn load(
     certificate: &Path, key: &Path,
 ) -> Result<(Vec<CertificateDer<'static>>, TlsAcceptor), Error> {

@@ -93,8 +93,8 @@ impl<'a> RateCharge<'a> {
         Ok(())
     }
 
-    /// Charges 1 for a request that was refused before its cost was charged, if that much is left. A
-    /// request that was refused for the rate limit costs nothing.
+    /// Charges 1 for a request that was refused before its cost was charged, if that much is left.
+    /// A request that was refused for the rate limit costs nothing.
     pub fn charge_if_refused<T>(&self, result: &Result<T, Error>) {
         if let (Err(Error::Refused(error)), Some(limiter)) = (result, self.limiter)
             && self.is_app_verified

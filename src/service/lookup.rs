@@ -1,5 +1,6 @@
-//! Looking up applications, model associations and models, in caches or in the database, and running a
-//! request again if a cached value was stale or if another transaction conflicted with it.
+//! Looking up applications, model associations and models, in caches or in the database, and
+//! running a request again if a cached value was stale or if another transaction conflicted with
+//! it.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -132,9 +133,9 @@ impl Lookups<'_> {
     }
 }
 
-/// Decides whether a request is run again: because of a conflict with another transaction, or because
-/// lookups were stale. No answer or refusal is returned unless a statement has found the version of
-/// its lookups current.
+/// Decides whether a request is run again: because of a conflict with another transaction, or
+/// because lookups were stale. No answer or refusal is returned unless a statement has found the
+/// version of its lookups current.
 pub struct Retry<'a> {
     service: &'a Service,
     deadline: Instant,

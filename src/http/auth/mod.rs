@@ -1,7 +1,7 @@
 //! Who sends a request: credentials are found, then the application is verified, then the user.
 //!
-//! One file for each way of proving an identity. An identity that is claimed and cannot be verified
-//! is refused; there is no fallback to a weaker one.
+//! One file for each way of proving an identity. The first way that a request uses and that is
+//! configured decides: if it fails, the request is refused, and no other way is tried.
 
 pub mod gateway_jwt;
 pub mod login_token;
@@ -25,12 +25,12 @@ use crate::domain::error::RequestError;
 use crate::domain::keys::{KEY_LIMIT, is_valid_key};
 use crate::service::app::{App, has_secret};
 
-/// What credentials are verified with.
+/// The means to verify credentials.
 #[derive(Default)]
 pub struct Authenticator {
     /// Verifies the gateway's tokens, if its public key is configured.
     pub jwt: Option<JwtVerifier>,
-    /// Knows whose a `bk_token` is, if it is configured.
+    /// Finds the user of a `bk_token`, if a login service is configured.
     pub login: Option<LoginService>,
     /// The networks whose identity headers are trusted at the CMDB API.
     pub trusted_peers: Vec<IpNet>,
@@ -43,7 +43,7 @@ impl Authenticator {
     }
 }
 
-/// What a request claims about its sender: complete, and not verified yet.
+/// The identity that a request claims. Nothing is missing, but it may not be verified yet.
 pub(super) struct Credentials {
     /// The application's code; empty if a trusted peer names none.
     pub(super) app_code: String,
@@ -82,8 +82,9 @@ impl Credentials {
         Some(&*self.app_code).filter(|code| is_valid_key(code, KEY_LIMIT))
     }
 
-    /// Verifies the application, given what is stored about it. One that the gateway or a trusted
-    /// peer vouches for need not be stored; one that is stored and disabled is always refused.
+    /// Verifies the application, given what is stored about it. An application that is identified
+    /// by the gateway or a trusted peer need not be stored. A disabled application is always
+    /// refused.
     pub(super) fn verify_app(&self, app: Option<&App>) -> Result<(), RequestError> {
         let unknown = || Err(RequestError::UnknownApp(self.app_code.clone()));
         match (app, &self.proof) {
@@ -97,7 +98,7 @@ impl Credentials {
         }
     }
 
-    /// Whether only the login service knows the user.
+    /// Whether the login service must be asked for the user.
     pub(super) fn has_login_token(&self) -> bool {
         matches!(self.proof, Proof::Secret { user: ClaimedUser::LoginToken(_), .. })
     }

@@ -1,4 +1,4 @@
-//! The table of endpoints, and what an endpoint is. The routes of both APIs, the `Allow` header,
+//! The list of endpoints, and what an endpoint is. The routes of both APIs, the `Allow` header,
 //! the API description, the labels of metrics and the names for `app limit --api` follow from it.
 
 pub mod batch_create_instance_association;
@@ -38,8 +38,8 @@ pub static ENDPOINTS: [EndpointEntry; 2] = [
     ),
 ];
 
-/// An endpoint: what it takes, what it does and what it answers. The pipeline calls its functions
-/// in this order.
+/// An endpoint: what it takes, what it does and what it answers. The pipeline calls `check`,
+/// `cost`, `find_replay` and `handle` in this order.
 pub(super) trait Endpoint: Send + 'static {
     /// The endpoint's fields of the body, as they are sent.
     type Body: DeserializeOwned + ToSchema + Send;
@@ -63,7 +63,7 @@ pub(super) trait Endpoint: Send + 'static {
     /// Checks what can be checked without any I/O: presence, counts, ranges.
     fn check(body: Self::Body) -> Result<Self::Input, RequestError>;
 
-    /// What the request costs of the rate limit.
+    /// How much of the rate limit the request uses.
     fn cost(_: &Self::Input) -> usize {
         1
     }
@@ -84,11 +84,11 @@ pub(super) trait Endpoint: Send + 'static {
     /// An example of a request's own fields and of its `data`, on the demo inventory.
     fn example() -> (Value, Value);
 
-    /// One of each error with which `check` and `handle` refuse a request.
+    /// One of each error with which these functions refuse a request.
     fn errors() -> Vec<RequestError>;
 }
 
-/// A line of the table.
+/// An endpoint in the list.
 pub struct EndpointEntry {
     /// The name at the gateway API, and for `app limit --api`.
     pub name: &'static str,
