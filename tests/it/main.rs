@@ -33,6 +33,7 @@ mod load; // limits on connections, requests and body sizes
 mod logins; // users proven by the login service
 mod operations; // metrics, logs, traces and TLS
 mod permissions; // which instances a user may edit
+mod plan; // planning a batch, against a reference implementation
 mod pool; // the connection pool
 mod races; // concurrent writers
 mod related_links; // the links of one instance

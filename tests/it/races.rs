@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cmdb_associations::domain::association::Mapping;
+use cmdb_associations::domain::batch::Detail;
+use cmdb_associations::domain::error::DetailError;
 use cmdb_associations::service::check::check;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use crate::app::{TestApp, batch, pool_of};
+use crate::plan::Inventory;
 
 /// A pseudo-random number generator with a fixed seed.
 struct Rng(u64);
@@ -43,32 +46,26 @@ const ASSOCIATIONS: [(&str, Mapping); 3] = [
     ("bk_switch_run_host", Mapping::OneToOne),
 ];
 
-/// The original's algorithm on a set of links. Returns the created indexes and the texts of the
-/// refused ones.
-fn one_by_one(
-    links: &mut HashSet<(i64, i64)>, mapping: Mapping, details: &[(i64, i64)],
-) -> (Vec<usize>, Value) {
+/// Creates details one by one. Returns the created indexes and the texts of the refused ones.
+fn one_by_one(inventory: &mut Inventory, details: &[(i64, i64)]) -> (Vec<usize>, Value) {
     let (mut created, mut refused) = (Vec::new(), json!({}));
     for (index, &(source, target)) in details.iter().enumerate() {
-        let has_source = links.iter().any(|link| link.0 == source);
-        let has_target = links.iter().any(|link| link.1 == target);
-        let refusal = match mapping {
-            _ if links.contains(&(source, target)) => {
-                "the associations bk_switch->host already exist"
-            }
-            Mapping::OneToOne if has_source || has_target => {
-                "can not create multiple instance association for a 1:1 association."
-            }
-            Mapping::OneToMany if has_target => {
-                "The relationship is 1:n, and multiple source model instances cannot be associated at the same time."
-            }
-            _ => {
-                links.insert((source, target));
+        let detail = Detail { source: Some(source), target: Some(target) };
+        let text = match inventory.create_one(&detail) {
+            Ok(_) => {
                 created.push(index);
                 continue;
             }
+            Err(DetailError::AlreadyExists) => "the associations bk_switch->host already exist",
+            Err(DetailError::OneToOneTaken) => {
+                "can not create multiple instance association for a 1:1 association."
+            }
+            Err(DetailError::OneToManyTaken) => {
+                "The relationship is 1:n, and multiple source model instances cannot be associated at the same time."
+            }
+            Err(error) => panic!("{error:?}: all instances exist"),
         };
-        refused[index.to_string()] = refusal.into();
+        refused[index.to_string()] = text.into();
     }
     (created, refused)
 }
@@ -103,8 +100,10 @@ async fn concurrent_batches_are_answered_as_in_some_serial_order(pool: PgPool) {
             (0..batches).map(|_| rng.pairs(20, 12)).collect()
         };
         let before = rng.pairs(3, 12);
-        let mut stored_before = HashSet::new();
-        one_by_one(&mut stored_before, mapping, &before);
+        let instances: HashSet<_> = (1..=300).collect();
+        let (sources, targets) = (instances.clone(), instances);
+        let mut stored_before = Inventory { mapping, sources, targets, links: Vec::new() };
+        one_by_one(&mut stored_before, &before);
         sqlx::query("delete from instance_association").execute(&pool).await.unwrap();
         app.post(batch(key, &before)).await.maps();
 
@@ -122,12 +121,12 @@ async fn concurrent_batches_are_answered_as_in_some_serial_order(pool: PgPool) {
         let serial_outcomes: Vec<_> = permutations(batches)
             .into_iter()
             .map(|order| {
-                let mut links = stored_before.clone();
+                let mut inventory = stored_before.clone();
                 let mut answers = vec![(Vec::new(), Value::Null); batches];
                 for which in order {
-                    answers[which] = one_by_one(&mut links, mapping, &details[which]);
+                    answers[which] = one_by_one(&mut inventory, &details[which]);
                 }
-                (answers, links)
+                (answers, inventory.links)
             })
             .collect();
         order_matters +=
@@ -140,7 +139,8 @@ async fn concurrent_batches_are_answered_as_in_some_serial_order(pool: PgPool) {
                 .fetch_all(&pool)
                 .await
                 .unwrap();
-        assert_eq!(stored.into_iter().collect::<HashSet<_>>(), *links);
+        let links: HashSet<_> = links.iter().map(|link| (link.source, link.target)).collect();
+        assert_eq!(stored.into_iter().collect::<HashSet<_>>(), links);
     }
     assert!(order_matters > 100, "the batches hardly conflicted");
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
