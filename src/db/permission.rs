@@ -159,7 +159,7 @@ pub async fn list_instance_access(
     let access = rows.into_iter().map(|row| InstanceAccess {
         model_id: row.model_id,
         instance_id: row.instance_id,
-        missing: (!row.may_edit).then(|| MissingPermission {
+        missing: (!row.may_edit).then_some(MissingPermission {
             model: row.key,
             model_name: row.model_name,
             model_number: row.model_number,

@@ -73,16 +73,13 @@ impl<'a, D> Envelope<'a, D> {
                 let message = text.unwrap_or_default();
                 Self::Gateway(GatewayAnswer { result, code, message, permission, request_id, data })
             }
-            Api::Cmdb => {
-                let bk_error_msg = text.unwrap_or_else(|| "success".to_owned());
-                Self::Cmdb(CmdbAnswer {
-                    result,
-                    bk_error_code: code,
-                    bk_error_msg,
-                    permission,
-                    data,
-                })
-            }
+            Api::Cmdb => Self::Cmdb(CmdbAnswer {
+                result,
+                bk_error_code: code,
+                bk_error_msg: text.unwrap_or_else(|| "success".to_owned()),
+                permission,
+                data,
+            }),
         }
     }
 }

@@ -177,7 +177,10 @@ fn parameters(api: Api) -> Vec<Value> {
 
 /// The possible answers by HTTP status, with an example of each error.
 fn responses<E: Endpoint>(api: Api, schema: &Value) -> BTreeMap<String, Value> {
-    let example = |result: Result<Value, &RequestError>| json!({ "value": Envelope::new(api, result, Language::English, REQUEST_ID) });
+    let example = |result: Result<Value, &RequestError>| {
+        let envelope = Envelope::new(api, result, Language::English, REQUEST_ID);
+        json!({ "value": envelope })
+    };
     let mut examples: BTreeMap<u16, Map<String, Value>> = BTreeMap::new();
     examples.entry(200).or_default().insert("0".to_owned(), example(Ok(E::example().1)));
     for error in pipeline_errors().into_iter().chain(E::errors()) {
