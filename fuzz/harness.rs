@@ -236,7 +236,7 @@ const COLLECTIONS: [&str; 8] = [
 pub fn import(data: &[u8]) {
     let Some((selector, content)) = data.split_first() else { return };
     let collection = COLLECTIONS[usize::from(*selector) % COLLECTIONS.len()];
-    let lines = content.split(|byte| *byte == b'\n').count() as i64;
+    let lines = i64::try_from(content.split(|byte| *byte == b'\n').count()).unwrap();
     let (mut rows, mut rejected_rows) = (0, 0);
     let on_chunk = |stage, chunk: Chunk| {
         rows += check_rows(&chunk.rows, columns(stage), lines);
@@ -272,7 +272,7 @@ fn columns(stage: Stage) -> usize {
 fn check_rows(copy: &str, own_columns: usize, lines: i64) -> i64 {
     assert!(copy.is_empty() || copy.ends_with('\n'));
     copy.split_terminator('\n').for_each(|row| check_row(row, own_columns, lines));
-    copy.split_terminator('\n').count() as i64
+    copy.split_terminator('\n').count().try_into().unwrap()
 }
 
 /// Asserts that a row has the columns of its staging table, each a text without NUL or null.
@@ -302,5 +302,5 @@ fn documents(content: &[u8]) -> Option<i64> {
     } else {
         serde_json::Deserializer::from_slice(content).into_iter().collect::<Result<_, _>>().ok()?
     };
-    Some(documents.len() as i64)
+    documents.len().try_into().ok()
 }

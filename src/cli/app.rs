@@ -3,9 +3,11 @@
 use std::io::{self, Read, Write};
 
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 
 use super::Outcome;
+use crate::http::endpoints::ENDPOINTS;
 use crate::service;
 
 #[derive(Debug, Subcommand)]
@@ -21,14 +23,15 @@ pub(super) enum AppCommand {
         #[arg(long)]
         secret_stdin: bool,
     },
-    /// Limit an application to some APIs or tenants; a limit that is not given stays unchanged
+    /// Limit an application to some endpoints or tenants; a limit that is not given stays unchanged
     Limit {
         /// The application's code
         code: String,
-        /// API that it may call, such as `batch_create_instance_association`; can be repeated
+        /// Endpoint that it may call; can be repeated
         #[arg(long, value_name = "NAME")]
+        #[arg(value_parser = PossibleValuesParser::new(ENDPOINTS.iter().map(|one| one.name)))]
         api: Vec<String>,
-        /// Let it call all APIs
+        /// Let it call all endpoints
         #[arg(long, conflicts_with = "api")]
         all_apis: bool,
         /// Tenant that it may act for; can be repeated

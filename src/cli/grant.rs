@@ -60,8 +60,8 @@ impl GrantCommand {
                 let mut out = io::stdout();
                 for grant in service::permission::list(&mut conn, user.as_deref()).await? {
                     let all = || "*".to_owned();
-                    let model = grant.scope.model.unwrap_or_else(all);
-                    let instance = grant.scope.instance.map_or_else(all, |id| id.to_string());
+                    let model = grant.model.unwrap_or_else(all);
+                    let instance = grant.instance.map_or_else(all, |id| id.to_string());
                     writeln!(out, "{}\t{model}\t{instance}", grant.user)?;
                 }
             }

@@ -24,7 +24,7 @@ const AFTER_HELP: &str = "\
 Results go to stdout, messages to stderr. \
 Exit codes: 0 success, 1 negative result, 2 wrong usage or failure.";
 
-/// A drop-in server for BlueKing CMDB's `batch_create_instance_association`, on PostgreSQL.
+/// A drop-in server for association endpoints of BlueKing CMDB, on PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 pub struct Cli {

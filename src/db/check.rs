@@ -20,7 +20,7 @@ pub struct Violations {
 }
 
 /// The rules that sound data follows.
-pub const INVARIANTS: [Invariant; 11] = [
+pub const INVARIANTS: [Invariant; 10] = [
     Invariant {
         name: "every link's model association exists",
         sql: "select id,
@@ -30,28 +30,20 @@ pub const INVARIANTS: [Invariant; 11] = [
                   select from model_association where id = link.model_association_id)",
     },
     Invariant {
-        name: "every link's source instance exists",
+        name: "every link's source and target instances exist",
         sql: "select link.id,
-                  format('link %s: source instance %s of model %s does not exist',
-                      link.id, source_id, coalesce(model.key, '(unknown)'))
+                  format('link %s: %s instance %s of model %s does not exist',
+                      link.id, role, wanted.instance_id, coalesce(model.key, '(unknown)'))
               from instance_association link
               join model_association association on association.id = link.model_association_id
-              left join model on model.id = association.source_model_id
+              cross join lateral (values
+                  ('source', source_model_id, source_id), ('target', target_model_id, target_id)
+              ) wanted (role, model_id, instance_id)
+              left join model on model.id = wanted.model_id
               where not exists (
                   select from instance
-                  where model_id = association.source_model_id and instance_id = link.source_id)",
-    },
-    Invariant {
-        name: "every link's target instance exists",
-        sql: "select link.id,
-                  format('link %s: target instance %s of model %s does not exist',
-                      link.id, target_id, coalesce(model.key, '(unknown)'))
-              from instance_association link
-              join model_association association on association.id = link.model_association_id
-              left join model on model.id = association.target_model_id
-              where not exists (
-                  select from instance
-                  where model_id = association.target_model_id and instance_id = link.target_id)",
+                  where (instance.model_id, instance.instance_id)
+                      = (wanted.model_id, wanted.instance_id))",
     },
     Invariant {
         name: "every link's tenant exists",
@@ -146,14 +138,12 @@ pub const INVARIANTS: [Invariant; 11] = [
                   ('trigger', 'model_association', 'model_association_lock_before_delete'),
                   ('trigger', 'model_association', 'model_association_restrict_linked_delete'),
                   ('trigger', 'model_association', 'model_association_restrict_linked_truncate'),
-                  ('trigger', 'app', 'app_bump_cache_version'),
-                  ('trigger', 'app_secret', 'app_secret_bump_cache_version'),
-                  ('trigger', 'permission_grant', 'permission_grant_bump_cache_version'),
-                  ('trigger', 'model', 'model_bump_cache_version'),
-                  ('trigger', 'model_association', 'model_association_bump_cache_version'),
-                  ('trigger', 'tenant', 'tenant_bump_cache_version'),
                   ('trigger', 'tenant', 'tenant_restrict_delete'),
                   ('trigger', 'tenant', 'tenant_restrict_update')
+                  union all
+                  select 'trigger', cached, cached || '_bump_cache_version'
+                  from unnest('{app,app_secret,permission_grant,model,model_association,tenant}'
+                      ::text[]) cached
               ),
               enabled (kind, table_id, name) as (
                   select 'index', indrelid, relname

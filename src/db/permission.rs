@@ -59,8 +59,10 @@ pub struct InstanceAccess {
 pub struct Grant {
     /// The user's name.
     pub user: String,
-    /// What the user may edit.
-    pub scope: Scope,
+    /// The key of the model that the user may edit; `None`: every model.
+    pub model: Option<String>,
+    /// The id of the instance; `None`: every instance.
+    pub instance: Option<i64>,
 }
 
 /// Finds a model association by its key, the tenant's own before the shared one.
@@ -215,20 +217,15 @@ pub async fn delete(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sq
 
 /// All grants, or those of one user.
 pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> sqlx::Result<Vec<Grant>> {
-    let rows = sqlx::query!(
-        r#"select user_name, model.key as "model?", instance_id
+    let grants = sqlx::query_as!(
+        Grant,
+        r#"select user_name as "user", model.key as "model?", instance_id as instance
            from permission_grant left join model on model.id = model_id
            where user_name = $1 or $1 is null
            order by user_name, model.key nulls first, instance_id nulls first"#,
         user,
-    )
-    .fetch_all(conn)
-    .await?;
-    let grants = rows.into_iter().map(|row| {
-        let scope = Scope { model: row.model, instance: row.instance_id };
-        Grant { user: row.user_name, scope }
-    });
-    Ok(grants.collect())
+    );
+    grants.fetch_all(conn).await
 }
 
 fn columns(scopes: &[Scope]) -> (Vec<Option<String>>, Vec<Option<i64>>) {

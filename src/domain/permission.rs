@@ -9,7 +9,7 @@ pub enum Authorization {
     Off,
 }
 
-/// What a grant lets a user edit.
+/// What a grant lets a user edit; by default every instance of every model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
     /// The key of the model; `None`: of every model.
@@ -18,13 +18,8 @@ pub struct Scope {
     pub instance: Option<i64>,
 }
 
-impl Scope {
-    /// Every instance of every model.
-    pub const ALL: Self = Self { model: None, instance: None };
-}
-
 /// A permission that the user lacks: to edit an instance, or every instance, of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MissingPermission {
     /// The model's key.
     pub model: String,

@@ -8,6 +8,7 @@ use crate::domain::batch::DETAIL_LIMIT;
 use crate::domain::error::{DetailError, End, RateLimit, RequestError};
 use crate::domain::keys::IDEMPOTENCY_KEY_LIMIT;
 use crate::domain::language::Language;
+use crate::domain::permission::MissingPermission;
 
 /// How a refused request is answered.
 pub struct ErrorAnswer {
@@ -225,9 +226,9 @@ pub(super) fn headers_of(error: &RequestError) -> HeaderMap {
     headers.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
 }
 
-/// One error of each kind that the pipeline refuses a request with before its handler, roughly in
-/// the order of its steps, and what may happen at any step. The API description shows them.
-pub fn pipeline_errors() -> Vec<RequestError> {
+/// One error of each kind with which every endpoint may refuse a request, roughly in the order in
+/// which they are found. The API description shows them.
+pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
     use RequestError as E;
     let app = || "my_app".to_owned();
     vec![
@@ -249,7 +250,7 @@ pub fn pipeline_errors() -> Vec<RequestError> {
         E::WrongSecret(app()),
         E::InvalidToken,
         E::UserMissing,
-        E::ApiForbidden("batch_create_instance_association"),
+        E::ApiForbidden(endpoint),
         E::WrongType {
             path: "details[3].bk_inst_id".to_owned(),
             problem: "expected an integer, got a string".to_owned(),
@@ -257,6 +258,13 @@ pub fn pipeline_errors() -> Vec<RequestError> {
         E::InvalidIdempotencyKey,
         E::InvalidField("bk_supplier_account"),
         E::RateLimited(RateLimit { app: app(), rate: 100, burst: 200, remaining: 0, wait: 2 }),
+        E::PermissionDenied(vec![MissingPermission {
+            model: "bk_switch".to_owned(),
+            model_name: "switch".to_owned(),
+            model_number: 7,
+            instance_id: Some(11),
+            instance_name: Some("sw-11".to_owned()),
+        }]),
         E::Unavailable("Postgres"),
         E::Unavailable("login service"),
         E::Internal,
@@ -276,7 +284,7 @@ mod tests {
     #[test]
     fn every_error_is_described_for_some_endpoint_with_its_texts() {
         let own = ENDPOINTS.iter().flat_map(|endpoint| (endpoint.errors)());
-        let errors: Vec<_> = pipeline_errors().into_iter().chain(own).collect();
+        let errors: Vec<_> = common_errors("name").into_iter().chain(own).collect();
         let kinds: HashSet<_> = errors.iter().map(discriminant).collect();
         assert_eq!(kinds.len(), RequestError::COUNT, "an error is missing in the description");
         for error in &errors {

@@ -32,8 +32,7 @@ use self::auth::Authenticator;
 pub use self::body::BodyBudget;
 use self::endpoints::{ENDPOINTS, EndpointEntry};
 pub use self::envelope::Envelope;
-pub use self::error::{ErrorAnswer, answer_to, detail_text, pipeline_errors};
-
+pub use self::error::{ErrorAnswer, answer_to, common_errors, detail_text};
 pub use self::openapi::{document, request_example};
 use crate::domain::error::RequestError;
 use crate::service::{Pool, Service};

@@ -15,7 +15,7 @@ use super::api::{Api, TenantField};
 use super::auth::CredentialFields;
 use super::endpoints::{ENDPOINTS, Endpoint, EndpointEntry};
 use super::envelope::{CmdbAnswer, Envelope, GatewayAnswer};
-use super::error::{ErrorAnswer, answer_to, detail_text, pipeline_errors};
+use super::error::{ErrorAnswer, answer_to, common_errors, detail_text};
 use crate::domain::error::{DetailError, RequestError};
 use crate::domain::language::Language;
 
@@ -69,7 +69,7 @@ fn description() -> String {
         format!("| {code} | {} | `{english}` | {chinese} |\n", status.as_u16())
     };
     let own = ENDPOINTS.iter().flat_map(|endpoint| (endpoint.errors)());
-    let mut rows: Vec<_> = pipeline_errors().into_iter().chain(own).map(row).collect();
+    let mut rows: Vec<_> = common_errors("{name}").into_iter().chain(own).map(row).collect();
     rows.dedup();
     let detail_row = |&error: &DetailError| {
         let text = |language| detail_text(error, language, "{source model}", "{target model}");
@@ -117,13 +117,13 @@ pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) ->
         "description": E::DESCRIPTION,
         "parameters": parameters(api),
         "requestBody": {
-            "required": true,
+            "required": api == Api::Gateway || E::REQUIRES_BODY,
             "content": { "application/json": {
                 "schema": { "allOf": body },
                 "example": request_example(E::example().0),
             } },
         },
-        "responses": responses::<E>(api, &json!(answer)),
+        "responses": responses::<E>(api, entry.name, &json!(answer)),
     });
     (operation, schemas)
 }
@@ -176,14 +176,14 @@ fn parameters(api: Api) -> Vec<Value> {
 }
 
 /// The possible answers by HTTP status, with an example of each error.
-fn responses<E: Endpoint>(api: Api, schema: &Value) -> BTreeMap<String, Value> {
+fn responses<E: Endpoint>(api: Api, name: &'static str, schema: &Value) -> BTreeMap<String, Value> {
     let example = |result: Result<Value, &RequestError>| {
         let envelope = Envelope::new(api, result, Language::English, REQUEST_ID);
         json!({ "value": envelope })
     };
     let mut examples: BTreeMap<u16, Map<String, Value>> = BTreeMap::new();
     examples.entry(200).or_default().insert("0".to_owned(), example(Ok(E::example().1)));
-    for error in pipeline_errors().into_iter().chain(E::errors()) {
+    for error in common_errors(name).into_iter().chain(E::errors()) {
         let ErrorAnswer { code, status, .. } = answer_to(&error);
         let of_status = examples.entry(status.as_u16()).or_default();
         of_status.insert(format!("{code} ({})", of_status.len()), example(Err(&error)));

@@ -91,9 +91,8 @@ async fn handle<E: Endpoint>(
     // The credentials, without any I/O. The other steps may be run more than once: after a
     // conflict, or if a cached value was stale.
     let credentials = Credentials::find(&state.authenticator, exchange.api, &head, &json)?;
-    let mut charge = RateCharge::new(service.limiter.as_ref(), &credentials.app_code);
     let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
-    let mut retry = Retry::new(service, deadline);
+    let (mut retry, mut charge) = (Retry::new(service, deadline), None);
     let result = loop {
         let lookups = retry.lookups();
         let attempt = received.attempt::<E>(&credentials, &lookups, &mut charge, &mut permit);
@@ -102,7 +101,9 @@ async fn handle<E: Endpoint>(
             break result;
         }
     };
-    charge.charge_if_refused(&result);
+    if let Some(charge) = charge {
+        charge.charge_if_refused(&result);
+    }
     result
 }
 
@@ -118,9 +119,9 @@ struct Received<'a> {
 
 impl<'a> Received<'a> {
     /// Runs the other steps once, from the lookup of the application to the endpoint.
-    async fn attempt<E: Endpoint>(
-        &self, credentials: &Credentials, lookups: &Lookups<'_>, charge: &mut RateCharge<'_>,
-        permit: &mut Option<SemaphorePermit<'a>>,
+    async fn attempt<'c, E: Endpoint>(
+        &'c self, credentials: &'c Credentials, lookups: &Lookups<'_>,
+        charge: &mut Option<RateCharge<'c>>, permit: &mut Option<SemaphorePermit<'a>>,
     ) -> Result<Success<E::Data>, Error> {
         let Self { entry, state, exchange, head, json, deadline } = self;
 
@@ -130,7 +131,8 @@ impl<'a> Received<'a> {
             None => None,
         };
         credentials.verify_app(app.as_deref())?;
-        charge.set_app_verified();
+        let limiter = state.service.limiter.as_ref();
+        let charge = charge.get_or_insert_with(|| RateCharge::new(limiter, &credentials.app_code));
         Span::current().record("app", &credentials.app_code);
 
         // The user. No permit is held while the login service is asked, which may take seconds.
@@ -144,7 +146,8 @@ impl<'a> Received<'a> {
         }
 
         // May the application call this endpoint?
-        app::require_endpoint(app.as_deref(), entry.name)?;
+        let apis = app.as_ref().and_then(|app| app.apis.as_ref());
+        app::require_allowed(apis, entry.name, entry.name)?;
 
         // The types of the body, then its own checks.
         json.require_unique_keys()?;
@@ -160,7 +163,8 @@ impl<'a> Received<'a> {
         charge.charge(E::cost(&input))?;
 
         // May the application act for this tenant?
-        app::require_tenant(app.as_deref(), &tenant, entry.name)?;
+        let tenants = app.as_ref().and_then(|app| app.tenants.as_ref());
+        app::require_allowed(tenants, tenant.as_str(), entry.name)?;
 
         // The stored answer to a request with this Idempotency-Key, or the endpoint itself.
         let cx = RequestContext {
@@ -180,16 +184,13 @@ impl<'a> Received<'a> {
     }
 }
 
-/// The request's `Idempotency-Key`. Several headers are refused: joined, they contain a space,
-/// which no valid key does.
+/// The request's `Idempotency-Key`. Several headers are refused.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, RequestError> {
-    let values = headers.get_all("idempotency-key").iter();
-    let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-    match values.join(", ") {
-        _ if values.is_empty() => Ok(None),
-        key if is_valid_idempotency_key(&key) => Ok(Some(key)),
-        _ => Err(RequestError::InvalidIdempotencyKey),
-    }
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| is_valid_idempotency_key(key));
+    let key = key.filter(|_| values.next().is_none());
+    key.map(|key| Some(key.to_owned())).ok_or(RequestError::InvalidIdempotencyKey)
 }
 
 /// What identifies a request in its answer, the log, the metrics and its trace.
@@ -277,7 +278,7 @@ fn answer<T: Serialize + Send + 'static>(
     let result = data.ok_or(error.as_ref().unwrap_or(&RequestError::Internal));
     let json = to_json(&Envelope::new(exchange.api, result, language, request_id));
     let Some(pages) = pages else {
-        finish(&exchange, status, end, replay_of.map(|first| first.request_id));
+        finish(&exchange, status, end, replay_of.as_ref().map(|first| &*first.request_id));
         return (status, headers, json).into_response();
     };
     let (sender, channel) = Channel::new(1);
@@ -337,8 +338,7 @@ async fn stream<T: Serialize>(
 /// Writes the log line of a request, counts it, and ends its span in the trace. Callers are not
 /// told the cause of a failure; it is in the log.
 fn finish(
-    exchange: &Exchange, status: StatusCode, result: Result<Counts, Error>,
-    replay_of: Option<String>,
+    exchange: &Exchange, status: StatusCode, result: Result<Counts, Error>, replay_of: Option<&str>,
 ) {
     let elapsed = exchange.started.elapsed();
     let duration_ms = f64::from(u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX)) / 1000.0;
@@ -353,7 +353,7 @@ fn finish(
             match error {
                 Some(RequestError::Internal) => error!(code, duration_ms, cause, "failed"),
                 Some(RequestError::Unavailable(_)) => {
-                    warn!(code, duration_ms, cause, "unavailable")
+                    warn!(code, duration_ms, cause, "unavailable");
                 }
                 Some(RequestError::Overloaded) => warn!(code, duration_ms, cause, "overloaded"),
                 _ => info!(code, duration_ms, cause, "refused"),

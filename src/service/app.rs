@@ -8,7 +8,7 @@ use crate::db;
 use crate::db::app::StoredSecret;
 pub use crate::db::app::{App, list};
 use crate::domain::error::RequestError;
-use crate::domain::keys::{KEY_LIMIT, Tenant, is_valid_key};
+use crate::domain::keys::{KEY_LIMIT, is_valid_key};
 
 /// Why an application cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum Error {
     Unknown(String),
     #[error("an application's code has 1 to 128 characters, none of them a control character")]
     InvalidCode,
-    #[error("a tenant has at most 128 characters")]
+    #[error("a tenant has 1 to 128 characters")]
     InvalidTenant,
     #[error("a secret has 1 to 1024 characters on one line")]
     InvalidSecret,
@@ -71,12 +71,10 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
 pub async fn limit(
     conn: &mut PgConnection, code: &str, apis: Option<&[String]>, tenants: Option<&[String]>,
 ) -> Result<(), Error> {
-    let parse = |tenant: &String| Some(Tenant::parse(tenant)?.as_str().to_owned());
-    let parse_all = |tenants: &[String]| {
-        tenants.iter().map(parse).collect::<Option<Vec<_>>>().ok_or(Error::InvalidTenant)
-    };
-    let tenants = tenants.map(parse_all).transpose()?;
-    require_known(db::app::limit(conn, code, apis, tenants.as_deref()).await?, code)
+    if tenants.unwrap_or_default().iter().any(|tenant| !is_valid_key(tenant, KEY_LIMIT)) {
+        return Err(Error::InvalidTenant);
+    }
+    require_known(db::app::limit(conn, code, apis, tenants).await?, code)
 }
 
 fn require_known(is_known: bool, code: &str) -> Result<(), Error> {
@@ -87,7 +85,7 @@ fn require_known(is_known: bool, code: &str) -> Result<(), Error> {
 fn new_secret() -> Result<String, Error> {
     let mut bits = [0; 32];
     getrandom::fill(&mut bits)?;
-    Ok(bits.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bits.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
 }
 
 fn accept_secret(secret: String) -> Result<String, Error> {
@@ -113,23 +111,11 @@ fn keyed_hash(salt: &[u8]) -> Hmac<Sha256> {
     <Hmac<Sha256> as KeyInit>::new_from_slice(salt).expect("HMAC accepts keys of any length")
 }
 
-/// Refuses an endpoint that the application may not call.
-pub fn require_endpoint(app: Option<&App>, name: &'static str) -> Result<(), RequestError> {
-    require(app.and_then(|app| app.apis.as_deref()), name, name)
-}
-
-/// Refuses a tenant that the application may not act for, when it calls the endpoint `name`.
-pub fn require_tenant(
-    app: Option<&App>, tenant: &Tenant, name: &'static str,
+/// Refuses what the application may not do: to call the endpoint, or to act for a tenant when it
+/// calls the endpoint. `allowed` are the keys of what it may do; `None`: all.
+pub fn require_allowed(
+    allowed: Option<&Vec<String>>, key: &str, endpoint: &'static str,
 ) -> Result<(), RequestError> {
-    require(app.and_then(|app| app.tenants.as_deref()), tenant.as_str(), name)
-}
-
-fn require(allowed: Option<&[String]>, key: &str, name: &'static str) -> Result<(), RequestError> {
-    match allowed {
-        Some(allowed) if !allowed.iter().any(|one| one == key) => {
-            Err(RequestError::ApiForbidden(name))
-        }
-        _ => Ok(()),
-    }
+    let is_allowed = allowed.is_none_or(|allowed| allowed.iter().any(|one| one == key));
+    if is_allowed { Ok(()) } else { Err(RequestError::ApiForbidden(endpoint)) }
 }

@@ -1,7 +1,6 @@
 //! The rate limit: details a second, for each application.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -39,28 +38,22 @@ impl Limiter {
             self.apps.retain_recent();
         }
         let Some(cost) = u32::try_from(cost).ok().and_then(NonZeroU32::new) else { return Ok(()) };
-        match self.apps.check_key_n(&app.to_owned(), cost) {
-            // `Err`: the cost is above the burst, which is impossible: see `Limiter::new`.
-            Err(_) | Ok(Ok(())) => Ok(()),
-            Ok(Err(until)) => {
-                let wait = until.wait_time_from(self.clock.now());
-                Err(RequestError::RateLimited(self.exceeded(app, cost.get(), wait)))
-            }
-        }
-    }
-
-    /// How much is left, and how long until the cost is available.
-    fn exceeded(&self, app: &str, cost: u32, wait: Duration) -> RateLimit {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        // `Err` means that the cost is above the burst, which is impossible: see `Limiter::new`.
+        let Ok(Err(not_until)) = self.apps.check_key_n(&app.to_owned(), cost) else {
+            return Ok(());
+        };
+        // What is available now is the cost without what becomes available while waiting.
+        let wait = not_until.wait_time_from(self.clock.now());
         let missing = wait.as_millis().saturating_mul(self.rate.into()).div_ceil(1000);
         let missing = u32::try_from(missing).unwrap_or(u32::MAX);
-        RateLimit {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Err(RequestError::RateLimited(RateLimit {
             app: app.to_owned(),
             rate: self.rate,
             burst: self.burst,
-            remaining: cost.saturating_sub(missing),
+            remaining: cost.get().saturating_sub(missing),
             wait: seconds.max(1),
-        }
+        }))
     }
 }
 
@@ -69,19 +62,14 @@ impl Limiter {
 pub struct RateCharge<'a> {
     limiter: Option<&'a Limiter>,
     app: &'a str,
-    is_app_verified: bool,
     is_charged: bool,
 }
 
 impl<'a> RateCharge<'a> {
-    /// A charge for the application with this code.
+    /// A charge for the application with this code, which must be verified: a caller cannot charge
+    /// another one.
     pub fn new(limiter: Option<&'a Limiter>, app: &'a str) -> Self {
-        Self { limiter, app, is_app_verified: false, is_charged: false }
-    }
-
-    /// Must be called when the application was verified: a caller cannot charge another one.
-    pub fn set_app_verified(&mut self) {
-        self.is_app_verified = true;
+        Self { limiter, app, is_charged: false }
     }
 
     /// Charges the cost, or refuses the request without charging anything.
@@ -97,7 +85,6 @@ impl<'a> RateCharge<'a> {
     /// A request that was refused for the rate limit costs nothing.
     pub fn charge_if_refused<T>(&self, result: &Result<T, Error>) {
         if let (Err(Error::Refused(error)), Some(limiter)) = (result, self.limiter)
-            && self.is_app_verified
             && !self.is_charged
             && !matches!(error, RequestError::RateLimited(_))
         {

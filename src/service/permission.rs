@@ -19,7 +19,7 @@ use crate::domain::permission::{Authorization, MissingPermission, Scope};
 pub(super) enum AuthorizedInstances {
     /// Every instance of both models.
     All,
-    /// These instances. No other instance of the batch existed.
+    /// These instances. The other instances of the batch did not exist when it was authorized.
     Only {
         /// The ids of source instances.
         sources: HashSet<i64>,
@@ -73,8 +73,7 @@ pub async fn authorize_view(
             model: model.to_owned(),
             model_name: access.name.clone(),
             model_number: access.number,
-            instance_id: None,
-            instance_name: None,
+            ..MissingPermission::default()
         };
         return Err(RequestError::PermissionDenied(vec![missing]).into());
     }
@@ -82,30 +81,33 @@ pub async fn authorize_view(
 }
 
 impl AuthorizedInstances {
-    /// The stored state to expect: nothing prevents a link, but what was not authorized is missing.
+    /// The stored state to expect: no link prevents another, and the instances that were not
+    /// authorized do not exist.
     pub(super) fn expected_state(&self, details: &[Detail]) -> Vec<StoredState> {
         let Self::Only { sources, targets } = self else { return Vec::new() };
-        let is_missing =
-            |id: Option<i64>, ids: &HashSet<i64>| id.is_none_or(|id| !ids.contains(&id));
         let state = |detail: &Detail| StoredState {
-            source_missing: is_missing(detail.source, sources),
-            target_missing: is_missing(detail.target, targets),
+            source_missing: !contains(sources, detail.source),
+            target_missing: !contains(targets, detail.target),
             ..StoredState::default()
         };
         details.iter().map(state).collect()
     }
 
-    /// Whether every instance that exists in `stored` was authorized. For a pair that is linked
-    /// already, instances are not looked up, and nothing is created.
+    /// Whether every instance that exists now was authorized. For a pair that is linked already the
+    /// database does not look up the instances, and the detail is refused anyway.
     pub(super) fn cover(&self, details: &[Detail], stored: &[StoredState]) -> bool {
-        let expected = self.expected_state(details);
-        expected.iter().zip(stored).zip(details).all(|((expected, stored), detail)| {
+        let Self::Only { sources, targets } = self else { return true };
+        details.iter().zip(stored).all(|(detail, stored)| {
             let is_linked = detail.source.is_some() && stored.source_of_target == detail.source;
             is_linked
-                || (stored.source_missing || !expected.source_missing)
-                    && (stored.target_missing || !expected.target_missing)
+                || (stored.source_missing || contains(sources, detail.source))
+                    && (stored.target_missing || contains(targets, detail.target))
         })
     }
+}
+
+fn contains(ids: &HashSet<i64>, id: Option<i64>) -> bool {
+    id.is_some_and(|id| ids.contains(&id))
 }
 
 /// Why grants cannot be changed.

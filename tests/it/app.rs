@@ -62,7 +62,7 @@ impl TestApp {
             let secret = Some("xxx".to_owned());
             service::app::add(&mut conn, code, trusted, secret).await.unwrap();
         }
-        service::permission::add(&mut conn, "admin", &[Scope::ALL]).await.unwrap();
+        service::permission::add(&mut conn, "admin", &[Scope::default()]).await.unwrap();
         drop(conn);
         Self::build(pool, change)
     }

@@ -62,7 +62,7 @@ async fn a_batch_is_refused_when_its_grant_is_removed_while_it_waits(pool: PgPoo
     let waiting = tokio::spawn(async move { sending.post(body(2)).await });
     wait_until_blocked(&pool, 1).await;
     let mut conn = pool.acquire().await.unwrap();
-    service::permission::remove(&mut conn, "admin", &[Scope::ALL]).await.unwrap();
+    service::permission::remove(&mut conn, "admin", &[Scope::default()]).await.unwrap();
     holder.rollback().await.unwrap();
     assert_eq!(waiting.await.unwrap().json["code"], 9_900_403);
     assert_eq!(app.count("select count(*) from instance_association").await, 1);

@@ -74,7 +74,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         (
             vec!["delete from instance where name = 'bk_switch-2'"],
             vec![(
-                "every link's source instance exists",
+                "every link's source and target instances exist",
                 "link 2: source instance 2 of model bk_switch does not exist; \
                  link 5: source instance 2 of model bk_switch does not exist; \
                  link 8: source instance 2 of model bk_switch does not exist",
@@ -83,7 +83,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         (
             vec!["update instance_association set target_id = 999 where id = 9"],
             vec![(
-                "every link's target instance exists",
+                "every link's source and target instances exist",
                 "link 9: target instance 999 of model host does not exist",
             )],
         ),
@@ -195,7 +195,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                 "delete from model where key = 'bk_switch'",
             ],
             vec![(
-                "every link's source instance exists",
+                "every link's source and target instances exist",
                 "link 1: source instance 1 of model (unknown) does not exist; \
                  link 4: source instance 1 of model (unknown) does not exist; \
                  link 7: source instance 1 of model (unknown) does not exist",

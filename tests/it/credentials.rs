@@ -113,7 +113,7 @@ async fn credentials_in_the_body_are_ignored_when_the_header_is_present(pool: Pg
     }
     let valid = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"用户"}"#;
     let mut conn = app.pool.acquire().await.unwrap();
-    service::permission::add(&mut conn, "用户", &[Scope::ALL]).await.unwrap();
+    service::permission::add(&mut conn, "用户", &[Scope::default()]).await.unwrap();
     drop(conn);
     assert_eq!(send(valid).await.ids().len(), 1);
     let user: String =

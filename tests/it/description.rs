@@ -8,7 +8,7 @@ use cmdb_associations::domain::error::DetailError;
 use cmdb_associations::domain::language::Language;
 use cmdb_associations::http::endpoints::ENDPOINTS;
 use cmdb_associations::http::{
-    Api, answer_to, detail_text, document, pipeline_errors, request_example,
+    Api, answer_to, common_errors, detail_text, document, request_example,
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -89,7 +89,7 @@ fn every_field_and_header_has_a_description() {
 fn every_code_is_described_with_its_texts() {
     let text = DESCRIPTION["info"]["description"].as_str().unwrap();
     let own = ENDPOINTS.iter().flat_map(|endpoint| (endpoint.errors)());
-    for error in pipeline_errors().into_iter().chain(own) {
+    for error in common_errors("{name}").into_iter().chain(own) {
         let answer = answer_to(&error);
         assert!(text.contains(&format!("| {} |", answer.code)), "{error:?}");
         for part in [Some(answer.english), answer.chinese].into_iter().flatten() {

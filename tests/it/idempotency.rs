@@ -99,7 +99,7 @@ async fn keys_are_scoped_to_application_and_user(pool: PgPool) {
     let mut conn = app.pool.acquire().await.unwrap();
     let secret = Some("xxx".to_owned());
     service::app::add(&mut conn, "other", true, secret).await.unwrap();
-    let everything = [cmdb_associations::domain::permission::Scope::ALL];
+    let everything = [cmdb_associations::domain::permission::Scope::default()];
     service::permission::add(&mut conn, "another", &everything).await.unwrap();
     drop(conn);
     let mut ids = Vec::new();
@@ -123,7 +123,7 @@ async fn a_refused_request_is_handled_anew_under_its_key(pool: PgPool) {
     body["bk_username"] = "newcomer".into();
     assert_eq!(send(&app, "k", body.clone()).await.json["code"], 9_900_403);
     let mut conn = app.pool.acquire().await.unwrap();
-    let everything = [cmdb_associations::domain::permission::Scope::ALL];
+    let everything = [cmdb_associations::domain::permission::Scope::default()];
     service::permission::add(&mut conn, "newcomer", &everything).await.unwrap();
     drop(conn);
     assert_eq!(send(&app, "k", body).await.ids().len(), 1);

@@ -17,7 +17,10 @@ async fn an_application_limited_to_some_apis_is_refused_at_others(pool: PgPool) 
     let app = TestApp::new(pool).await;
     let program = Program::on(&app.pool);
     let send = async |n: i64| app.post(batch("bk_switch_connect_host", &[(n, n)])).await;
-    assert_eq!(program.run(&["app", "limit", "esb_test", "--api", "something_else"]).status, 0);
+    assert_eq!(
+        program.run(&["app", "limit", "esb_test", "--api", "search_related_inst_asso"]).status,
+        0
+    );
     send(1).await.assert_refused(200, 1_306_403, FORBIDDEN);
     // The limit is checked before the types of the body.
     app.post(json!({"details": 7})).await.assert_refused(200, 1_306_403, FORBIDDEN);
@@ -26,19 +29,22 @@ async fn an_application_limited_to_some_apis_is_refused_at_others(pool: PgPool) 
         "limit",
         "esb_test",
         "--api",
-        "something_else",
+        "search_related_inst_asso",
         "--api",
         "batch_create_instance_association",
     ];
     assert_eq!(program.run(&both).status, 0);
     assert_eq!(send(1).await.ids().len(), 1);
     let listed = program.run(&["app", "list"]).stdout;
-    assert!(listed.contains("something_else,batch_create_instance_association\t*"), "{listed}");
+    assert!(
+        listed.contains("search_related_inst_asso,batch_create_instance_association\t*"),
+        "{listed}"
+    );
     // Each limit is lifted on its own.
     assert_eq!(program.run(&["app", "limit", "esb_test", "--tenant", "tenant"]).status, 0);
     let listed = program.run(&["app", "list"]).stdout;
     assert!(
-        listed.contains("something_else,batch_create_instance_association\ttenant"),
+        listed.contains("search_related_inst_asso,batch_create_instance_association\ttenant"),
         "{listed}"
     );
     send(2).await.assert_refused(200, 1_306_403, FORBIDDEN);

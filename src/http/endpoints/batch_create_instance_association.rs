@@ -12,7 +12,6 @@ use super::Endpoint;
 use crate::domain::batch::{CreateLinks, DETAIL_LIMIT, Detail};
 use crate::domain::error::{DetailError, End, RequestError};
 use crate::domain::language::Language;
-use crate::domain::permission::MissingPermission;
 use crate::http::error::detail_text;
 use crate::http::json::Id;
 use crate::http::success::{Counts, ReplayOf, Success};
@@ -140,13 +139,6 @@ impl Endpoint for BatchCreateInstanceAssociation {
     }
 
     fn errors() -> Vec<RequestError> {
-        let missing = MissingPermission {
-            model: "bk_switch".to_owned(),
-            model_name: "switch".to_owned(),
-            model_number: 7,
-            instance_id: Some(11),
-            instance_name: Some("sw-11".to_owned()),
-        };
         vec![
             RequestError::MissingField("bk_obj_asst_id"),
             RequestError::NoDetails,
@@ -154,7 +146,6 @@ impl Endpoint for BatchCreateInstanceAssociation {
             RequestError::IdempotencyKeyReused,
             RequestError::UnknownModelAssociation,
             RequestError::ModelMismatch(End::Source),
-            RequestError::PermissionDenied(vec![missing]),
         ]
     }
 }

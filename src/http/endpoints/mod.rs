@@ -4,11 +4,10 @@
 pub mod batch_create_instance_association;
 mod search_related_inst_asso;
 
-use std::pin::Pin;
-
 use axum::extract::Request;
 use axum::http::Method;
 use axum::response::Response;
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -96,11 +95,9 @@ pub struct EndpointEntry {
     pub errors: fn() -> Vec<RequestError>,
     cmdb_method: Method,
     cmdb_path: &'static str,
-    pub(super) serve: fn(&'static EndpointEntry, AppState, Api, Request) -> BoxFuture<Response>,
-    pub(super) describe: fn(&'static EndpointEntry, Api) -> (Value, Schemas),
+    pub(super) serve: fn(&'static Self, AppState, Api, Request) -> BoxFuture<'static, Response>,
+    pub(super) describe: fn(&'static Self, Api) -> (Value, Schemas),
 }
-
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 const fn entry<E: Endpoint>(
     name: &'static str, cmdb_method: Method, cmdb_path: &'static str,

@@ -8,7 +8,6 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use crate::domain::error::RequestError;
-use crate::domain::permission::MissingPermission;
 use crate::http::json::Id;
 use crate::http::success::{Counts, Success};
 use crate::service::Error;
@@ -53,7 +52,7 @@ struct Page {
 
 /// A link. Fields that were not asked for, and ids that are 0, are absent.
 #[derive(Serialize, ToSchema)]
-pub(super) struct LinkData {
+struct LinkData {
     /// The link's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<i64>,
@@ -80,13 +79,17 @@ pub(super) struct LinkData {
     bk_asst_id: Option<String>,
 }
 
+/// The links that were found, in order of their ids.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RelatedLinks(Vec<LinkData>);
+
 /// The endpoint.
 pub(super) struct SearchRelatedInstAsso;
 
 impl Endpoint for SearchRelatedInstAsso {
     type Body = SearchRelatedBody;
     type Input = (LinkSearch, Vec<String>);
-    type Data = Vec<LinkData>;
+    type Data = RelatedLinks;
 
     const SUMMARY: &'static str = "Find the associations of an instance";
 
@@ -115,7 +118,7 @@ impl Endpoint for SearchRelatedInstAsso {
 
     async fn handle(
         cx: &RequestContext<'_>, (search, fields): &Self::Input,
-    ) -> Result<Success<Vec<LinkData>>, Error> {
+    ) -> Result<Success<RelatedLinks>, Error> {
         let mut pages = find_related(cx, search).await?;
         let (first, rows) = select(pages.next_page().await?, fields);
         let success = Success::new(first, Counts { rows: Some(rows), ..Counts::default() });
@@ -151,24 +154,16 @@ impl Endpoint for SearchRelatedInstAsso {
     }
 
     fn errors() -> Vec<RequestError> {
-        let missing = MissingPermission {
-            model: "bk_switch".to_owned(),
-            model_name: "switch".to_owned(),
-            model_number: 7,
-            instance_id: None,
-            instance_name: None,
-        };
         vec![
             RequestError::UnassignedField("fields"),
             RequestError::InvalidField("page.limit"),
             RequestError::PageTooLarge,
-            RequestError::PermissionDenied(vec![missing]),
         ]
     }
 }
 
 /// The wanted fields of each link, and the number of links.
-fn select(links: Vec<StoredLink>, fields: &[String]) -> (Vec<LinkData>, usize) {
+fn select(links: Vec<StoredLink>, fields: &[String]) -> (RelatedLinks, usize) {
     let is_wanted = |name: &str| fields.iter().any(|field| field == name);
     let id = |name, id: i64| (id != 0 && is_wanted(name)).then_some(id);
     let key = |name, key| is_wanted(name).then_some(key);
@@ -183,5 +178,5 @@ fn select(links: Vec<StoredLink>, fields: &[String]) -> (Vec<LinkData>, usize) {
         bk_obj_asst_id: key("bk_obj_asst_id", link.model_association),
         bk_asst_id: key("bk_asst_id", link.kind),
     });
-    (rows.collect(), count)
+    (RelatedLinks(rows.collect()), count)
 }
