@@ -406,7 +406,7 @@ async fn check_exits_with_1_for_broken_data_and_with_strict_also_for_unaudited_l
     }
     let broken = program.run(&["check"]);
     assert_eq!(broken.status, 1);
-    let line = "broken  every link's target instance exists: 1 exception\n        link 1: target instance 7 of model host does not exist\n";
+    let line = "broken  every link's source and target instances exist: 1 exception\n        link 1: target instance 7 of model host does not exist\n";
     assert!(broken.stdout.contains(line), "{}", broken.stdout);
 }
 
