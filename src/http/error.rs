@@ -1,5 +1,6 @@
 //! The error table: code, HTTP status, texts in both languages and headers of every refusal.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
@@ -179,29 +180,29 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
 }
 
 /// The text of a detail's error, for a pair of models.
-pub fn detail_text(error: DetailError, language: Language, source: &str, target: &str) -> String {
+pub fn detail_text(
+    error: DetailError, language: Language, source: &str, target: &str,
+) -> Cow<'static, str> {
     use DetailError as E;
-    let text = |english: &str, chinese: &str| match language {
-        Language::English => english.to_owned(),
-        Language::Chinese => chinese.to_owned(),
-    };
-    match error {
-        E::AlreadyExists => text(
-            &format!("the associations {source}->{target} already exist"),
-            &format!("关联关系 {source}->{target} 重复"),
-        ),
-        E::SourceMissing => text("Association instance does not exist", "关联实例不存在"),
-        E::TargetMissing => text("Associated instance does not exist", "被关联实例不存在"),
-        E::OneToOneTaken => text(
+    let is_english = language == Language::English;
+    let (english, chinese) = match error {
+        E::AlreadyExists if is_english => {
+            return format!("the associations {source}->{target} already exist").into();
+        }
+        E::AlreadyExists => return format!("关联关系 {source}->{target} 重复").into(),
+        E::SourceMissing => ("Association instance does not exist", "关联实例不存在"),
+        E::TargetMissing => ("Associated instance does not exist", "被关联实例不存在"),
+        E::OneToOneTaken => (
             "can not create multiple instance association for a 1:1 association.",
             "关联关系为1:1的，不能同时关联多个实例",
         ),
-        E::OneToManyTaken => text(
+        E::OneToManyTaken => (
             "The relationship is 1:n, and multiple source model instances cannot be associated at \
              the same time.",
             "关联关系为1:n的，不能同时关联多个源模型实例",
         ),
-    }
+    };
+    Cow::Borrowed(if is_english { english } else { chinese })
 }
 
 /// The headers that belong to an error.

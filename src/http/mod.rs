@@ -73,8 +73,7 @@ pub fn router(state: AppState) -> Router {
         }
     }
     router.fallback(move |request: Request| {
-        let route = "other".to_owned();
-        pipeline::refuse(state, Api::Gateway, route, request, RequestError::NotFound)
+        pipeline::refuse(state, Api::Gateway, "other".to_owned(), request, RequestError::NotFound)
     })
 }
 

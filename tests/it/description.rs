@@ -99,7 +99,7 @@ fn every_code_is_described_with_its_texts() {
     for &error in DetailError::ALL {
         for language in [Language::English, Language::Chinese] {
             let part = detail_text(error, language, "{source model}", "{target model}");
-            assert!(text.contains(&part), "{error:?}");
+            assert!(text.contains(&*part), "{error:?}");
         }
     }
 }

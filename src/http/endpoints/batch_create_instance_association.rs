@@ -1,6 +1,7 @@
 //! `batch_create_instance_association`: creates up to 200 links in one commit and says for each
 //! detail, under its index, the id of the new link or why it was refused.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use metrics::counter;
@@ -53,7 +54,7 @@ pub struct CreateManyData {
     success_created: BTreeMap<usize, i64>,
     /// Why the other details were refused.
     #[schema(value_type = BTreeMap<String, String>)]
-    error_msg: BTreeMap<usize, String>,
+    error_msg: BTreeMap<usize, Cow<'static, str>>,
 }
 
 /// The endpoint.
@@ -168,11 +169,8 @@ impl CreateManyData {
     }
 
     fn into_success(self) -> Success<Self> {
-        let counts = Counts {
-            created: Some(self.success_created.len()),
-            refused: Some(self.error_msg.len()),
-            ..Counts::default()
-        };
+        let (created, refused) = (self.success_created.len(), self.error_msg.len());
+        let counts = Counts { created: Some(created), refused: Some(refused), rows: None };
         Success::new(self, counts)
     }
 }
