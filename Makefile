@@ -15,9 +15,9 @@ export PATH := $(CURDIR)/$(TOOLS)/bin:$(PATH)
 export CARGO_TERM_COLOR ?= auto
 
 ifdef CMDB_DATABASE_URL
-IS_OURS := no
+IS_PRIVATE := no
 else
-IS_OURS := yes
+IS_PRIVATE := yes
 endif
 
 .PHONY: help run test test-large test-replay test-clients crash-test bench bench-compare \
@@ -27,9 +27,9 @@ help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: ## Serve the demo inventory and print a curl command that works
-	@env --default-signal=INT .dev/with-postgres $(LOCAL)/postgres .dev/run $(LOCAL) $(IS_OURS)
+	@env --default-signal=INT .dev/with-postgres $(LOCAL)/postgres .dev/run $(LOCAL) $(IS_PRIVATE)
 
-test: ## Run the tests on a new PostgreSQL server
+test: ## Run the tests on a private PostgreSQL server, or on CMDB_DATABASE_URL
 	.dev/with-postgres --throwaway cargo test --locked
 
 test-large: ## Run the slow tests: crashes, other clients, random requests; DATA as in test-replay
@@ -38,7 +38,7 @@ test-large: ## Run the slow tests: crashes, other clients, random requests; DATA
 	$(MAKE) test-clients
 	$(MAKE) check-api EXAMPLES=50
 
-test-replay: ## Replay the requests of the directory DATA; REJECTED rows of its export are rejected
+test-replay: ## Replay DATA/requests.jsonl after importing DATA/export, of which REJECTED rows are invalid
 	@test -d "$(DATA)/export" || { echo "test-replay: no directory '$(DATA)/export'" >&2; exit 2; }
 	CMDB_REPLAY_DATA='$(abspath $(DATA))' CMDB_REPLAY_REJECTED=$(REJECTED) \
 		.dev/with-postgres --throwaway cargo test --locked --test it replay:: -- --nocapture

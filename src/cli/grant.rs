@@ -23,7 +23,7 @@ pub(super) enum GrantCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("what").required(true).args(["all", "model"])))]
+#[command(group(ArgGroup::new("scope").required(true).args(["all", "model"])))]
 pub(super) struct GrantArgs {
     /// Name of the user
     #[arg(long)]

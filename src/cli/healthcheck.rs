@@ -12,7 +12,7 @@ use crate::telemetry::error_chain;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Requests `/readyz` from the server that has these settings on this machine.
+/// Requests `/readyz` from the server on this machine that listens at these addresses.
 pub(super) async fn healthcheck(listen: &Listen) -> anyhow::Result<Outcome> {
     let has_tls = listen.ops_listen.is_none() && listen.tls_certificate.is_some();
     let scheme = if has_tls { "https" } else { "http" };

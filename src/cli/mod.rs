@@ -51,7 +51,7 @@ enum Command {
         /// Write the rejected rows to this file, as JSON lines
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
-        /// Import nothing and exit with 1 if anything was ever imported, created or added
+        /// Import nothing and exit with 1 if the database contains any data
         #[arg(long)]
         if_empty: bool,
     },
@@ -63,7 +63,7 @@ enum Command {
     Grant(GrantCommand),
     /// Check the stored data for violations of its invariants
     Check {
-        /// Also exit with 1 for links that were written neither by the server nor by an import
+        /// Also exit with 1 if SQL clients have written links, which have no audit record
         #[arg(long)]
         strict: bool,
     },
@@ -87,8 +87,8 @@ impl Cli {
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    /// All commands and settings. An empty environment variable counts as not set, and `--help`
-    /// does not show the values of variables.
+    /// The definition of the command line. An empty environment variable counts as not set, and
+    /// `--help` does not show the values of variables.
     pub fn settings() -> clap::Command {
         fn ignore_empty_env(command: clap::Command) -> clap::Command {
             let args = command.mut_args(|arg| {
@@ -138,11 +138,11 @@ impl Command {
 /// Connects to the database. Fails if migrations are pending.
 async fn connect() -> anyhow::Result<PgConnection> {
     let mut conn = config::connect(&config::database()?).await?;
-    refuse_pending(&mut conn).await?;
+    require_migrated(&mut conn).await?;
     Ok(conn)
 }
 
-async fn refuse_pending(conn: &mut PgConnection) -> anyhow::Result<()> {
+async fn require_migrated(conn: &mut PgConnection) -> anyhow::Result<()> {
     match service::schema::count_pending(conn).await? {
         0 => Ok(()),
         pending => bail!("{pending} migrations are pending: run `cmdb-associations migrate` first"),

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::{Outcome, refuse_pending};
+use super::{Outcome, require_migrated};
 use crate::config::{self, ServeSettings};
 use crate::http::AppState;
 use crate::http::auth::Authenticator;
@@ -128,13 +128,14 @@ async fn maintain(pool: Pool, metrics: Arc<Metrics>) {
     }
 }
 
-/// Applies pending migrations, or refuses them, and listens on the addresses.
+/// Migrates the database, or fails if it must not and migrations are pending, and listens on the
+/// addresses.
 async fn start(
     settings: &ServeSettings, database: &PgConnectOptions,
 ) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
     let mut conn = config::connect(database).await?;
     if settings.no_migrate {
-        refuse_pending(&mut conn).await?;
+        require_migrated(&mut conn).await?;
     } else {
         service::schema::migrate(&mut conn).await?;
     }

@@ -164,7 +164,8 @@ pub const INVARIANTS: [Invariant; 10] = [
     },
 ];
 
-/// Links without an audit record. Other clients than the server wrote them, which is allowed.
+/// Links without an audit record: SQL clients wrote them, or the record was deleted. Both is
+/// allowed.
 pub const UNAUDITED: Invariant = Invariant {
     name: "every link was written by the server or an import",
     sql: "select id, format('link %s is in no audit record', id)

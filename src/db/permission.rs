@@ -39,7 +39,7 @@ pub struct ModelAccess {
     pub id: i32,
     /// The model's name.
     pub name: String,
-    /// The number in the names of the model's permission actions.
+    /// The number in the ids of the model's permission actions.
     pub number: i64,
     /// Whether the user may edit every instance.
     pub may_edit_all: bool,

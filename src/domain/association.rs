@@ -2,7 +2,7 @@
 
 use super::error::{End, RequestError};
 
-/// How many instances may stand at each end of a model association, source before target.
+/// How many links an instance may have as a source and as a target of a model association.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "text")]
 pub enum Mapping {
@@ -19,8 +19,9 @@ pub enum Mapping {
 
 /// Checks that a model association was found and is between the two models.
 ///
-/// Association keys are usually `<source>_<kind>_<target>`. If the key is unknown and does not even
-/// begin or end with the given model, the error names that model, as the original's does.
+/// Keys of model associations are usually `<source>_<kind>_<target>`. If there is none with this
+/// key, and the key does not begin with the source or end with the target, the error is that of a
+/// wrong source or target, as in the original.
 pub fn check_models(
     found: Option<(&str, &str)>, key: &str, (source, target): (&str, &str),
 ) -> Result<(), RequestError> {

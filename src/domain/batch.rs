@@ -17,7 +17,7 @@ pub struct Link {
     pub target: i64,
 }
 
-/// One detail of a batch. An absent id is an instance that does not exist.
+/// One detail of a batch. Without an id it refers to an instance that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Detail {
     /// The source instance's id.
@@ -39,14 +39,14 @@ pub struct CreateLinks {
     pub details: Vec<Detail>,
 }
 
-/// What is stored that matters for one detail. The default: nothing that prevents the link.
+/// The stored state that one detail depends on. By default nothing prevents the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoredState {
     /// The source instance does not exist.
     pub source_missing: bool,
     /// The target instance does not exist.
     pub target_missing: bool,
-    /// The source that the target is linked to. Under n:n only the detail's own source is reported.
+    /// A source that the target is linked to. Under n:n it is the detail's own source or `None`.
     pub source_of_target: Option<i64>,
     /// Under 1:1, the target that the source is linked to.
     pub target_of_source: Option<i64>,

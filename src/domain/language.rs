@@ -1,24 +1,18 @@
 //! The two languages of error texts.
 
 /// The language of a caller's answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, strum::IntoStaticStr)]
 pub enum Language {
-    /// English, the default of the gateway API.
+    /// English.
     #[default]
+    #[strum(serialize = "en")]
     English,
     /// Chinese: language tags that begin with `zh`.
+    #[strum(serialize = "zh")]
     Chinese,
 }
 
 impl Language {
-    /// The tag that idempotency records store.
-    pub fn tag(self) -> &'static str {
-        match self {
-            Self::English => "en",
-            Self::Chinese => "zh",
-        }
-    }
-
     /// Reads a language tag, or the first of a list of tags.
     pub fn parse(tag: &str) -> Self {
         let tag = tag.trim_start().as_bytes();

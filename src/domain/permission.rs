@@ -25,7 +25,7 @@ pub struct MissingPermission {
     pub model: String,
     /// The model's name.
     pub model_name: String,
-    /// The number in the names of the model's actions: the export's, else the surrogate key.
+    /// The number in the ids of the model's actions: its id in the export, else its surrogate key.
     pub model_number: i64,
     /// The instance's id; `None`: every instance.
     pub instance_id: Option<i64>,

@@ -11,7 +11,7 @@ use utoipa::openapi::{OneOfBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
-/// The API that a request came in by.
+/// The API that was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
     /// The gateway's API, for clients: `/api/c/compapi/v2/cc/{name}/`.
@@ -24,8 +24,8 @@ pub enum Api {
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddr(pub IpAddr);
 
-/// Marks a request on a connection over the connection limit, as a request extension. It is
-/// answered with [`RequestError::Overloaded`](crate::domain::error::RequestError::Overloaded).
+/// Marks a request on a connection beyond the connection limit, as a request extension. Endpoints
+/// answer it with [`RequestError::Overloaded`](crate::domain::error::RequestError::Overloaded).
 #[derive(Debug, Clone, Copy)]
 pub struct OverCapacity;
 

@@ -16,10 +16,10 @@ const BUDGET_BYTES: usize = 64 << 20;
 /// answer.
 const DISCARD_LIMIT: usize = 8 << 20;
 
-/// How long the body of a request is read that is refused whatever it says.
+/// How long a body is read if its request is refused in any case.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The bytes of bodies that may still be held.
+/// A limit on the memory for request bodies: the bytes that are still available.
 pub struct BodyBudget(Semaphore);
 
 impl Default for BodyBudget {

@@ -15,7 +15,7 @@ use crate::domain::permission::MissingPermission;
 pub struct ErrorAnswer {
     /// The original's error code.
     pub code: u32,
-    /// 200 for every refusal that clients expect to read from the body.
+    /// The HTTP status: 200 for most errors, as in the original.
     pub status: StatusCode,
     /// The English text.
     pub english: String,

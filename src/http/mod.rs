@@ -1,7 +1,7 @@
 //! HTTP: the list of endpoints, the pipeline around them, and what operators call.
 //!
 //! A request enters at [`router`], goes through `pipeline` and ends in one file of `endpoints`.
-//! Knows no SQL and no rule.
+//! It contains no SQL, and no rules but the form of requests.
 
 mod api;
 pub mod auth;
@@ -38,12 +38,12 @@ use crate::domain::error::RequestError;
 use crate::service::{Pool, Service};
 use crate::telemetry::metrics::Metrics;
 
-/// What requests share.
+/// What all requests need: the service and the settings of HTTP.
 #[derive(Clone)]
 pub struct AppState {
     /// The use cases.
     pub service: Arc<Service>,
-    /// What credentials are verified with.
+    /// The means to verify credentials.
     pub authenticator: Arc<Authenticator>,
     /// A connection for `/readyz`, which must not wait for requests.
     pub readiness: Pool,
@@ -63,7 +63,7 @@ pub struct AppState {
 
 /// The routes for callers.
 pub fn router(state: AppState) -> Router {
-    // Without a way to authenticate anybody there, the CMDB API does not exist.
+    // The CMDB API is not served if nobody could be authenticated there.
     let serves_cmdb_api = state.authenticator.serves_cmdb_api();
     let apis: &[_] = if serves_cmdb_api { &[Api::Gateway, Api::Cmdb] } else { &[Api::Gateway] };
     let mut router = openapi::router(apis);

@@ -27,7 +27,7 @@ const REQUEST_ID: &str = "06111a8efac445bcbb0269614e86e14c";
 
 /// The routes of the page at `/docs` and of the description.
 pub(super) fn router(apis: &[Api]) -> Router {
-    // Without a validator, the page needs no other host.
+    // The page would otherwise load a badge from a validation service.
     let config = Config::new([PATH]).validator_url("none").doc_expansion("full");
     SwaggerUi::new("/docs")
         .external_url_unchecked(Url::new("API", PATH), document(apis))
@@ -216,7 +216,7 @@ fn responses<E: Endpoint>(api: Api, name: &'static str, schema: &Value) -> BTree
 /// A request with its own fields and credentials.
 pub fn request_example(mut body: Value) -> Value {
     body["bk_app_code"] = json!("demo");
-    body["bk_app_secret"] = json!("what `app add` printed");
+    body["bk_app_secret"] = json!("demo-secret");
     body["bk_username"] = json!("admin");
     body
 }

@@ -1,5 +1,5 @@
-//! The `permission` of a refused answer: what the user lacks, as the original's permission center
-//! reads it.
+//! The `permission` of a refused answer: what the user lacks, in the format of BlueKing's
+//! permission center.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -41,7 +41,7 @@ struct ResourceType {
     kind: String,
     /// The type's name.
     type_name: String,
-    /// Each a path of one element, without ancestors. Absent: every instance.
+    /// The instances, each in a list of one. If this is absent, every instance is meant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     instances: Vec<[Instance; 1]>,

@@ -32,7 +32,7 @@ use crate::domain::keys::{Tenant, is_valid_idempotency_key};
 use crate::domain::language::Language;
 use crate::service::context::RequestContext;
 use crate::service::limit::RateCharge;
-use crate::service::lookup::{Lookups, Retry};
+use crate::service::lookup::{Attempt, Lookups, Retry};
 use crate::service::{Error, app};
 use crate::telemetry::{error_chain, traces};
 
@@ -96,9 +96,10 @@ async fn handle<E: Endpoint>(
     let result = loop {
         let lookups = retry.lookups();
         let attempt = received.attempt::<E>(&credentials, &lookups, &mut charge, &mut permit);
-        let result = attempt.await;
-        if let Some(result) = retry.accept(&lookups, result).await {
-            break result;
+        match retry.accept(&lookups, attempt.await).await {
+            Ok(Attempt::Done(success)) => break Ok(success),
+            Ok(Attempt::Repeat) => {}
+            Err(error) => break Err(error),
         }
     };
     if let Some(charge) = charge {

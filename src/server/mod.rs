@@ -31,11 +31,11 @@ use tracing::{debug, info, warn};
 use crate::config::{DRAIN_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
 use crate::http::{ClientAddr, OverCapacity};
 
-/// How long connections are still accepted after a shutdown has begun, so that load balancers that
-/// poll `/readyz` stop sending requests first. Each response closes its connection meanwhile.
+/// How long connections are accepted after a shutdown has begun, so that load balancers that poll
+/// `/readyz` stop sending requests first. In this time each response closes its connection.
 pub const SHUTDOWN_DELAY: Duration = Duration::from_millis(500);
 
-/// How long the connections that were accepted last have to begin a request.
+/// After that, how long connections that have sent no request may still send one.
 pub const BACKLOG_GRACE: Duration = Duration::from_millis(300);
 
 /// How long the head of a request may take to arrive on a connection over capacity.
@@ -53,8 +53,8 @@ const HEAD_LIMIT: usize = 64 << 10;
 /// The limits of a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How many connections are served at once. As many again are over capacity: their requests
-    /// are refused. Further ones wait in the backlog of the listening socket.
+    /// How many connections are served at once. The same number of connections beyond it are
+    /// accepted, and their requests refused. More wait in the backlog of the listening socket.
     pub connections: usize,
     /// How long the head of a request may take to arrive.
     pub head_timeout: Duration,
@@ -63,7 +63,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The usual timeouts, and this many connections.
+    /// This many connections, with the timeouts of [`config`](crate::config).
     pub const fn new(connections: usize) -> Self {
         Self { connections, head_timeout: HEAD_TIMEOUT, read_timeout: READ_TIMEOUT }
     }
@@ -77,8 +77,8 @@ pub struct Socket {
     pub tls: Option<watch::Receiver<TlsAcceptor>>,
 }
 
-/// Serves clients until `shutdown` completes. Then it sets `draining`, answers the requests in
-/// flight and returns.
+/// Serves clients until `shutdown`, which completes on a signal. Then sets `draining`, answers the
+/// requests in flight and returns.
 pub async fn serve(
     socket: Socket, router: Router, limits: Limits, in_flight: TaskTracker,
     draining: watch::Sender<bool>, shutdown: impl Future<Output = ()>,
@@ -103,7 +103,7 @@ pub async fn serve(
     sleep(BACKLOG_GRACE).await;
     let drained = async {
         server.connections.shutdown().await;
-        // A request whose client has disconnected is in flight without a connection.
+        // Requests whose clients have disconnected are in flight, but have no connection.
         in_flight.close();
         in_flight.wait().await;
     };
@@ -123,7 +123,7 @@ pub async fn serve_operations(
 struct Server {
     router: Router,
     limits: Limits,
-    /// Permits for connections that are served.
+    /// Permits for connections whose requests are served.
     served: Arc<Semaphore>,
     /// Permits for connections whose requests are refused.
     over_capacity: Arc<Semaphore>,

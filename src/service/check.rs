@@ -9,7 +9,7 @@ use crate::db::check::{INVARIANTS, UNAUDITED, find_violations};
 pub struct Report {
     /// The invariants of sound data, and what violates them.
     pub invariants: Vec<(&'static str, Violations)>,
-    /// Links that other clients than the server wrote. They do not make the data unsound.
+    /// Links without an audit record. They violate no invariant.
     pub unaudited: (&'static str, Violations),
 }
 

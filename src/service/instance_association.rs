@@ -73,8 +73,8 @@ pub async fn create_many(
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let authorized =
             authorize_edit(conn, cx, &access, details).instrument(step!("authorize")).await?;
-        // First the expected state is that nothing prevents a link. If that is wrong, the statement
-        // writes nothing and returns the stored state, which is expected in the next round.
+        // The first plan expects that no stored state prevents a link. If one does, the statement
+        // writes nothing and returns the stored state, and the next plan expects that.
         let mut expected = authorized.expected_state(details);
         let mut is_stored_state = false;
         loop {
@@ -88,7 +88,7 @@ pub async fn create_many(
             let idempotency = cx.idempotency_key.as_deref().map(|key| IdempotencyEntry {
                 key,
                 request_hash: idempotency::hash(&cx.tenant, links),
-                language: cx.language.tag(),
+                language: cx.language.into(),
             });
             let new_links = NewLinks {
                 access: &access,

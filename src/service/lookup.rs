@@ -14,7 +14,7 @@ use super::{Error, Service, with_connection};
 use crate::db;
 use crate::db::app::App;
 use crate::db::cache_version::CacheVersion;
-use crate::db::permission::{AssociationAccess, ModelAccess};
+use crate::db::permission::{AssociationAccess, ModelAccess, find_model_access};
 use crate::domain::keys::Tenant;
 
 /// How often a request is run again. A conflict means that another transaction has committed, so so
@@ -79,9 +79,7 @@ impl Lookups<'_> {
     pub(super) async fn model_access(
         &self, user: &str, key: &str,
     ) -> Result<Option<Arc<ModelAccess>>, Error> {
-        let query = async |conn: &mut PgConnection| {
-            db::permission::find_model_access(conn, user, key).await
-        };
+        let query = async |conn: &mut PgConnection| find_model_access(conn, user, key).await;
         let cache_key = [user, key].map(str::to_owned);
         self.find(&self.service.caches.models, cache_key, query, |access| access.version).await
     }
@@ -133,6 +131,14 @@ impl Lookups<'_> {
     }
 }
 
+/// What follows from the result of an attempt.
+pub enum Attempt<T> {
+    /// The request was carried out.
+    Done(T),
+    /// The request must be run again.
+    Repeat,
+}
+
 /// Decides whether a request is run again: because of a conflict with another transaction, or
 /// because lookups were stale. No answer or refusal is returned unless a statement has found the
 /// version of its lookups current.
@@ -155,21 +161,22 @@ impl<'a> Retry<'a> {
         Lookups { service, deadline, uses_caches, used: Mutex::default() }
     }
 
-    /// Returns the result of an attempt if it is final, or `None` if the request must be run again.
+    /// Whether the result of an attempt is final. If it is an error, returns it.
     pub async fn accept<T>(
         &mut self, lookups: &Lookups<'_>, result: Result<T, Error>,
-    ) -> Option<Result<T, Error>> {
+    ) -> Result<Attempt<T>, Error> {
         match result {
             Err(Error::Stale) => self.uses_caches = false,
             Err(Error::Conflict) => {}
-            Err(Error::Database(_) | Error::OutOfTime) => return Some(result),
-            Ok(_) | Err(Error::Refused(_)) => match lookups.are_current().await {
-                Ok(true) => return Some(result),
-                Ok(false) => self.uses_caches = false,
-                Err(error) => return Some(Err(error)),
-            },
+            Err(error @ (Error::Database(_) | Error::OutOfTime)) => return Err(error),
+            Ok(_) | Err(Error::Refused(_)) => {
+                if lookups.are_current().await? {
+                    return result.map(Attempt::Done);
+                }
+                self.uses_caches = false;
+            }
         }
         self.retries += 1;
-        (self.retries > MAX_RETRIES).then_some(Err(Error::Conflict))
+        if self.retries > MAX_RETRIES { Err(Error::Conflict) } else { Ok(Attempt::Repeat) }
     }
 }

@@ -26,7 +26,7 @@ use crate::db::{self, ErrorClass, classify};
 use crate::domain::error::RequestError;
 use crate::domain::permission::Authorization;
 
-/// What use cases share.
+/// What all use cases need: the pool, limits and caches.
 pub struct Service {
     /// The connections to the database.
     pub pool: Pool,
@@ -37,7 +37,7 @@ pub struct Service {
     /// Permits for requests in flight. A request that gets none is refused at once, so that the
     /// others are answered in time.
     pub permits: Semaphore,
-    /// What earlier requests were authorized on.
+    /// Applications, model associations and models that earlier requests have looked up.
     pub caches: Caches,
 }
 
@@ -86,7 +86,7 @@ impl Error {
     }
 }
 
-/// How long after its deadline a statement is waited for. PostgreSQL has canceled it by then.
+/// How long the server waits for a statement after the deadline. PostgreSQL cancels it before.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Runs `work` on a connection until shortly after `deadline`. A connection on which the database

@@ -56,7 +56,8 @@ impl Metrics {
         Ok((recorder, Self { handle, process: Collector::default() }))
     }
 
-    /// Describes each metric, and starts counters at zero so that their first increase is visible.
+    /// Describes each metric, and sets counters to 0: Prometheus' `increase()` ignores first
+    /// values.
     pub fn describe(&self) {
         describe_counter!(
             "cmdb_requests_total",
@@ -87,7 +88,7 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Aggregates recorded durations, which use memory until then.
+    /// Adds recorded durations to the histograms, which frees their memory.
     pub fn run_upkeep(&self) {
         self.handle.run_upkeep();
     }

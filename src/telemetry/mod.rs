@@ -38,7 +38,7 @@ pub fn init(settings: &LogSettings, traces: &Traces) {
         .init();
 }
 
-/// An error and its causes in one line. A cause that the text before already ends with is left out.
+/// An error and its causes in one line. A cause whose text is already at the end is not repeated.
 pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     for cause in successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {

@@ -1,7 +1,7 @@
 //! Exports traces over OTLP, if the `OTEL_…` variables ask for it.
 //!
-//! A request has two spans: one for the log, and one for traces with the attributes of
-//! OpenTelemetry's conventions.
+//! A request has two spans. The span named `request` is for the log. The other one is exported and
+//! has the attributes of OpenTelemetry's conventions.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ fn is_exported(meta: &Metadata<'_>) -> bool {
     meta.is_span() && is_ours && meta.name() != "request"
 }
 
-/// Excludes the spans that are only exported from the log.
+/// Keeps the spans that are only for export out of the log.
 pub(super) fn exclude_from_log() -> Directive {
     let off: Directive = LevelFilter::OFF.into();
     format!("{TARGET}=off").parse().unwrap_or(off)

@@ -1,5 +1,6 @@
 -- Moves the sequence of association ids past every id that BlueKing CMDB assigned, including those
--- of rejected rows, because no id is assigned twice. A DO block returns no row to the caller.
+-- of rejected rows, because no id is assigned twice. A DO block: a SELECT would return
+-- a row.
 do $$
 begin
     perform setval('instance_association_id_seq', highest.id)

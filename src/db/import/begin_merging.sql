@@ -1,6 +1,6 @@
 -- Blocks other writers, and inserts the tenants that staged rows name. Merging depends on the
--- stored rows: until this transaction ends, no other one may write links, delete what links refer
--- to, or import.
+-- stored rows: until this transaction ends, other transactions that write links, delete what links
+-- refer to, or import must wait.
 lock table instance_association in share row exclusive mode;
 
 analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;

@@ -1,6 +1,5 @@
--- Merges the staged instances. Rows with one model and id are one instance. It belongs to its
--- stored tenant, or else to that of the first row. Of the rows of that tenant, the last gives its
--- name.
+-- Merges the staged instances. Rows with the same model and id are one instance. Its tenant is the
+-- stored one, or else that of the first row. Its name is that of the last row with this tenant.
 
 create temporary table candidate_instance on commit drop as
 with resolved as (

@@ -1,5 +1,5 @@
--- Merges the staged association kinds. Of rows with one key, those with the lowest export number
--- are kept; of these, the last row counts.
+-- Merges the staged association kinds. Of rows with the same key, those with the lowest export
+-- number are kept; the last of these is merged.
 with ranked as (
     select *, first_value(export_number) over by_number as kept_number,
         row_number() over by_number as rank

@@ -2,7 +2,7 @@
 -- id.
 
 create temporary table candidate_link on commit drop as
--- The files of both models contain a link, so equal rows count as one.
+-- An export contains each link twice, in the files of both models, so equal rows are one link.
 with distinct_link as (
     select distinct on (
         id, model_association, tenant, source_model, target_model, source_id, target_id) *

@@ -8,7 +8,7 @@ use std::fmt::{Display, Write};
 use futures_util::Stream;
 use sqlx::{FromRow, PgConnection};
 
-/// A temporary table of rows that are merged together. Its files are imported in this order.
+/// A temporary table of rows that are merged together. Files are read in the order of their stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the other stages are named after their rows")]
 pub enum Stage {

@@ -1,5 +1,5 @@
--- Merges the staged model associations. Of valid rows with one key, those with the lowest export
--- number are kept; of these, the last row counts.
+-- Merges the staged model associations. Of valid rows with the same key, those with the lowest
+-- export number are kept; the last of these is merged.
 
 create temporary table candidate_model_association on commit drop as
 with resolved as (

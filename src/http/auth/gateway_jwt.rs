@@ -31,7 +31,7 @@ struct Claim {
 impl JwtVerifier {
     /// Verifies with a public key in PEM. If an issuer is given, only its tokens are accepted.
     pub fn new(public_key: &str, issuer: Option<&str>) -> Result<Self, Error> {
-        // A private key would be accepted, too, and verify nothing.
+        // The library also accepts a private key, with which no token is valid.
         if !public_key.contains("PUBLIC KEY-----") {
             return Err(ErrorKind::InvalidKeyFormat.into());
         }
@@ -81,7 +81,7 @@ impl Claims {
 fn name(
     claim: Option<&Claim>, is_trusted: bool, default_error: &str,
 ) -> Result<String, RequestError> {
-    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let text = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     let accepted = claim.filter(|claim| claim.verified == Some(true) || is_trusted);
     accepted.and_then(|claim| text(&claim.name)).ok_or_else(|| {
         let error = claim.and_then(|claim| text(&claim.valid_error_message));

@@ -1,4 +1,4 @@
-//! Login tokens (`bk_token`): the login service knows whose a token is.
+//! Login tokens (`bk_token`): the login service is asked for the user of a token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl LoginService {
         Ok(Self { url, client, users })
     }
 
-    /// The name of a token's user. Concurrent requests with one token share one question.
+    /// The name of a token's user. Concurrent requests with the same token ask once.
     pub(super) async fn user_of(&self, token: &str) -> Result<String, RequestError> {
         if token.len() > TOKEN_LIMIT {
             return Err(RequestError::InvalidToken);

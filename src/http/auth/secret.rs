@@ -38,7 +38,7 @@ pub struct CredentialFields {
     access_token: Claimed,
 }
 
-/// How an application names its user: the strongest way that the request offers.
+/// How an application names its user. If a request has several of these, the first counts.
 pub(super) enum ClaimedUser {
     /// With a token of the gateway, which is not supported.
     AccessToken,
@@ -48,7 +48,7 @@ pub(super) enum ClaimedUser {
     Name(Option<String>),
 }
 
-/// A string; one that is empty or no string counts as absent.
+/// A string. An empty string, or a value of another type, counts as absent.
 #[derive(Default, Serialize, ToSchema)]
 struct Claimed(Option<String>);
 

@@ -37,7 +37,7 @@ pub struct CreateManyBody {
     details: Option<Vec<Option<DetailBody>>>,
 }
 
-/// A pair of instances. Without an id there is no such instance.
+/// A pair of instances. A detail without an id is refused like one whose instance does not exist.
 #[derive(Default, Deserialize, ToSchema)]
 struct DetailBody {
     /// The source instance.
@@ -46,7 +46,7 @@ struct DetailBody {
     bk_asst_inst_id: Option<Id>,
 }
 
-/// What became of each detail, under its index in decimal digits.
+/// The outcome of each detail. The keys are the indexes of details in decimal digits.
 #[derive(Serialize, ToSchema)]
 pub struct CreateManyData {
     /// The ids of the new links.

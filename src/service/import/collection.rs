@@ -25,7 +25,7 @@ pub(super) struct Collection {
 /// Why a document does not become a row.
 #[derive(Debug)]
 pub(super) enum RowError {
-    /// A field is missing or has the wrong type. The import stops.
+    /// A field is missing or has the wrong type, so this is no export. The import stops.
     Unreadable(String),
     /// A value is not allowed. The row is rejected and reported.
     Invalid(String),
@@ -66,7 +66,7 @@ impl Collection {
         Some(Self { stage, tenant, model, id_field, name_field })
     }
 
-    /// The valid association id of a document whose row is rejected.
+    /// The association id of a document whose row is rejected. It is not assigned again.
     pub(super) fn assigned_id(&self, document: &Document) -> Option<i64> {
         if self.stage != Stage::Links {
             return None;

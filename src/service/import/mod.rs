@@ -73,7 +73,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Rows that are equal to a stored row or to another row.
+    /// Rows that changed nothing, such as one that equals a stored row or another row.
     pub fn unchanged(&self) -> i64 {
         self.read - self.added - self.updated - self.rejected
     }
@@ -106,8 +106,8 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
 /// Imports an export.
 ///
 /// `open` opens a file. `on_staged` is called when all files are read and before their rows are
-/// merged. `on_rejection` receives the file's name and the row of each row that is not imported, in
-/// the order of files and lines.
+/// merged. `on_rejection` receives the name of the file and the row for each rejected row, in the
+/// order of files and lines.
 pub async fn import<R: Read>(
     conn: &mut PgConnection, export: &Export, open: impl Fn(&Path) -> io::Result<R>,
     on_staged: impl FnOnce(), mut on_rejection: impl FnMut(&str, &RejectedRow),
@@ -152,8 +152,8 @@ async fn stage(
     Ok(documents.count)
 }
 
-/// Reads a collection without a database, and returns the number of its documents. That is 0 if no
-/// collection of this name is imported.
+/// Reads a collection without a database, for the fuzz tests. Returns the number of its documents,
+/// 0 if no collection of this name is imported.
 pub fn read_collection(
     name: &str, file: impl Read, mut on_chunk: impl FnMut(Stage, Chunk),
 ) -> Result<i64, Error> {
