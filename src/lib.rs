@@ -3,7 +3,7 @@
 //! Calls go from left to right, and imports with them; `tests/it/tidy.rs` checks the imports.
 //!
 //! ```text
-//! main ── cli ──┬── server ── http ──┐
+//! main ── cli ──┬── server, http ────┐
 //!               └── import, check … ─┴──► service ──► db ──► PostgreSQL
 //!                                            └─► domain ◄─┘
 //! ```

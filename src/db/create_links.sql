@@ -85,7 +85,7 @@ mismatch as materialized (
 advisory_lock as materialized (
     select pg_advisory_xact_lock(1668113506, $1) where $1 & 3 = 1
 ),
--- A tenant is stored when its first link is created. The update changes nothing; it makes the
+-- A tenant is stored when its first link is created. The update keeps the key; it makes the
 -- statement return the id if another transaction has just stored the tenant.
 new_tenant as (
     insert into tenant (key)

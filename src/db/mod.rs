@@ -51,8 +51,8 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
     }
 }
 
-/// The statement that writes a batch checks what the keys of these tables enforce before it writes,
-/// so a violation means that another transaction committed in between.
+/// Whether other transactions caused the error: a deadlock, or a key of these tables that was free,
+/// or a row that existed, when the request looked it up.
 fn is_conflict(error: &PgDatabaseError) -> bool {
     match error.code() {
         // serialization_failure, deadlock_detected

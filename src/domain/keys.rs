@@ -17,12 +17,12 @@ pub fn is_valid_key(key: &str, limit: usize) -> bool {
     !key.is_empty() && key.chars().nth(limit).is_none() && !key.contains('\0')
 }
 
-/// A tenant's key (`bk_supplier_account` on the wire). Every tenant sees the data of `"0"`.
+/// A tenant's key (`bk_supplier_account` on the wire). Every tenant sees the inventory of `"0"`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tenant(String);
 
 impl Tenant {
-    /// The tenant whose data every tenant sees; also the default.
+    /// The tenant whose inventory every tenant sees; also the default.
     pub const SHARED: &'static str = "0";
 
     /// Accepts a valid key of at most [`KEY_LIMIT`] characters. The empty key means

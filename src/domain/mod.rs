@@ -1,4 +1,4 @@
-//! The rules and the types they use, as pure code: no database, no HTTP, no clock.
+//! The rules and the types they use, as pure code: no I/O and no clock.
 
 pub mod association;
 pub mod batch;

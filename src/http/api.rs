@@ -89,7 +89,7 @@ impl TenantField {
 struct TenantKey(String);
 
 fn tenant_schema() -> RefOr<Schema> {
-    let description = "The tenant, `0` by default. A tenant sees its own data and that of `0`.";
+    let description = "The tenant, `0` by default. It sees its own inventory and that of `0`.";
     let types = OneOfBuilder::new().item(String::schema()).item(i64::schema());
     RefOr::T(types.description(Some(description)).build().into())
 }

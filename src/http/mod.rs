@@ -77,7 +77,7 @@ pub fn router(state: AppState) -> Router {
     })
 }
 
-/// Adds an endpoint's path at an API, with and without a slash at its end.
+/// Adds an endpoint's path at an API. A slash at the end of the path is optional.
 fn add_routes(
     router: Router, endpoint: &'static EndpointEntry, api: Api, state: &AppState,
 ) -> Router {

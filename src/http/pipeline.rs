@@ -1,6 +1,6 @@
 //! The pipeline around every endpoint. [`handle`] and [`Received::attempt`] have its steps in the
-//! order in which they happen, and so the order in which a request is refused. [`respond`] and
-//! [`finish`] surround them: the answer, the log line, metrics, the trace.
+//! order in which they happen and may refuse a request. Unknown paths are refused by the router.
+//! [`respond`] and [`finish`] surround them: the answer, the log line, metrics, the trace.
 
 use std::io;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::domain::keys::{Tenant, is_valid_idempotency_key};
 use crate::domain::language::Language;
 use crate::service::context::RequestContext;
 use crate::service::limit::RateCharge;
-use crate::service::lookup::{Attempt, Lookups, Retry};
+use crate::service::lookup::{Lookups, Next, Retry};
 use crate::service::{Error, app};
 use crate::telemetry::{error_chain, traces};
 
@@ -97,8 +97,8 @@ async fn handle<E: Endpoint>(
         let lookups = retry.lookups();
         let attempt = received.attempt::<E>(&credentials, &lookups, &mut charge, &mut permit);
         match retry.accept(&lookups, attempt.await).await {
-            Ok(Attempt::Done(success)) => break Ok(success),
-            Ok(Attempt::Repeat) => {}
+            Ok(Next::Answer(success)) => break Ok(success),
+            Ok(Next::Repeat) => {}
             Err(error) => break Err(error),
         }
     };

@@ -17,8 +17,8 @@ use crate::db::cache_version::CacheVersion;
 use crate::db::permission::{AssociationAccess, ModelAccess, find_model_access};
 use crate::domain::keys::Tenant;
 
-/// How often a request is run again. A conflict means that another transaction has committed, so so
-/// many conflicts in 15 s have another cause, and the request fails.
+/// How often a request is run again at most. So many conflicts within 15 s do not come from other
+/// transactions alone, and the request fails.
 const MAX_RETRIES: usize = 100;
 
 /// The caches of a server: applications by their codes; model associations by user, key and tenant;
@@ -132,9 +132,9 @@ impl Lookups<'_> {
 }
 
 /// What follows from the result of an attempt.
-pub enum Attempt<T> {
-    /// The request was carried out.
-    Done(T),
+pub enum Next<T> {
+    /// The request was carried out: the answer is sent.
+    Answer(T),
     /// The request must be run again.
     Repeat,
 }
@@ -164,19 +164,19 @@ impl<'a> Retry<'a> {
     /// Whether the result of an attempt is final. If it is an error, returns it.
     pub async fn accept<T>(
         &mut self, lookups: &Lookups<'_>, result: Result<T, Error>,
-    ) -> Result<Attempt<T>, Error> {
+    ) -> Result<Next<T>, Error> {
         match result {
             Err(Error::Stale) => self.uses_caches = false,
             Err(Error::Conflict) => {}
             Err(error @ (Error::Database(_) | Error::OutOfTime)) => return Err(error),
             Ok(_) | Err(Error::Refused(_)) => {
                 if lookups.are_current().await? {
-                    return result.map(Attempt::Done);
+                    return result.map(Next::Answer);
                 }
                 self.uses_caches = false;
             }
         }
         self.retries += 1;
-        if self.retries > MAX_RETRIES { Err(Error::Conflict) } else { Ok(Attempt::Repeat) }
+        if self.retries > MAX_RETRIES { Err(Error::Conflict) } else { Ok(Next::Repeat) }
     }
 }

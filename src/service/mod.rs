@@ -86,7 +86,7 @@ impl Error {
     }
 }
 
-/// How long the server waits for a statement after the deadline. PostgreSQL cancels it before.
+/// How long a statement is waited for after the deadline. PostgreSQL has canceled any write before.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Runs `work` on a connection until shortly after `deadline`. A connection on which the database
