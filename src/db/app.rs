@@ -4,13 +4,13 @@ use sqlx::PgConnection;
 
 use super::cache_version::CacheVersion;
 
-/// An application that may call.
+/// An application, or that there is none with its code.
 #[derive(Debug)]
 pub struct App {
     /// The cache version when it was read.
     pub version: CacheVersion,
-    /// Whether its requests are accepted.
-    pub enabled: bool,
+    /// Whether its requests are accepted; `None`: there is no such application.
+    pub enabled: Option<bool>,
     /// Whether a user name that it sends is accepted without further proof.
     pub trusts_username: bool,
     /// The names of the endpoints that it may call; `None`: all.
@@ -51,19 +51,20 @@ pub struct ListedApp {
 
 /// Finds an application by its code.
 #[tracing::instrument(skip_all, name = "db.app.find")]
-pub async fn find(conn: &mut PgConnection, code: &str) -> sqlx::Result<Option<App>> {
+pub async fn find(conn: &mut PgConnection, code: &str) -> sqlx::Result<App> {
     let app = sqlx::query_as!(
         App,
-        r#"select (select version from cache_version) as "version!: CacheVersion",
-               enabled, trusts_username, apis, tenants,
+        r#"select version as "version!: CacheVersion", enabled as "enabled?",
+               coalesce(trusts_username, false) as "trusts_username!",
+               apis as "apis?", tenants as "tenants?",
                array(select salt from app_secret where app_id = app.id order by id desc limit 2)
                    as "salts!",
                array(select hash from app_secret where app_id = app.id order by id desc limit 2)
                    as "hashes!"
-           from app where code = $1"#,
+           from cache_version left join app on code = $1"#,
         code,
     );
-    app.fetch_optional(conn).await
+    app.fetch_one(conn).await
 }
 
 /// All applications, in order of their codes.

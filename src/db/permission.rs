@@ -100,10 +100,10 @@ pub async fn find_association_access(
     access.fetch_optional(conn).await
 }
 
-/// Finds a model by its key.
+/// Finds a model that is visible to the tenant by its key.
 #[tracing::instrument(skip_all, name = "db.permission.find_model_access")]
 pub async fn find_model_access(
-    conn: &mut PgConnection, user: &str, key: &str,
+    conn: &mut PgConnection, user: &str, key: &str, tenant: &Tenant,
 ) -> sqlx::Result<Option<ModelAccess>> {
     let access = sqlx::query_as!(
         ModelAccess,
@@ -114,9 +114,11 @@ pub async fn find_model_access(
                    where user_name = $1 and instance_id is null
                        and (model_id is null or model_id = model.id)
                ) as "may_edit_all!"
-           from model where key = $2"#,
+           from model
+           where key = $2 and tenant_id in (0, (select id from tenant where key = $3))"#,
         user,
         key,
+        tenant.as_str(),
     );
     access.fetch_optional(conn).await
 }

@@ -1,7 +1,5 @@
 //! Keys: the texts by which callers name models, associations, applications, users and tenants.
 
-use std::fmt;
-
 /// The longest key of a model, association kind or tenant, code of an application and name of a
 /// user, in characters.
 pub const KEY_LIMIT: usize = 128;
@@ -35,12 +33,6 @@ impl Tenant {
     /// The key.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Display for Tenant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

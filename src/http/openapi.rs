@@ -165,11 +165,8 @@ fn parameters(api: Api) -> Vec<Value> {
     };
     let parameter = |(name, description): &(&str, &str)| {
         json!({
-            "name": name,
-            "in": "header",
-            "required": false,
-            "description": description,
-            "schema": { "type": "string" },
+            "name": name, "in": "header", "required": false,
+            "description": description, "schema": { "type": "string" },
         })
     };
     both.iter().chain(own).map(parameter).collect()

@@ -68,8 +68,7 @@ async fn handle<E: Endpoint>(
         return Err(RequestError::Overloaded.into());
     }
 
-    // The body. A request acquires a permit only after its body was read, so that slow senders hold
-    // none.
+    // The body.
     let deadline = Instant::now() + state.request_timeout;
     let read = body::read(body, state.body_limit, &state.body_budget, deadline);
     let (body, _budget) = read.await?;
@@ -77,7 +76,6 @@ async fn handle<E: Endpoint>(
         // The rest of the time is for the permit, the lookups and the statements.
         return Err(RequestError::BodyTimeout.into());
     }
-    let mut permit = Some(service.acquire_permit()?);
 
     // The JSON object, of which only the known keys are kept.
     let (body_fields, tenant) = (field_names::<E::Body>(), field_names::<TenantField>());
@@ -88,9 +86,12 @@ async fn handle<E: Endpoint>(
     };
     let json = JsonObject::parse(text, &known).ok_or(RequestError::NotJson)?;
 
-    // The credentials, without any I/O. The other steps may be run more than once: after a
-    // conflict, or if a cached value was stale.
+    // The credentials, without any I/O.
     let credentials = Credentials::find(&state.authenticator, exchange.api, &head, &json)?;
+
+    // A permit, only now, so that slow senders hold none. The other steps may be repeated: after a
+    // conflict, or if a cached value was stale.
+    let mut permit = Some(service.acquire_permit()?);
     let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
     let (mut retry, mut charge) = (Retry::new(service, deadline), None);
     let result = loop {
@@ -132,12 +133,13 @@ impl<'a> Received<'a> {
             None => None,
         };
         credentials.verify_app(app.as_deref())?;
-        let limiter = state.service.limiter.as_ref();
+        let (limiter, is_repeated) = (state.service.limiter.as_ref(), charge.is_some());
         let charge = charge.get_or_insert_with(|| RateCharge::new(limiter, &credentials.app_code));
         Span::current().record("app", &credentials.app_code);
 
-        // The user. No permit is held while the login service is asked, which may take seconds.
-        if credentials.has_login_token() {
+        // The user. No permit is held while the login service is asked, which may take seconds. If
+        // the steps are repeated, the user is cached.
+        if credentials.has_login_token() && !is_repeated {
             *permit = None;
         }
         let user = credentials.verify_user(&state.authenticator, app.as_ref(), *deadline).await?;

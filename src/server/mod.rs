@@ -223,8 +223,9 @@ impl Server {
         };
         let open_connections = self.open_connections.clone();
         open_connections.increment(1);
+        let connection = tokio::spawn(connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Ok(Err(error)) = connection.await {
                 debug!(error = &error as &dyn std::error::Error, "a connection failed");
             }
             open_connections.decrement(1);

@@ -149,6 +149,8 @@ const PAGE_SIZE: i64 = 5_000;
 pub struct LinkPages {
     service: Arc<Service>,
     tenant: Tenant,
+    /// When the first page must have been read, until it is.
+    deadline: Option<Instant>,
     /// The instance, with the surrogate key of its model.
     instance: (i32, i64),
     /// The id of the last link that was returned.
@@ -173,6 +175,7 @@ pub async fn find_related(
     Ok(LinkPages {
         service: Arc::clone(cx.service),
         tenant: cx.tenant.clone(),
+        deadline: Some(cx.deadline),
         instance: (access.map_or(0, |access| access.id), search.instance_id),
         after: i64::MIN,
         skip: search.start,
@@ -191,6 +194,7 @@ impl LinkPages {
         if self.are_done() {
             return Ok(Vec::new());
         }
+        let deadline = self.deadline.take().unwrap_or(Instant::now() + db::STATEMENT_TIMEOUT);
         let Self { tenant, instance, after, skip, remaining, .. } = &*self;
         // One more than the page tells whether there are others.
         let size = PAGE_SIZE.min(*remaining);
@@ -198,7 +202,6 @@ impl LinkPages {
             let list = db::instance_association::list_of_instance;
             Ok(list(conn, tenant, *instance, *after, *skip, size + 1).await?)
         };
-        let deadline = Instant::now() + db::STATEMENT_TIMEOUT;
         let mut links = with_connection(&self.service.pool, deadline, list).await?;
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let has_more = links.len() > size;

@@ -22,11 +22,11 @@ use crate::domain::keys::Tenant;
 const MAX_RETRIES: usize = 100;
 
 /// The caches of a server: applications by their codes; model associations by user, key and tenant;
-/// models by user and key.
+/// models alike.
 pub struct Caches {
     apps: Cache<String, Arc<App>>,
     associations: Cache<[String; 3], Arc<AssociationAccess>>,
-    models: Cache<[String; 2], Arc<ModelAccess>>,
+    models: Cache<[String; 3], Arc<ModelAccess>>,
 }
 
 impl Default for Caches {
@@ -57,9 +57,10 @@ struct Used {
 }
 
 impl Lookups<'_> {
-    /// The application with this code, if there is one.
+    /// The application with this code. That there is none is cached, too: an application that a
+    /// gateway has verified need not be stored.
     pub async fn app(&self, code: &str) -> Result<Option<Arc<App>>, Error> {
-        let query = async |conn: &mut PgConnection| db::app::find(conn, code).await;
+        let query = async |conn: &mut PgConnection| Ok(Some(db::app::find(conn, code).await?));
         self.find(&self.service.caches.apps, code.to_owned(), query, |app| app.version).await
     }
 
@@ -75,12 +76,13 @@ impl Lookups<'_> {
         self.find(cache, cache_key, query, |access| access.version).await
     }
 
-    /// The model with this key, with the user's access.
+    /// The model with this key that is visible to the tenant, with the user's access.
     pub(super) async fn model_access(
-        &self, user: &str, key: &str,
+        &self, user: &str, key: &str, tenant: &Tenant,
     ) -> Result<Option<Arc<ModelAccess>>, Error> {
-        let query = async |conn: &mut PgConnection| find_model_access(conn, user, key).await;
-        let cache_key = [user, key].map(str::to_owned);
+        let query =
+            async |conn: &mut PgConnection| find_model_access(conn, user, key, tenant).await;
+        let cache_key = [user, key, tenant.as_str()].map(str::to_owned);
         self.find(&self.service.caches.models, cache_key, query, |access| access.version).await
     }
 
@@ -96,6 +98,7 @@ impl Lookups<'_> {
             self.used().is_unchecked = true;
             return Ok(Some(value));
         }
+        cache.invalidate(&key);
         let work = async |conn: &mut PgConnection| Ok(query(conn).await?);
         let found = with_connection(&self.service.pool, self.deadline, work).await?;
         let Some(value) = found.map(Arc::new) else { return Ok(None) };

@@ -64,7 +64,7 @@ pub async fn authorize_view(
     if !is_valid_key(model, KEY_LIMIT) {
         return Ok(None);
     }
-    let access = cx.lookups.model_access(&cx.caller.user, model).await?;
+    let access = cx.lookups.model_access(&cx.caller.user, model, &cx.tenant).await?;
     if let Some(access) = &access
         && !access.may_edit_all
         && cx.service.authorization == Authorization::Grants

@@ -74,8 +74,7 @@ fn is_exported(meta: &Metadata<'_>) -> bool {
 
 /// Keeps the spans that are only for export out of the log.
 pub(super) fn exclude_from_log() -> Directive {
-    let off: Directive = LevelFilter::OFF.into();
-    format!("{TARGET}=off").parse().unwrap_or(off)
+    format!("{TARGET}=off").parse().unwrap_or_else(|_| LevelFilter::OFF.into())
 }
 
 /// The exported span of a request. It continues the trace of the caller, if there is one.

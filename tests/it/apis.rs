@@ -147,6 +147,8 @@ async fn an_application_or_user_that_the_gateway_did_not_verify_is_refused_with_
     for (claims, message) in [
         (with(json!({"app_code": "x", "verified": false}), good_user.clone()), no_app),
         (with(json!({}), good_user.clone()), no_app),
+        (with(json!({"name": "x", "verified": true}), good_user.clone()), no_app),
+        (with(good_app.clone(), json!({"name": "admin", "verified": true})), no_user),
         (
             with(
                 json!({"app_code": "x", "verified": true, "valid_error_message": null}),
@@ -181,6 +183,13 @@ async fn an_application_or_user_that_the_gateway_did_not_verify_is_refused_with_
         let reply = send(&app, PATH, &[("x-bkapi-jwt", &signed(&invalid))], &one_detail(1)).await;
         reply.assert_refused(200, 1_306_000, &message);
     }
+    // Other keys of a claim are ignored.
+    let more_keys = with(
+        json!({"app_code": "from_gateway", "name": {"en": "X"}, "verified": true}),
+        json!({"username": "admin", "name": "Admin", "verified": true}),
+    );
+    let reply = send(&app, PATH, &[("x-bkapi-jwt", &signed(&more_keys))], &one_detail(3)).await;
+    assert_eq!(reply.ids().len(), 1);
     // An application that is trusted with user names may name a user the gateway did not verify.
     let trusted = with(
         json!({"app_code": "esb_test", "verified": true}),

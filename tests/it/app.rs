@@ -82,7 +82,8 @@ impl TestApp {
         Self::build(pool, |setup| setup.permits = permits)
     }
 
-    fn build(pool: PgPool, change: impl FnOnce(&mut Setup)) -> Self {
+    /// As [`Self::on`], with another setup.
+    pub(crate) fn build(pool: PgPool, change: impl FnOnce(&mut Setup)) -> Self {
         let mut setup = Setup {
             request_timeout: Duration::from_secs(15),
             permits: 80,

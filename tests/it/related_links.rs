@@ -189,6 +189,19 @@ async fn a_tenant_sees_only_its_own_links(pool: PgPool) {
     assert_eq!(ids(&app, body).await, own);
 }
 
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn a_model_of_another_tenant_is_as_unknown_as_a_missing_one(pool: PgPool) {
+    let app = linked_app(pool).await;
+    let hide = "with other as (insert into tenant (key) values ('other') returning id)
+                update model set tenant_id = other.id from other where model.key = 'bk_switch'";
+    sqlx::query(hide).execute(&app.pool).await.unwrap();
+    let mut body = search("bk_switch", 1);
+    body["bk_username"] = json!("nobody");
+    assert_eq!(ids(&app, body.clone()).await, [0; 0]);
+    body["bk_supplier_account"] = json!("other");
+    assert_eq!(app.post_to(PATH, &[], body).await.json["code"], 9_900_403);
+}
+
 /// At the gateway API, as for every endpoint, a body that is no object is not JSON.
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn an_empty_body_is_an_empty_object_at_the_cmdb_api_only(pool: PgPool) {

@@ -1,5 +1,8 @@
 //! How many statements a request takes. The number does not depend on the number of details.
 
+use axum::body::Body;
+use axum::http::Request;
+use cmdb_associations::http::ClientAddr;
 use sqlx::PgPool;
 
 use crate::app::{TestApp, batch, pool_of};
@@ -32,6 +35,28 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_details(pool:
         let keyed = pairs(20 + source, length);
         assert_eq!(statements(&key, &keyed).await, 2, "{length} with a key");
         assert_eq!(statements(&key, &keyed).await, 1, "{length} with a key, again");
+    }
+    app.serving.close().await;
+}
+
+#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+async fn that_an_application_is_not_registered_is_cached(pool: PgPool) {
+    TestApp::new(pool.clone()).await;
+    let proxy = Proxy::to(&pool.connect_options()).await;
+    let app = TestApp::build(pool_of(proxy.options.clone(), 1), |setup| {
+        setup.authenticator.trusted_peers = vec!["10.0.0.0/8".parse().unwrap()];
+    });
+    let body = batch("bk_switch_default_host", &[(1, 1)]);
+    for expected in [3, 1] {
+        let mut request = Request::post("/api/v3/createmany/instassociation")
+            .header("x-bkcmdb-user", "admin")
+            .header("x-bkcmdb-app-code", "not_registered")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
+        let before = proxy.statements();
+        assert_eq!(app.send(request).await.json["bk_error_code"], 0);
+        assert_eq!(proxy.statements() - before, expected);
     }
     app.serving.close().await;
 }

@@ -22,8 +22,8 @@ pub(super) struct Claims {
 /// An application or a user, and whether the gateway verified it.
 #[derive(Deserialize)]
 struct Claim {
-    #[serde(alias = "app_code", alias = "username")]
-    name: Option<String>,
+    app_code: Option<String>,
+    username: Option<String>,
     verified: Option<bool>,
     valid_error_message: Option<String>,
 }
@@ -66,24 +66,25 @@ impl Claims {
     /// The application's code, if the gateway verified the application.
     pub(super) fn app_code(&self) -> Result<String, RequestError> {
         let error = "verify app fail, please check if the authentication parameters are correct";
-        name(self.app.as_ref(), false, error)
+        name(self.app.as_ref(), |app| &app.app_code, false, error)
     }
 
     /// The user's name, if the gateway verified the user or the application is trusted with user
     /// names: gateways also sign names that they did not verify.
     pub(super) fn user(&self, trusts_username: bool) -> Result<String, RequestError> {
         let error = "Please provide a valid user identity, such as bk_username";
-        name(self.user.as_ref(), trusts_username, error)
+        name(self.user.as_ref(), |user| &user.username, trusts_username, error)
     }
 }
 
 /// The name in a claim that is verified or trusted; else the gateway's error, or `default_error`.
 fn name(
-    claim: Option<&Claim>, is_trusted: bool, default_error: &str,
+    claim: Option<&Claim>, field: fn(&Claim) -> &Option<String>, is_trusted: bool,
+    default_error: &str,
 ) -> Result<String, RequestError> {
     let text = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     let accepted = claim.filter(|claim| claim.verified == Some(true) || is_trusted);
-    accepted.and_then(|claim| text(&claim.name)).ok_or_else(|| {
+    accepted.and_then(|claim| text(field(claim))).ok_or_else(|| {
         let error = claim.and_then(|claim| text(&claim.valid_error_message));
         RequestError::NotVerifiedByGateway(error.unwrap_or_else(|| default_error.to_owned()))
     })

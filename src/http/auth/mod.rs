@@ -87,8 +87,8 @@ impl Credentials {
     /// refused.
     pub(super) fn verify_app(&self, app: Option<&App>) -> Result<(), RequestError> {
         let unknown = || Err(RequestError::UnknownApp(self.app_code.clone()));
-        match (app, &self.proof) {
-            (Some(app), _) if !app.enabled => unknown(),
+        match (app.filter(|app| app.enabled.is_some()), &self.proof) {
+            (Some(app), _) if app.enabled == Some(false) => unknown(),
             (Some(app), Proof::Secret { secret, .. }) if !has_secret(app, secret) => {
                 Err(RequestError::WrongSecret(self.app_code.clone()))
             }

@@ -142,14 +142,10 @@ impl Endpoint for SearchRelatedInstAsso {
     fn example() -> (Value, Value) {
         let body = json!({
             "condition": {"bk_obj_id": "bk_switch", "bk_inst_id": 11},
-            "fields": ["id", "bk_inst_id", "bk_asst_obj_id", "bk_asst_inst_id"],
+            "fields": ["id", "bk_asst_inst_id"],
             "page": {"start": 0, "limit": 2},
         });
-        let link = |id, target| {
-            json!({
-                "id": id, "bk_inst_id": 11, "bk_asst_obj_id": "host", "bk_asst_inst_id": target,
-            })
-        };
+        let link = |id, target| json!({ "id": id, "bk_asst_inst_id": target });
         (body, json!([link(1, 101), link(2, 102)]))
     }
 

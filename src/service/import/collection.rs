@@ -187,7 +187,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The document's own tenant, or else that of its collection.
-    fn tenant(&self, default: &str) -> Result<Tenant, RowError> {
+    fn tenant(&self, default: &str) -> Result<String, RowError> {
         const FIELD: &str = "bk_supplier_account";
         let tenant = match self.get(FIELD) {
             None => Tenant::parse(default),
@@ -196,6 +196,7 @@ impl<'a> Fields<'a> {
                 None => Tenant::parse(self.text(FIELD)?),
             },
         };
+        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
         tenant.ok_or_else(|| RowError::Invalid(format!("{FIELD} is too long or contains NUL")))
     }
 }
