@@ -1,7 +1,8 @@
 -- Creates the accepted details of a batch as links, with their audit record and idempotency record,
 -- if the stored state is as expected; otherwise writes nothing and returns the stored state.
 --
---   model association:  $1 id, $2 source model, $3 target model
+--   model association:  $1 id, $2 source model, $3 target model; $1 & 3 is the mapping: 1 is 1:1,
+--                       2 is 1:n, 3 is n:n
 --   caller:             $4 tenant key, $5 cache version on which the request was authorized
 --   details:            $6 source ids, $7 target ids, $8 accepted (one each for every detail),
 --                       $9 number of distinct sources, $10 number of distinct targets
@@ -99,8 +100,8 @@ link_tenant as materialized (
     select id from caller_tenant where id is not null union all select id from new_tenant
 ),
 -- Ids ascend in the order of the details. Two conditions are always true and have side effects: the
--- count takes the advisory lock, and set_config lets the guard trigger skip its check once, since
--- this statement has found all instances.
+-- count takes the advisory lock, and set_config lets the trigger of 0002_instance_association.sql
+-- skip its check once, since this statement has found all instances.
 new_link as materialized (
     select nextval('instance_association_id_seq') as id, source_id, target_id
     from detail

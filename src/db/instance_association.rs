@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use super::permission::AssociationAccess;
+use super::permission::ModelAssociationAccess;
 use crate::domain::batch::{Decision, Detail, StoredState};
 use crate::domain::error::DetailError;
 use crate::domain::identity::Caller;
@@ -25,7 +25,7 @@ pub enum WriteOutcome {
 pub struct NewLinks<'a> {
     /// The model association of all links, with the cache version on which the request was
     /// authorized.
-    pub access: &'a AssociationAccess,
+    pub access: &'a ModelAssociationAccess,
     /// The tenant that the links will belong to.
     pub tenant: &'a Tenant,
     /// All details of the request.

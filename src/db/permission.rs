@@ -9,7 +9,7 @@ use crate::domain::permission::{MissingPermission, Scope};
 
 /// A model association, and whether a user may edit all instances of its models.
 #[derive(Debug)]
-pub struct AssociationAccess {
+pub struct ModelAssociationAccess {
     /// The cache version when it was read.
     pub version: CacheVersion,
     /// The model association's surrogate key.
@@ -66,12 +66,12 @@ pub struct Grant {
 }
 
 /// Finds a model association by its key, the tenant's own before the shared one.
-#[tracing::instrument(skip_all, name = "db.permission.find_association_access")]
-pub async fn find_association_access(
+#[tracing::instrument(skip_all, name = "db.permission.find_model_association_access")]
+pub async fn find_model_association_access(
     conn: &mut PgConnection, user: &str, key: &str, tenant: &Tenant,
-) -> sqlx::Result<Option<AssociationAccess>> {
+) -> sqlx::Result<Option<ModelAssociationAccess>> {
     let access = sqlx::query_as!(
-        AssociationAccess,
+        ModelAssociationAccess,
         r#"select (select version from cache_version) as "version!: CacheVersion",
                association.id, source_model_id, source.key as source_model,
                target_model_id, target.key as target_model, mapping as "mapping: Mapping",
@@ -127,7 +127,7 @@ pub async fn find_model_access(
 /// access to each.
 #[tracing::instrument(skip_all, name = "db.permission.list_instance_access")]
 pub async fn list_instance_access(
-    conn: &mut PgConnection, user: &str, access: &AssociationAccess, tenant: &Tenant,
+    conn: &mut PgConnection, user: &str, access: &ModelAssociationAccess, tenant: &Tenant,
     source_ids: &[i64], target_ids: &[i64],
 ) -> sqlx::Result<Vec<InstanceAccess>> {
     let rows = sqlx::query!(

@@ -46,7 +46,7 @@ pub enum RequestError {
     #[error("no valid user identity")]
     UserMissing,
     #[error("the app may not call {0}")]
-    ApiForbidden(&'static str),
+    AppNotAllowed(&'static str),
 
     #[error("{path}: {problem}")]
     WrongType {

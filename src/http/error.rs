@@ -117,7 +117,7 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             "User authentication failed, please provide a valid user identity, such as bk_token, \
              bk_username",
         ),
-        E::ApiForbidden(name) => {
+        E::AppNotAllowed(name) => {
             let english = format!(
                 "APP permission is insufficient, APP has no permission to access the component \
                  ({name}) of the system (CC)."
@@ -251,7 +251,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
         E::WrongSecret(app()),
         E::InvalidToken,
         E::UserMissing,
-        E::ApiForbidden(endpoint),
+        E::AppNotAllowed(endpoint),
         E::WrongType {
             path: "details[3].bk_inst_id".to_owned(),
             problem: "expected an integer, got a string".to_owned(),

@@ -30,9 +30,9 @@ use crate::domain::error::RequestError;
 use crate::domain::identity::Caller;
 use crate::domain::keys::{Tenant, is_valid_idempotency_key};
 use crate::domain::language::Language;
+use crate::service::attempt::{Lookups, Next, Retry};
 use crate::service::context::RequestContext;
 use crate::service::limit::RateCharge;
-use crate::service::lookup::{Lookups, Next, Retry};
 use crate::service::{Error, app};
 use crate::telemetry::{error_chain, traces};
 

@@ -209,7 +209,7 @@ impl Server {
         http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_LIMIT);
         let (router, draining) = (self.router.clone(), self.draining.clone());
         let service = service_fn(move |request| {
-            respond(router.clone(), request, client, over_capacity, draining.clone())
+            call_router(router.clone(), request, client, over_capacity, draining.clone())
         });
         let tls = self.tls.as_ref().map(|tls| tls.borrow().clone());
         let (draining, watcher) = (self.draining.clone(), self.connections.watcher());
@@ -236,7 +236,7 @@ impl Server {
 
 /// Responds to one request. While the server drains, or on a connection over capacity, the response
 /// closes its connection.
-async fn respond(
+async fn call_router(
     router: Router, mut request: Request<Incoming>, client: ClientAddr, over_capacity: bool,
     draining: watch::Receiver<bool>,
 ) -> Result<Response, Infallible> {

@@ -117,5 +117,5 @@ pub fn require_allowed(
     allowed: Option<&Vec<String>>, key: &str, endpoint: &'static str,
 ) -> Result<(), RequestError> {
     let is_allowed = allowed.is_none_or(|allowed| allowed.iter().any(|one| one == key));
-    if is_allowed { Ok(()) } else { Err(RequestError::ApiForbidden(endpoint)) }
+    if is_allowed { Ok(()) } else { Err(RequestError::AppNotAllowed(endpoint)) }
 }

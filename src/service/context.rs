@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::lookup::Lookups;
+use super::attempt::Lookups;
 use super::{Error, Service};
 use crate::db::STATEMENT_TIMEOUT;
 use crate::domain::identity::Caller;

@@ -62,7 +62,7 @@ pub async fn create_many(
 ) -> Result<DetailOutcomes, Error> {
     let CreateLinks { model_association: key, source_model, target_model, details } = links;
     let access = if is_valid_key(key, MODEL_ASSOCIATION_KEY_LIMIT) {
-        cx.lookups.association_access(&cx.caller.user, key, &cx.tenant).await?
+        cx.lookups.model_association_access(&cx.caller.user, key, &cx.tenant).await?
     } else {
         None
     };
@@ -73,8 +73,9 @@ pub async fn create_many(
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let authorized =
             authorize_edit(conn, cx, &access, details).instrument(step!("authorize")).await?;
-        // The first plan expects that no stored state prevents a link. If one does, the statement
-        // writes nothing and returns the stored state, and the next plan expects that.
+        // The first plan expects no stored link that prevents another, and the authorized
+        // instances. If the stored state differs, nothing is written and the next plan expects that
+        // state.
         let mut expected = authorized.expected_state(details);
         let mut is_stored_state = false;
         loop {
@@ -104,11 +105,11 @@ pub async fn create_many(
             match write.instrument(step!("write")).await? {
                 WriteOutcome::Stale => return Err(Error::Stale),
                 WriteOutcome::Created(ids) => {
-                    cx.lookups.set_checked();
+                    cx.lookups.set_version_checked();
                     return Ok(outcomes(&decisions, ids));
                 }
-                WriteOutcome::Mismatch(stored) if authorized.cover(details, &stored) => {
-                    cx.lookups.set_checked();
+                WriteOutcome::Mismatch(stored) if authorized.cover_existing(details, &stored) => {
+                    cx.lookups.set_version_checked();
                     (expected, is_stored_state) = (stored, true);
                 }
                 // An instance was added after the authorization.

@@ -3,13 +3,13 @@
 //! Calls `db` with a connection and applies the rules of `domain`. Knows no HTTP.
 
 pub mod app;
+pub mod attempt;
 pub mod check;
 pub mod context;
 pub mod idempotency;
 pub mod import;
 pub mod instance_association;
 pub mod limit;
-pub mod lookup;
 pub mod permission;
 pub mod schema;
 
@@ -19,8 +19,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
+use self::attempt::Caches;
 use self::limit::Limiter;
-use self::lookup::Caches;
 pub use crate::db::pool::Pool;
 use crate::db::{self, ErrorClass, classify};
 use crate::domain::error::RequestError;

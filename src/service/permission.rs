@@ -9,7 +9,7 @@ use super::Error;
 use super::context::RequestContext;
 use crate::db;
 pub use crate::db::permission::list;
-use crate::db::permission::{AssociationAccess, ModelAccess};
+use crate::db::permission::{ModelAccess, ModelAssociationAccess};
 use crate::domain::batch::{Detail, StoredState};
 use crate::domain::error::RequestError;
 use crate::domain::keys::{KEY_LIMIT, is_valid_key};
@@ -30,7 +30,7 @@ pub(super) enum AuthorizedInstances {
 
 /// Authorizes a user to edit every existing instance of a batch, or refuses the batch.
 pub(super) async fn authorize_edit(
-    conn: &mut PgConnection, cx: &RequestContext<'_>, access: &AssociationAccess,
+    conn: &mut PgConnection, cx: &RequestContext<'_>, access: &ModelAssociationAccess,
     details: &[Detail],
 ) -> Result<AuthorizedInstances, Error> {
     let may_edit_all = access.may_edit_sources && access.may_edit_targets;
@@ -95,7 +95,7 @@ impl AuthorizedInstances {
 
     /// Whether every instance that exists now was authorized. For a pair that is linked already the
     /// database does not look up the instances, and the detail is refused anyway.
-    pub(super) fn cover(&self, details: &[Detail], stored: &[StoredState]) -> bool {
+    pub(super) fn cover_existing(&self, details: &[Detail], stored: &[StoredState]) -> bool {
         let Self::Only { sources, targets } = self else { return true };
         details.iter().zip(stored).all(|(detail, stored)| {
             let is_linked = detail.source.is_some() && stored.source_of_target == detail.source;

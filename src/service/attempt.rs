@@ -1,6 +1,6 @@
-//! Looking up applications, model associations and models, in caches or in the database, and
-//! running a request again if a cached value was stale or if another transaction conflicted with
-//! it.
+//! The attempts to serve a request: what each looks up, in caches or in the database, and whether
+//! the request must be run again, because a cached value was stale or another transaction
+//! conflicted.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use super::{Error, Service, with_connection};
 use crate::db;
 use crate::db::app::App;
 use crate::db::cache_version::CacheVersion;
-use crate::db::permission::{AssociationAccess, ModelAccess, find_model_access};
+use crate::db::permission::{ModelAccess, ModelAssociationAccess, find_model_access};
 use crate::domain::keys::Tenant;
 
 /// How often a request is run again at most. So many conflicts within 15 s do not come from other
@@ -25,7 +25,7 @@ const MAX_RETRIES: usize = 100;
 /// models alike.
 pub struct Caches {
     apps: Cache<String, Arc<App>>,
-    associations: Cache<[String; 3], Arc<AssociationAccess>>,
+    associations: Cache<[String; 3], Arc<ModelAssociationAccess>>,
     models: Cache<[String; 3], Arc<ModelAccess>>,
 }
 
@@ -53,7 +53,7 @@ pub struct Lookups<'a> {
 struct Used {
     version: Option<CacheVersion>,
     /// Whether a value came from a cache, and no statement has compared its version since.
-    is_unchecked: bool,
+    is_version_unchecked: bool,
 }
 
 impl Lookups<'_> {
@@ -65,11 +65,11 @@ impl Lookups<'_> {
     }
 
     /// The model association with this key that is visible to the tenant, with the user's access.
-    pub(super) async fn association_access(
+    pub(super) async fn model_association_access(
         &self, user: &str, key: &str, tenant: &Tenant,
-    ) -> Result<Option<Arc<AssociationAccess>>, Error> {
+    ) -> Result<Option<Arc<ModelAssociationAccess>>, Error> {
         let query = async |conn: &mut PgConnection| {
-            db::permission::find_association_access(conn, user, key, tenant).await
+            db::permission::find_model_association_access(conn, user, key, tenant).await
         };
         let cache_key = [user, key, tenant.as_str()].map(str::to_owned);
         let cache = &self.service.caches.associations;
@@ -95,7 +95,7 @@ impl Lookups<'_> {
             && let Some(value) = cache.get(&key)
         {
             self.require_version(version_of(&value))?;
-            self.used().is_unchecked = true;
+            self.used().is_version_unchecked = true;
             return Ok(Some(value));
         }
         cache.invalidate(&key);
@@ -108,8 +108,8 @@ impl Lookups<'_> {
     }
 
     /// Must be called when a statement has found the version to be the current one.
-    pub(super) fn set_checked(&self) {
-        self.used().is_unchecked = false;
+    pub(super) fn set_version_checked(&self) {
+        self.used().is_version_unchecked = false;
     }
 
     /// Fails unless everything that was looked up is of this version.
@@ -120,8 +120,8 @@ impl Lookups<'_> {
 
     /// Whether the version of the lookups is the current one.
     async fn are_current(&self) -> Result<bool, Error> {
-        let Used { version, is_unchecked } = *self.used();
-        if !is_unchecked {
+        let Used { version, is_version_unchecked } = *self.used();
+        if !is_version_unchecked {
             return Ok(true);
         }
         let find = async |conn: &mut PgConnection| Ok(db::cache_version::find(conn).await?);
