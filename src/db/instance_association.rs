@@ -17,7 +17,7 @@ pub enum WriteOutcome {
     Created(Vec<i64>),
     /// The stored state, of each detail, differs from the expected one. Nothing was written.
     Mismatch(Vec<StoredState>),
-    /// The cache version has changed since the request was authorized. Nothing was written.
+    /// What the request was authorized on has changed: the cache version. Nothing was written.
     Stale,
 }
 

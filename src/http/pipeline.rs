@@ -1,5 +1,5 @@
 //! The pipeline around every endpoint. [`handle`] and [`Received::attempt`] have its steps in the
-//! order in which they happen and may refuse a request. Unknown paths are refused by the router.
+//! order in which they happen and may refuse a request. The router refuses other paths.
 //! [`respond`] and [`finish`] surround them: the answer, the log line, metrics, the trace.
 
 use std::io;

@@ -56,7 +56,7 @@ enum Proof {
     Secret { secret: String, user: ClaimedUser },
     /// The gateway's token. Its signature was verified.
     Jwt(Claims),
-    /// The address of a trusted peer, which may name a user.
+    /// The address of a trusted peer, a gateway that has verified the user whom it names.
     TrustedPeer { user: Option<String> },
 }
 
