@@ -1,6 +1,5 @@
 //! The attempts to serve a request: what each looks up, in caches or in the database, and whether
-//! the request must be run again, because a cached value was stale or another transaction
-//! conflicted.
+//! it must be repeated, because a cached value was stale or another transaction conflicted.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,8 +56,7 @@ struct Used {
 }
 
 impl Lookups<'_> {
-    /// The application with this code. That there is none is cached, too: an application that a
-    /// gateway has verified need not be stored.
+    /// The application with this code. That there is none is cached too: gateways may verify others.
     pub async fn app(&self, code: &str) -> Result<Option<Arc<App>>, Error> {
         let query = async |conn: &mut PgConnection| Ok(Some(db::app::find(conn, code).await?));
         self.find(&self.service.caches.apps, code.to_owned(), query, |app| app.version).await

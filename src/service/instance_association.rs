@@ -73,9 +73,8 @@ pub async fn create_many(
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let authorized =
             authorize_edit(conn, cx, &access, details).instrument(step!("authorize")).await?;
-        // The first plan expects no stored link that prevents another, and the authorized
-        // instances. If the stored state differs, nothing is written and the next plan expects that
-        // state.
+        // The first plan expects no conflicting links, and the authorized instances. If the stored
+        // state differs, nothing is written, and the next plan expects that state.
         let mut expected = authorized.expected_state(details);
         let mut is_stored_state = false;
         loop {

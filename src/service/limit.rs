@@ -66,8 +66,7 @@ pub struct RateCharge<'a> {
 }
 
 impl<'a> RateCharge<'a> {
-    /// A charge for the application with this code, which must be verified: a caller cannot charge
-    /// another one.
+    /// A charge for the application with this code, which must have been verified.
     pub fn new(limiter: Option<&'a Limiter>, app: &'a str) -> Self {
         Self { limiter, app, is_charged: false }
     }
