@@ -56,7 +56,7 @@ struct Used {
 }
 
 impl Lookups<'_> {
-    /// The application with this code. That there is none is cached too: gateways may verify others.
+    /// The application with this code. That there is none is cached too: gateways verify others.
     pub async fn app(&self, code: &str) -> Result<Option<Arc<App>>, Error> {
         let query = async |conn: &mut PgConnection| Ok(Some(db::app::find(conn, code).await?));
         self.find(&self.service.caches.apps, code.to_owned(), query, |app| app.version).await
