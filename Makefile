@@ -71,7 +71,8 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## Fuzz TARGET (request, body or import) for SECON
 
 check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query data and licences
 	cargo fmt --check
-	cargo clippy --locked --all-targets --test crash -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test crash -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	$(THROWAWAY) .dev/queries $(LOCAL)/queries
 	diff -r .sqlx $(LOCAL)/queries || { echo "check: .sqlx is stale: run make prepare" >&2; exit 1; }

@@ -55,7 +55,7 @@ impl Load {
     }
 
     /// A pseudo-random number.
-    pub(crate) fn random(&self, seed: u64) -> u64 {
+    pub(crate) fn random(seed: u64) -> u64 {
         let mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         (mixed ^ (mixed >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB) >> 20
     }
@@ -80,7 +80,7 @@ impl Load {
         let mut state = seed;
         let mut random = |bound: u64| {
             state = state.wrapping_add(1_000_003);
-            self.random(state) % bound
+            Self::random(state) % bound
         };
         while !self.is_over.load(Ordering::SeqCst) {
             let _open = self.gate.read().await;
@@ -98,7 +98,7 @@ impl Load {
                 user: format!("user-{number}"),
                 association,
                 details,
-                has_key: number % 2 == 0,
+                has_key: number.is_multiple_of(2),
                 answer: None,
                 was_retried: false,
                 is_replayed: false,

@@ -79,7 +79,7 @@ async fn main() -> ExitCode {
         let (name, fault, is_server) = CRASHES[usize::try_from(round).unwrap() % CRASHES.len()];
         *crashes.entry(name).or_default() += 1;
         // The crash comes after 10 to 500 ms of full load.
-        let delay = 10 + load.random(seed + round) % 490;
+        let delay = 10 + Load::random(seed + round) % 490;
         tokio::time::sleep(Duration::from_millis(delay)).await;
         if is_server {
             server = None;

@@ -87,7 +87,8 @@ pub(crate) async fn count(cluster: &Cluster, load: &Load) -> Tally {
     .fetch_all(&mut conn)
     .await
     .unwrap();
-    let records: Vec<(String, String, Vec<i64>, Vec<i64>, Vec<i64>)> = sqlx::query_as(
+    type Row = (String, String, Vec<i64>, Vec<i64>, Vec<i64>);
+    let records: Vec<Row> = sqlx::query_as(
         "select user_name, request_id, source_ids, target_ids,
              array(
                  select id
