@@ -77,6 +77,9 @@ struct Record {
     pairs: Vec<(i64, i64)>,
 }
 
+/// An audit record: user, request id, sources, targets and link ids.
+type Row = (String, String, Vec<i64>, Vec<i64>, Vec<i64>);
+
 /// Counts the outcome of all requests sent so far.
 pub(crate) async fn count(cluster: &Cluster, load: &Load) -> Tally {
     let mut conn = cluster.options().connect().await.unwrap();
@@ -87,7 +90,6 @@ pub(crate) async fn count(cluster: &Cluster, load: &Load) -> Tally {
     .fetch_all(&mut conn)
     .await
     .unwrap();
-    type Row = (String, String, Vec<i64>, Vec<i64>, Vec<i64>);
     let records: Vec<Row> = sqlx::query_as(
         "select user_name, request_id, source_ids, target_ids,
              array(
