@@ -89,8 +89,8 @@ async fn handle<E: Endpoint>(
     // The credentials, without any I/O.
     let credentials = Credentials::find(&state.authenticator, exchange.api, &head, &json)?;
 
-    // A permit, only now, so that slow senders hold none. The other steps may be repeated: after a
-    // conflict, or if a cached value was stale.
+    // A permit to use the database: not before the body, so that slow senders hold none. The other
+    // steps may be repeated: after a conflict, or if a cached value was stale.
     let mut permit = Some(service.acquire_permit()?);
     let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
     let (mut retry, mut charge) = (Retry::new(service, deadline), None);

@@ -106,7 +106,7 @@ impl Lookups<'_> {
     }
 
     /// Must be called when a statement has found the version to be the current one.
-    pub(super) fn set_version_checked(&self) {
+    pub(super) fn set_cache_version_checked(&self) {
         self.used().is_version_unchecked = false;
     }
 

@@ -36,7 +36,7 @@ pub(super) async fn find(
     let record = with_connection(&cx.service.pool, cx.deadline, find).await?;
     let Some(record) = record else { return Ok(None) };
     cx.lookups.require_version(record.version)?;
-    cx.lookups.set_version_checked();
+    cx.lookups.set_cache_version_checked();
     if record.request_hash != request_hash {
         return Err(RequestError::IdempotencyKeyReused.into());
     }

@@ -104,11 +104,11 @@ pub async fn create_many(
             match write.instrument(step!("write")).await? {
                 WriteOutcome::Stale => return Err(Error::Stale),
                 WriteOutcome::Created(ids) => {
-                    cx.lookups.set_version_checked();
+                    cx.lookups.set_cache_version_checked();
                     return Ok(outcomes(&decisions, ids));
                 }
                 WriteOutcome::Mismatch(stored) if authorized.cover_existing(details, &stored) => {
-                    cx.lookups.set_version_checked();
+                    cx.lookups.set_cache_version_checked();
                     (expected, is_stored_state) = (stored, true);
                 }
                 // An instance was added after the authorization.
