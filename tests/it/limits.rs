@@ -89,13 +89,13 @@ const WRONG_TYPE: &str =
 #[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
 async fn a_request_is_charged_its_details_or_one_when_refused_before_the_rate_limit(pool: PgPool) {
     let app = rate_limited_app(pool).await;
-    // Refused before the rate limit, by an application that is proven: 1 each.
+    // Refused before the rate limit, by an application that is verified: 1 each.
     for _ in 0..4 {
         app.post(json!({"bk_obj_id": 7})).await.assert_refused(200, 1_199_000, WRONG_TYPE);
     }
     let without_user = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx"}"#;
     assert_eq!(app.post_raw(without_user).await.json["code"], 1_306_000);
-    // Not charged: the application is not proven.
+    // Not charged: the application is not verified.
     let not_proven = r#"{"bk_app_code":"esb_test","bk_app_secret":"wrong"}"#;
     for _ in 0..50 {
         assert_eq!(app.post_raw(not_proven).await.json["code"], 1_306_000);

@@ -1,4 +1,4 @@
-//! Users proven by the login service. A stub on loopback can be slow, unreachable or wrong.
+//! Users verified by the login service. A stub on loopback can be slow, unreachable or wrong.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

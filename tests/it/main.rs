@@ -30,7 +30,7 @@ mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
 mod limits; // rate limits, and the APIs and tenants of an application
 mod load; // limits on connections, requests and body sizes
-mod logins; // users proven by the login service
+mod logins; // users verified by the login service
 mod operations; // metrics, logs, traces and TLS
 mod permissions; // which instances a user may edit
 mod plan; // planning a batch, against a reference implementation
