@@ -261,10 +261,10 @@ pub fn import(data: &[u8]) {
 fn columns(stage: Stage) -> usize {
     match stage {
         Stage::AssignedIds => 1,
-        Stage::Kinds => 3,
-        Stage::Models | Stage::Instances => 4,
+        Stage::Instances => 4,
         Stage::Links => 7,
-        Stage::ModelAssociations => 8,
+        Stage::Models | Stage::Kinds => 8,
+        Stage::ModelAssociations => 10,
     }
 }
 

@@ -7,12 +7,11 @@ use serde_json::Value;
 const DETAIL_LIMIT: usize = 200;
 
 /// The keys that may not be repeated.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 13] = [
     "bk_obj_id",
     "bk_asst_obj_id",
     "bk_obj_asst_id",
     "details",
-    "bk_supplier_account",
     "bk_app_code",
     "bk_app_secret",
     "bk_token",
@@ -70,7 +69,6 @@ struct Decoded {
     models: [String; 2],
     model_association: String,
     details: usize,
-    tenant: String,
 }
 
 fn decode(body: &Object<'_>) -> Result<Decoded, String> {
@@ -84,10 +82,7 @@ fn decode(body: &Object<'_>) -> Result<Decoded, String> {
     for (index, detail) in details.iter().enumerate() {
         check_detail(detail).map_err(|problem| format!("details[{index}]{problem}"))?;
     }
-    let name = |value: &[&str]| self::text(value).or_else(|| integer(value).map(|n| n.to_string()));
-    let tenant = body.get("bk_supplier_account", "a string or an integer", name)?;
-    let tenant = tenant.unwrap_or_default();
-    Ok(Decoded { models, model_association, details: details.len(), tenant })
+    Ok(Decoded { models, model_association, details: details.len() })
 }
 
 fn check_detail(detail: &[&str]) -> Result<(), String> {
@@ -108,7 +103,7 @@ fn check_detail(detail: &[&str]) -> Result<(), String> {
 
 impl Decoded {
     fn refusal(&self) -> Option<(u64, String)> {
-        let Self { models: [source, target], model_association, details, tenant } = self;
+        let Self { models: [source, target], model_association, details } = self;
         let ids = [
             ("bk_obj_asst_id", model_association),
             ("bk_obj_id", source),
@@ -126,9 +121,7 @@ impl Decoded {
         if *details > DETAIL_LIMIT {
             return Some((1_199_035, format!("details exceed the limit {DETAIL_LIMIT}")));
         }
-        let is_valid_tenant = tenant.chars().count() <= 128 && !tenant.contains('\0');
-        let text = "'bk_supplier_account' data parameter verification does not pass";
-        (!is_valid_tenant).then(|| (1_199_006, text.to_owned()))
+        None
     }
 }
 

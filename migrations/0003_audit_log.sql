@@ -1,12 +1,12 @@
 -- The audit log: one record for each request or part of an import that created links.
 
-create table audit_log (
+create table cmdb.audit_log (
     id bigint generated always as identity,
     created_at timestamptz not null default now(),
-    origin text not null,
-    request_id text,
-    app text,
-    user_name text,
+    origin text collate "C" not null,
+    request_id text collate "C",
+    app text collate "C",
+    user_name text collate "C",
     tenant_id integer not null,
     model_association_id integer not null,
     association_ids int8multirange not null,
@@ -20,18 +20,22 @@ create table audit_log (
 
 -- The id arrays of 200 links take 3.2 kB. Compressing them takes more time than the space is worth,
 -- so rows up to the size of a page are stored as they are.
-alter table audit_log set (toast_tuple_target = 8160);
+alter table cmdb.audit_log set (toast_tuple_target = 8160);
 
-comment on table audit_log is
+comment on table cmdb.audit_log is
     'A request, or part of an import, that created links. A record is committed together with its '
     'links and remains when they are deleted. There are no foreign keys: every batch would lock '
     'the same tenant row.';
-comment on column audit_log.origin is
+comment on column cmdb.audit_log.origin is
     'request: an API request created the links. import: the import command did.';
-comment on column audit_log.request_id is
+comment on column cmdb.audit_log.request_id is
     'The id of the request, as in its response and in the server''s log.';
-comment on column audit_log.association_ids is 'The ids of the created links.';
-comment on column audit_log.source_ids is
+comment on column cmdb.audit_log.association_ids is 'The ids of the created links.';
+comment on column cmdb.audit_log.source_ids is
     'The source of each created link, in the order of the link ids. Null for an import.';
-comment on column audit_log.target_ids is
+comment on column cmdb.audit_log.target_ids is
     'The target of each created link, in the order of the link ids. Null for an import.';
+comment on constraint audit_log_pkey on cmdb.audit_log is 'A record has an id of its own.';
+comment on constraint audit_log_origin_check on cmdb.audit_log is 'The origin is known.';
+comment on constraint audit_log_request_check on cmdb.audit_log is
+    'The record of a request names the request, its application and its user.';

@@ -1,36 +1,37 @@
 -- The version of the data that servers cache.
 
--- Trigger functions resolve names in this schema only: see 0001_inventory.sql.
-select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
-
-create table cache_version (
+create table cmdb.cache_version (
     is_current boolean not null default true,
     version bigint not null default hashtextextended(gen_random_uuid()::text, 0),
     constraint cache_version_pkey primary key (is_current),
     constraint cache_version_is_current_check check (is_current)
 );
 
-comment on table cache_version is
+comment on table cmdb.cache_version is
     'One row. A transaction that changes a table that servers cache sets a new, random version. '
     'The statement that writes links compares it with the version of the cached data.';
+comment on column cmdb.cache_version.is_current is 'Always true.';
+comment on constraint cache_version_pkey on cmdb.cache_version is 'No two rows are equal.';
+comment on constraint cache_version_is_current_check on cmdb.cache_version is
+    'With the primary key: there is at most one row.';
 
-insert into cache_version default values;
+insert into cmdb.cache_version default values;
 
 -- The row triggers below are deferred, so a transaction locks the row only while it commits. The
 -- setting cmdb.cache_version_bumped lasts until the transaction ends and limits it to one update.
-create function bump_cache_version() returns trigger
-    language plpgsql security definer set search_path from current
+create function cmdb.bump_cache_version() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     if current_setting('cmdb.cache_version_bumped', true) is distinct from 'yes' then
         perform set_config('cmdb.cache_version_bumped', 'yes', true);
-        update cache_version set version = default;
+        update cmdb.cache_version set version = default;
     end if;
     return null;
 end
 $$;
 
-comment on function bump_cache_version() is
+comment on function cmdb.bump_cache_version() is
     'Sets a new cache version, once in a transaction, so that servers reload what they cache.';
 
 do $$
@@ -41,14 +42,15 @@ begin
         array['app', 'app_secret', 'permission_grant', 'model', 'model_association', 'tenant']
     loop
         execute format(
-            'create constraint trigger %1$s_bump_cache_version after %2$s update or delete on %1$s
+            'create constraint trigger %1$s_bump_cache_version
+                after %2$s update or delete on cmdb.%1$s
                 deferrable initially deferred
-                for each row execute function bump_cache_version()',
+                for each row execute function cmdb.bump_cache_version()',
             -- Nothing that is cached can depend on a tenant that did not exist.
             cached_table, case cached_table when 'tenant' then '' else 'insert or' end);
         execute format(
-            'create trigger %1$s_bump_cache_version_truncate after truncate on %1$s
-                for each statement execute function bump_cache_version()',
+            'create trigger %1$s_bump_cache_version_truncate after truncate on cmdb.%1$s
+                for each statement execute function cmdb.bump_cache_version()',
             cached_table);
     end loop;
 end

@@ -163,8 +163,8 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_TRUSTED_PEERS", value_name = "CIDRS", value_delimiter = ',')]
     pub trusted_peers: Vec<IpNet>,
 
-    /// Maximum number of details per second for each application on this server. Default:
-    /// unlimited
+    /// Maximum number of details per second on this server, for each application, and for each user
+    /// of a gateway that names no application. Default: unlimited
     #[arg(long, env = "CMDB_RATE_LIMIT", value_name = "DETAILS")]
     pub rate_limit: Option<NonZeroU32>,
 
@@ -248,9 +248,13 @@ pub fn database_at(url: &str) -> Option<PgConnectOptions> {
     // sqlx would log the values of unknown parameters.
     let parse = || url.parse::<PgConnectOptions>();
     let options = tracing::subscriber::with_default(NoSubscriber::default(), parse).ok()?;
-    // Writes rely on a new snapshot for each statement; the migrations explain why.
-    let isolation = [("default_transaction_isolation", "read committed")];
-    let options = options.application_name("cmdb-associations").options(isolation);
+    let settings = [
+        // Writes rely on a new snapshot for each statement; the migrations explain why.
+        ("default_transaction_isolation", "read committed"),
+        // Statements name the schema of each table. No other schema can replace a function or type.
+        ("search_path", "pg_catalog, pg_temp"),
+    ];
+    let options = options.application_name("cmdb-associations").options(settings);
     Some(options.disable_statement_logging())
 }
 

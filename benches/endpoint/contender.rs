@@ -86,25 +86,25 @@ const FLOOR: &str = "
 
 const CHECKED: &str = "
     with association as materialized (
-        select id, source_model_id, target_model_id from model_association where key = $1
+        select id, source_model_id, target_model_id from cmdb.model_association where key = $1
     )
-    insert into instance_association (model_association_id, source_id, target_id)
+    insert into cmdb.instance_association (model_association_id, source_id, target_id)
     select (select id from association), source, target
     from unnest($2::bigint[], $3::bigint[]) pair (source, target)
     where not exists (
             select from unnest($2::bigint[], $3::bigint[]) pair (source, target)
             where (
-                select link.source_id from instance_association link
+                select link.source_id from cmdb.instance_association link
                 where link.model_association_id = (select id from association)
                     and link.target_id = target
                     and case
                         when link.model_association_id & 3 = 3 then link.source_id else 0
                     end = source
             ) is not null)
-        and 0 < (select count(*) from instance
+        and 0 < (select count(*) from cmdb.instance
             where model_id = (select source_model_id from association)
                 and instance_id = any ($2))
-        and 0 < (select count(*) from instance
+        and 0 < (select count(*) from cmdb.instance
             where model_id = (select target_model_id from association)
                 and instance_id = any ($3))
         and (select set_config('cmdb.guard_may_skip', 'yes', true)) = 'yes'
@@ -128,14 +128,14 @@ async fn detail_by_detail(
     let mut created = 0;
     for (source, target) in pairs {
         let (id, source_model, target_model): (i32, i32, i32) = sqlx::query_as(
-            "select id, source_model_id, target_model_id from model_association where key = $1",
+            "select id, source_model_id, target_model_id from cmdb.model_association where key = $1",
         )
         .bind(association)
         .fetch_one(&mut *conn)
         .await
         .unwrap();
         let stored: i64 = sqlx::query_scalar(
-            "select count(*) from instance_association
+            "select count(*) from cmdb.instance_association
              where model_association_id = $1 and source_id = $2 and target_id = $3",
         )
         .bind(id)
@@ -147,7 +147,7 @@ async fn detail_by_detail(
         let mut is_valid = stored == 0;
         for (model, instance) in [(source_model, source), (target_model, target)] {
             let count: i64 = sqlx::query_scalar(
-                "select count(*) from instance where model_id = $1 and instance_id = $2",
+                "select count(*) from cmdb.instance where model_id = $1 and instance_id = $2",
             )
             .bind(model)
             .bind(instance)
@@ -160,7 +160,7 @@ async fn detail_by_detail(
             continue;
         }
         let link: i64 = sqlx::query_scalar(
-            "insert into instance_association (model_association_id, source_id, target_id)
+            "insert into cmdb.instance_association (model_association_id, source_id, target_id)
              values ($1, $2, $3) returning id",
         )
         .bind(id)
@@ -170,7 +170,7 @@ async fn detail_by_detail(
         .await
         .unwrap();
         sqlx::query(
-            "insert into audit_log
+            "insert into cmdb.audit_log
                  (origin, request_id, app, user_name, tenant_id, model_association_id,
                   association_ids, source_ids, target_ids)
              values ('request', 'baseline', 'bench', 'bench', 0, $1,

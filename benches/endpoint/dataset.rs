@@ -123,11 +123,11 @@ async fn run(conn: &mut PgConnection, sql: String) {
 /// The instances are inserted in the order of their keys, as an import does it. There are enough
 /// 1:n and 1:1 model associations for all requests of a run: see `batches`.
 const INVENTORY: &str = "
-    insert into instance (model_id, instance_id)
-    select id, number from model, generate_series(1, INSTANCES) number
+    insert into cmdb.instance (model_id, instance_id)
+    select id, number from cmdb.model, generate_series(1, INSTANCES) number
     where key in ('bk_switch', 'host')
     order by 1, 2;
-    insert into model_association
+    insert into cmdb.model_association
         (key, source_model_id, target_model_id, association_kind_id, mapping)
     select 'bench_' || new.key, source.id, target.id, kind.id, mapping
     from (
@@ -136,9 +136,9 @@ const INVENTORY: &str = "
         select mapping || '_' || n, mapping
         from unnest(array['1:n', '1:1']) mapping, generate_series(0, 19) n
     ) new
-    join model source on source.key = 'bk_switch'
-    join model target on target.key = 'host'
-    join association_kind kind on kind.key = 'default';
+    join cmdb.model source on source.key = 'bk_switch'
+    join cmdb.model target on target.key = 'host'
+    join cmdb.association_kind kind on kind.key = 'default';
     create extension pg_stat_statements";
 
 /// Link number n associates source n % INSTANCES with a target that no other link of this source
@@ -154,7 +154,7 @@ const LINKS: &str = "
     begin
         for index in
             select indexrelid as id, indexrelid::regclass as name from pg_index
-            where indrelid = 'instance_association'::regclass and not indisprimary
+            where indrelid = 'cmdb.instance_association'::regclass and not indisprimary
         loop
             execute format('alter index %s set (fillfactor = 70)', index.name);
             insert into definition values (pg_get_indexdef(index.id));
@@ -162,19 +162,19 @@ const LINKS: &str = "
         end loop;
         for primary_key in
             select conname as name, pg_get_constraintdef(oid) as text from pg_constraint
-            where conrelid = 'instance_association'::regclass and contype = 'p'
+            where conrelid = 'cmdb.instance_association'::regclass and contype = 'p'
         loop
             insert into definition values (format(
-                'alter table instance_association add constraint %I %s',
+                'alter table cmdb.instance_association add constraint %I %s',
                 primary_key.name, primary_key.text));
             execute format(
-                'alter table instance_association drop constraint %I', primary_key.name);
+                'alter table cmdb.instance_association drop constraint %I', primary_key.name);
         end loop;
     end
     $$;
-    insert into instance_association (id, model_association_id, source_id, target_id)
-    select nextval('instance_association_id_seq'),
-        (select id from model_association where key = 'bench_n:n'),
+    insert into cmdb.instance_association (id, model_association_id, source_id, target_id)
+    select nextval('cmdb.instance_association_id_seq'),
+        (select id from cmdb.model_association where key = 'bench_n:n'),
         1 + n % INSTANCES, 1 + (n % INSTANCES * 48271 + n / INSTANCES * 13) % INSTANCES
     from generate_series(0::bigint, SIZE - 1) n;
     do $$
@@ -194,7 +194,7 @@ const LINKS: &str = "
         target bigint not null
     );
     insert into bare (association, source, target)
-    select 1, source_id, target_id from instance_association order by id;
+    select 1, source_id, target_id from cmdb.instance_association order by id;
     alter table bare
         add primary key (id),
         add unique (association, source, target) with (fillfactor = 70)";

@@ -57,11 +57,13 @@ pub async fn find(conn: &mut PgConnection, code: &str) -> sqlx::Result<App> {
         r#"select version as "version!: CacheVersion", enabled as "enabled?",
                coalesce(trusts_username, false) as "trusts_username!",
                apis as "apis?", tenants as "tenants?",
-               array(select salt from app_secret where app_id = app.id order by id desc limit 2)
-                   as "salts!",
-               array(select hash from app_secret where app_id = app.id order by id desc limit 2)
-                   as "hashes!"
-           from cache_version left join app on code = $1"#,
+               array(
+                   select salt from cmdb.app_secret where app_id = app.id order by id desc limit 2
+               ) as "salts!",
+               array(
+                   select hash from cmdb.app_secret where app_id = app.id order by id desc limit 2
+               ) as "hashes!"
+           from cmdb.cache_version left join cmdb.app on code = $1"#,
         code,
     );
     app.fetch_one(conn).await
@@ -73,9 +75,9 @@ pub async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<ListedApp>> {
         ListedApp,
         r#"select code, enabled, trusts_username, array_to_string(apis, ',') as apis,
                array_to_string(tenants, ',') as tenants,
-               (select least(count(*), 2) from app_secret where app_id = app.id) as "secrets!",
+               (select least(count(*), 2) from cmdb.app_secret where app_id = app.id) as "secrets!",
                to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "created_at!"
-           from app order by code"#,
+           from cmdb.app order by code"#,
     );
     apps.fetch_all(conn).await
 }
@@ -86,10 +88,11 @@ pub async fn insert(
 ) -> sqlx::Result<bool> {
     let insert = sqlx::query!(
         "with added as (
-             insert into app (code, trusts_username) values ($1, $2) on conflict (code) do nothing
+             insert into cmdb.app (code, trusts_username) values ($1, $2)
+             on conflict (code) do nothing
              returning id
          )
-         insert into app_secret (app_id, salt, hash) select id, $3, $4 from added",
+         insert into cmdb.app_secret (app_id, salt, hash) select id, $3, $4 from added",
         code,
         trusts_username,
         secret.salt,
@@ -104,13 +107,13 @@ pub async fn insert_secret(
     conn: &mut PgConnection, code: &str, secret: &StoredSecret,
 ) -> sqlx::Result<bool> {
     let insert = sqlx::query!(
-        "with wanted as (select id from app where code = $1 for update),
+        "with wanted as (select id from cmdb.app where code = $1 for update),
               deleted as (
-                  delete from app_secret where app_id = (select id from wanted) and id not in (
-                      select id from app_secret where app_id = (select id from wanted)
+                  delete from cmdb.app_secret where app_id = (select id from wanted) and id not in (
+                      select id from cmdb.app_secret where app_id = (select id from wanted)
                       order by id desc limit 1)
               )
-         insert into app_secret (app_id, salt, hash) select id, $2, $3 from wanted",
+         insert into cmdb.app_secret (app_id, salt, hash) select id, $2, $3 from wanted",
         code,
         secret.salt,
         secret.hash,
@@ -124,11 +127,11 @@ pub async fn delete_older_secrets(
     conn: &mut PgConnection, code: &str,
 ) -> sqlx::Result<Option<i64>> {
     let deleted = sqlx::query_scalar!(
-        r#"with wanted as (select id from app where code = $1),
+        r#"with wanted as (select id from cmdb.app where code = $1),
                 deleted as (
-                    delete from app_secret
+                    delete from cmdb.app_secret
                     where app_id = (select id from wanted) and id <> (
-                        select max(id) from app_secret where app_id = (select id from wanted))
+                        select max(id) from cmdb.app_secret where app_id = (select id from wanted))
                     returning id
                 )
            select (select count(*) from deleted) as "count!" from wanted"#,
@@ -139,7 +142,7 @@ pub async fn delete_older_secrets(
 
 /// Enables or disables an application. Returns `false` if there is no such application.
 pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> sqlx::Result<bool> {
-    let update = sqlx::query!("update app set enabled = $2 where code = $1", code, enabled);
+    let update = sqlx::query!("update cmdb.app set enabled = $2 where code = $1", code, enabled);
     Ok(update.execute(conn).await?.rows_affected() == 1)
 }
 
@@ -149,7 +152,7 @@ pub async fn limit(
     conn: &mut PgConnection, code: &str, apis: Option<&[String]>, tenants: Option<&[String]>,
 ) -> sqlx::Result<bool> {
     let update = sqlx::query!(
-        "update app
+        "update cmdb.app
          set apis = case when $2::text[] is null then apis else nullif($2, '{}') end,
              tenants = case when $3::text[] is null then tenants else nullif($3, '{}') end
          where code = $1",

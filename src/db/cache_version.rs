@@ -13,6 +13,6 @@ pub struct CacheVersion(pub(super) i64);
 #[tracing::instrument(skip_all, name = "db.cache_version.find")]
 pub async fn find(conn: &mut PgConnection) -> sqlx::Result<CacheVersion> {
     let version =
-        sqlx::query_scalar!(r#"select version as "version: CacheVersion" from cache_version"#);
+        sqlx::query_scalar!(r#"select version as "version: CacheVersion" from cmdb.cache_version"#);
     version.fetch_one(conn).await
 }

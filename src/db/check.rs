@@ -20,43 +20,58 @@ pub struct Violations {
 }
 
 /// The rules that sound data follows.
-pub const INVARIANTS: [Invariant; 10] = [
+pub const INVARIANTS: [Invariant; 11] = [
     Invariant {
         name: "every link's model association exists",
         sql: "select id,
                   format('link %s: model association %s does not exist', id, model_association_id)
-              from instance_association link
+              from cmdb.instance_association link
               where not exists (
-                  select from model_association where id = link.model_association_id)",
+                  select from cmdb.model_association where id = link.model_association_id)",
     },
     Invariant {
         name: "every link's source and target instances exist",
         sql: "select link.id,
                   format('link %s: %s instance %s of model %s does not exist',
                       link.id, role, wanted.instance_id, coalesce(model.key, '(unknown)'))
-              from instance_association link
-              join model_association association on association.id = link.model_association_id
+              from cmdb.instance_association link
+              join cmdb.model_association association on association.id = link.model_association_id
               cross join lateral (values
                   ('source', source_model_id, source_id), ('target', target_model_id, target_id)
               ) wanted (role, model_id, instance_id)
-              left join model on model.id = wanted.model_id
+              left join cmdb.model on model.id = wanted.model_id
               where not exists (
-                  select from instance
+                  select from cmdb.instance
                   where (instance.model_id, instance.instance_id)
                       = (wanted.model_id, wanted.instance_id))",
     },
     Invariant {
+        name: "every link's tenant sees its source and target instances",
+        sql: "select link.id,
+                  format('link %s: %s instance %s of model %s belongs to another tenant',
+                      link.id, role, end_of_link.instance_id, model.key)
+              from cmdb.instance_association link
+              join cmdb.model_association association on association.id = link.model_association_id
+              cross join lateral (values
+                  ('source', source_model_id, source_id), ('target', target_model_id, target_id)
+              ) end_of_link (role, model_id, instance_id)
+              join cmdb.model on model.id = end_of_link.model_id
+              join cmdb.instance using (model_id, instance_id)
+              where instance.tenant_id <> link.tenant_id
+                  and not (instance.tenant_id = 0 and is_built_in)",
+    },
+    Invariant {
         name: "every link's tenant exists",
         sql: "select id, format('link %s: tenant %s does not exist', id, tenant_id)
-              from instance_association link
-              where not exists (select from tenant where id = link.tenant_id)",
+              from cmdb.instance_association link
+              where not exists (select from cmdb.tenant where id = link.tenant_id)",
     },
     Invariant {
         name: "no two links of a model association have the same source and target",
         sql: "select min(id),
                   format('links %s have the same source and target',
                       string_agg(id::text, ', ' order by id))
-              from instance_association
+              from cmdb.instance_association
               group by model_association_id, source_id, target_id having count(*) > 1",
     },
     Invariant {
@@ -64,8 +79,8 @@ pub const INVARIANTS: [Invariant; 10] = [
         sql: "select min(link.id),
                   format('%s is 1:1, but links %s have source %s', min(association.key),
                       string_agg(link.id::text, ', ' order by link.id), source_id)
-              from instance_association link
-              join model_association association
+              from cmdb.instance_association link
+              join cmdb.model_association association
                   on association.id = model_association_id and mapping = '1:1'
               group by model_association_id, source_id having count(*) > 1",
     },
@@ -74,8 +89,8 @@ pub const INVARIANTS: [Invariant; 10] = [
         sql: "select min(link.id),
                   format('%s is %s, but links %s have target %s', min(association.key),
                       min(mapping), string_agg(link.id::text, ', ' order by link.id), target_id)
-              from instance_association link
-              join model_association association
+              from cmdb.instance_association link
+              join cmdb.model_association association
                   on association.id = model_association_id and mapping in ('1:1', '1:n')
               group by model_association_id, target_id having count(*) > 1",
     },
@@ -89,7 +104,7 @@ pub const INVARIANTS: [Invariant; 10] = [
                       max(upper(ids)) over (
                           order by lower(ids), id
                           rows between unbounded preceding and 1 preceding) as highest_upper_before
-                  from audit_log, unnest(association_ids) ids
+                  from cmdb.audit_log, unnest(association_ids) ids
               ) id_range
               where highest_upper_before > lower",
     },
@@ -100,9 +115,9 @@ pub const INVARIANTS: [Invariant; 10] = [
                       'idempotency key %s of app %s and user %s: '
                       'request %s did not create links %s',
                       key, app, user_name, request_id, association_ids)
-              from idempotency_record record
+              from cmdb.idempotency_record record
               where not isempty(association_ids) and not exists (
-                  select from audit_log
+                  select from cmdb.audit_log
                   where (audit_log.request_id, audit_log.association_ids)
                       = (record.request_id, record.association_ids))",
     },
@@ -112,15 +127,16 @@ pub const INVARIANTS: [Invariant; 10] = [
                   format('id %s is assigned, but the sequence is at %s', highest.id, last_value)
               from (
                   select greatest(
-                      (select max(id) from instance_association),
-                      (select max(upper(association_ids)) - 1 from audit_log)) as id
-              ) highest, instance_association_id_seq
+                      (select max(id) from cmdb.instance_association),
+                      (select max(upper(association_ids)) - 1 from cmdb.audit_log)) as id
+              ) highest, cmdb.instance_association_id_seq
               where highest.id > last_value or (highest.id = last_value and not is_called)",
     },
     Invariant {
         name: "the indexes, constraints and triggers that enforce these rules are enabled",
         sql: "with expected (kind, table_name, name) as (values
                   ('index', 'instance_association', 'instance_association_pkey'),
+                  ('index', 'instance_association', 'instance_association_pair_key'),
                   ('index', 'instance_association', 'instance_association_source_key'),
                   ('index', 'instance_association', 'instance_association_target_key'),
                   ('index', 'instance', 'instance_pkey'),
@@ -160,7 +176,7 @@ pub const INVARIANTS: [Invariant; 10] = [
               where not exists (
                   select from enabled
                   where (enabled.kind, table_id, enabled.name::text)
-                      = (expected.kind, to_regclass(table_name), expected.name))",
+                      = (expected.kind, to_regclass('cmdb.' || table_name), expected.name))",
     },
 ];
 
@@ -169,8 +185,8 @@ pub const INVARIANTS: [Invariant; 10] = [
 pub const UNAUDITED: Invariant = Invariant {
     name: "every link was written by the server or an import",
     sql: "select id, format('link %s is in no audit record', id)
-          from instance_association
-          where (id <@ (select range_agg(association_ids) from audit_log)) is not true",
+          from cmdb.instance_association
+          where (id <@ (select range_agg(association_ids) from cmdb.audit_log)) is not true",
 };
 
 /// Finds what violates an invariant.

@@ -1,69 +1,78 @@
 -- Creates the accepted details of a batch as links, with their audit record and idempotency record,
 -- if the stored state is as expected; otherwise writes nothing and returns the stored state.
 --
---   model association:  $1 id, $2 source model, $3 target model; $1 & 3 is the mapping: 1 is 1:1,
---                       2 is 1:n, 3 is n:n
---   caller:             $4 tenant key, $5 cache version on which the request was authorized
---   details:            $6 source ids, $7 target ids, $8 accepted (one each for every detail),
---                       $9 number of distinct sources, $10 number of distinct targets
---   expected state:     $11 source missing, $12 target missing, $13 source of target,
---                       $14 target of source (one each for every detail; all empty: no stored
+--   model association:  $1 id; $1 & 3 is the mapping: 1 is 1:1, 2 is 1:n, 3 is n:n
+--   its models:         $2 source model, $3 whether it is built in, $4 target model, $5 likewise
+--   caller:             $6 tenant key, $7 cache version on which the request was authorized
+--   details:            $8 source ids, $9 target ids, $10 accepted (one each for every detail),
+--                       $11 number of distinct sources, $12 number of distinct targets
+--   expected state:     $13 source missing, $14 target missing, $15 source of target,
+--                       $16 target of source (one each for every detail; all empty: no stored
 --                       state prevents a link)
---   audit record:       $15 request id, $16 app, $17 user
---   idempotency record: $18 key or null, $19 request hash, $20 language,
---                       $21 error code of each detail, null if it is accepted
+--   audit record:       $17 request id, $18 app, $19 user
+--   idempotency record: $20 key or null, $21 request hash, $22 language,
+--                       $23 error code of each detail, null if it is accepted
 with
 caller_tenant as materialized (
-    select (select id from tenant where key = $4) as id
+    select (select id from cmdb.tenant where key = $6) as id
 ),
--- The links that a detail may conflict with. Each scalar subquery is one search in a unique index,
--- which PostgreSQL chooses without statistics because its case expression is repeated here.
+-- The links that a detail may conflict with. Each scalar subquery is one search in a unique index.
+-- Its conditions leave PostgreSQL no other index, so the plan does not depend on statistics.
 existing as materialized (
     select given.*,
-        (select link.source_id from instance_association link
-            where link.model_association_id = $1 and link.target_id = given.target_id
-                and case when link.model_association_id & 3 = 3 then link.source_id else 0 end
-                  = case when $1 & 3 = 3 then given.source_id else 0 end
-        ) as source_of_target,
-        case when $1 & 3 = 1 then
-            (select link.target_id from instance_association link
+        case when $1 & 3 = 3 then
+            (select link.source_id from cmdb.instance_association link
                 where link.model_association_id = $1 and link.source_id = given.source_id
-                    and case when link.model_association_id & 3 = 1 then 0
-                        else link.target_id end = 0)
+                    and link.target_id = given.target_id)
+        else
+            (select link.source_id from cmdb.instance_association link
+                where link.model_association_id = $1 and link.target_id = given.target_id
+                    and link.model_association_id & 3 <> 3)
+        end as source_of_target,
+        case when $1 & 3 = 1 then
+            (select link.target_id from cmdb.instance_association link
+                where link.model_association_id = $1 and link.source_id = given.source_id
+                    and link.model_association_id & 3 = 1)
         end as target_of_source
-    from unnest($6::bigint[], $7::bigint[], $8::boolean[]) with ordinality
+    from unnest($8::bigint[], $9::bigint[], $10::boolean[]) with ordinality
         given (source_id, target_id, accepted, position)
 ),
 -- Whether the state of each detail must be compared with the expected state. That is not necessary
--- if no state was sent, every detail is accepted, no link conflicts, and as many instances exist as
--- the details name.
+-- if no state was sent, every detail is accepted, no link conflicts, and as many visible instances
+-- exist as the details name. Everybody sees instances of tenant "0" (id 0) of a built-in model.
 comparison as materialized (
-    select cardinality($11::boolean[]) > 0
+    select cardinality($13::boolean[]) > 0
         or exists (
             select from existing
             where not accepted or source_of_target is not null or target_of_source is not null)
-        or $9 <> (
-            select count(*) from instance
-            where model_id = $2 and instance_id = any ($6) and tenant_id in (0, caller_tenant.id))
-        or $10 <> (
-            select count(*) from instance
-            where model_id = $3 and instance_id = any ($7) and tenant_id in (0, caller_tenant.id))
+        or $11 <> (
+            select count(*) from cmdb.instance
+            where model_id = $2 and instance_id = any ($8)
+                and (tenant_id = caller_tenant.id or tenant_id = 0 and $3))
+        or $12 <> (
+            select count(*) from cmdb.instance
+            where model_id = $4 and instance_id = any ($9)
+                and (tenant_id = caller_tenant.id or tenant_id = 0 and $5))
         as is_needed
     from caller_tenant
 ),
 -- Instances are not looked up for a pair that is linked already: its error is known.
 detail as materialized (
     select existing.*,
-        is_needed and (source_of_target = source_id) is not true and (select true from instance
-            where model_id = $2 and instance_id = source_id and tenant_id in (0, caller_tenant.id)
+        is_needed and (source_of_target = source_id) is not true and (
+            select true from cmdb.instance
+            where model_id = $2 and instance_id = source_id
+                and (tenant_id = caller_tenant.id or tenant_id = 0 and $3)
         ) is null as source_missing,
-        is_needed and (source_of_target = source_id) is not true and (select true from instance
-            where model_id = $3 and instance_id = target_id and tenant_id in (0, caller_tenant.id)
+        is_needed and (source_of_target = source_id) is not true and (
+            select true from cmdb.instance
+            where model_id = $4 and instance_id = target_id
+                and (tenant_id = caller_tenant.id or tenant_id = 0 and $5)
         ) is null as target_missing
     from caller_tenant, comparison, existing
 ),
 staleness as materialized (
-    select version <> $5 as is_stale from cache_version
+    select version <> $7 as is_stale from cmdb.cache_version
 ),
 -- One row for each reason to write nothing.
 mismatch as materialized (
@@ -71,7 +80,7 @@ mismatch as materialized (
     union all
     select
     from detail
-    left join unnest($11::boolean[], $12::boolean[], $13::bigint[], $14::bigint[]) with ordinality
+    left join unnest($13::boolean[], $14::boolean[], $15::bigint[], $16::bigint[]) with ordinality
         expected (source_missing, target_missing, source_of_target, target_of_source, position)
         using (position)
     where (select is_needed from comparison) and (
@@ -89,8 +98,8 @@ advisory_lock as materialized (
 -- A tenant is stored when its first link is created. The update keeps the key; it makes the
 -- statement return the id if another transaction has just stored the tenant.
 new_tenant as (
-    insert into tenant (key)
-    select $4 from caller_tenant
+    insert into cmdb.tenant (key)
+    select $6 from caller_tenant
     where caller_tenant.id is null
         and exists (select from detail where accepted) and not exists (select from mismatch)
     on conflict (key) do update set key = excluded.key
@@ -103,7 +112,7 @@ link_tenant as materialized (
 -- count takes the advisory lock, and set_config lets the trigger of 0002_instance_association.sql
 -- skip its check once, since this statement has found all instances.
 new_link as materialized (
-    select nextval('instance_association_id_seq') as id, source_id, target_id
+    select nextval('cmdb.instance_association_id_seq') as id, source_id, target_id
     from detail
     where accepted and not exists (select from mismatch)
         and (select count(*) from advisory_lock) >= 0
@@ -112,28 +121,29 @@ new_link as materialized (
 ),
 -- Inserted in the order of targets, so that concurrent batches wait for each other one way only.
 inserted as (
-    insert into instance_association (id, model_association_id, tenant_id, source_id, target_id)
+    insert into cmdb.instance_association
+        (id, model_association_id, tenant_id, source_id, target_id)
     select new_link.id, $1, link_tenant.id, source_id, target_id
     from new_link, link_tenant
     order by target_id, source_id
     returning id
 ),
 audit_record as (
-    insert into audit_log
+    insert into cmdb.audit_log
         (origin, request_id, app, user_name, tenant_id, model_association_id,
          association_ids, source_ids, target_ids)
-    select 'request', $15, $16, $17, (select id from link_tenant), $1,
+    select 'request', $17, $18, $19, (select id from link_tenant), $1,
         range_agg(int8range(id, id, '[]')), array_agg(source_id), array_agg(target_id)
     from (select * from new_link order by id) new_link
     having count(*) > 0
 ),
 new_idempotency_record as (
-    insert into idempotency_record
+    insert into cmdb.idempotency_record
         (app, user_name, key, request_hash, request_id, language, association_ids, refusals)
-    select $16, $17, $18::text, $19, $15, $20,
-        coalesce(range_agg(int8range(id, id, '[]')), '{}'), $21
+    select $18, $19, $20::text, $21, $17, $22,
+        coalesce(range_agg(int8range(id, id, '[]')), '{}'), $23
     from new_link
-    having $18::text is not null and not exists (select from mismatch)
+    having $20::text is not null and not exists (select from mismatch)
 )
 -- One row: the new ids; or if nothing was written, the state of each detail. The others are null.
 select (select array_agg(id order by id) from inserted) as created,

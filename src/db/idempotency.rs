@@ -35,8 +35,8 @@ pub async fn find(
                    from unnest(association_ids) ids, generate_series(lower(ids), upper(ids) - 1) id
                    order by id
                ) as "created!",
-               (select version from cache_version) as "version!: CacheVersion"
-           from idempotency_record where app = $1 and user_name = $2 and key = $3"#,
+               (select version from cmdb.cache_version) as "version!: CacheVersion"
+           from cmdb.idempotency_record where app = $1 and user_name = $2 and key = $3"#,
         caller.app,
         caller.user,
         key,
@@ -50,9 +50,9 @@ pub async fn find(
 /// the record's `now()`.
 pub async fn delete_expired(conn: &mut PgConnection, limit: i64) -> sqlx::Result<u64> {
     let deleted = sqlx::query!(
-        "delete from idempotency_record
+        "delete from cmdb.idempotency_record
          where (app, user_name, key) in (
-             select app, user_name, key from idempotency_record
+             select app, user_name, key from cmdb.idempotency_record
              where created_at < now() - interval '25 hours'
              limit $1 for update skip locked)",
         limit,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use super::permission::ModelAssociationAccess;
+use super::model_association::ModelAssociation;
 use crate::domain::batch::{Decision, Detail, StoredState};
 use crate::domain::error::DetailError;
 use crate::domain::identity::Caller;
@@ -25,7 +25,7 @@ pub enum WriteOutcome {
 pub struct NewLinks<'a> {
     /// The model association of all links, with the cache version on which the request was
     /// authorized.
-    pub access: &'a ModelAssociationAccess,
+    pub association: &'a ModelAssociation,
     /// The tenant that the links will belong to.
     pub tenant: &'a Tenant,
     /// All details of the request.
@@ -61,7 +61,7 @@ pub struct IdempotencyEntry<'a> {
 /// [`ErrorClass::Conflict`](super::ErrorClass::Conflict), and nothing is written.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
 pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Result<WriteOutcome> {
-    let NewLinks { access, details, decisions, expected, idempotency, .. } = links;
+    let NewLinks { association, details, decisions, expected, idempotency, .. } = links;
     let source_ids: Vec<_> = details.iter().map(|detail| detail.source).collect();
     let target_ids: Vec<_> = details.iter().map(|detail| detail.target).collect();
     let accepted: Vec<_> = decisions.iter().map(Result::is_ok).collect();
@@ -75,13 +75,15 @@ pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Resu
     // In the groups that the statement's header lists.
     let row = sqlx::query_file!(
         "src/db/create_links.sql",
-        // model association
-        access.id,
-        access.source_model_id,
-        access.target_model_id,
+        // model association, models
+        association.id,
+        association.source_model_id,
+        association.source_is_built_in,
+        association.target_model_id,
+        association.target_is_built_in,
         // caller
         links.tenant.as_str(),
-        access.version.0,
+        association.version.0,
         // details
         &source_ids as &[Option<i64>],
         &target_ids as &[Option<i64>],
@@ -157,31 +159,33 @@ pub async fn list_of_instance(
 ) -> sqlx::Result<Vec<StoredLink>> {
     sqlx::query_as!(
         StoredLink,
-        r#"select link.id as "id!", source_id as "source_id!", source.key as source_model,
-               target_id as "target_id!", target.key as target_model, tenant.key as tenant,
-               association.key as model_association, kind.key as kind
-           from (
+        // A materialized expression, so that only these two searches find links.
+        r#"with link as materialized (
                select link.*
-               from model_association association
+               from cmdb.model_association association
                cross join lateral (
-                   select * from instance_association
+                   select * from cmdb.instance_association
                    where model_association_id = association.id and source_id = $2
                ) link
                where association.source_model_id = $1
                union
                select link.*
-               from model_association association
+               from cmdb.model_association association
                cross join lateral (
-                   select * from instance_association
+                   select * from cmdb.instance_association_by_target
                    where model_association_id = association.id and target_id = $2
                ) link
                where association.target_model_id = $1
-           ) link
-           join tenant on tenant.id = link.tenant_id
-           join model_association association on association.id = link.model_association_id
-           join association_kind kind on kind.id = association.association_kind_id
-           join model source on source.id = association.source_model_id
-           join model target on target.id = association.target_model_id
+           )
+           select link.id as "id!", source_id as "source_id!", source.key as source_model,
+               target_id as "target_id!", target.key as target_model, tenant.key as tenant,
+               association.key as model_association, kind.key as kind
+           from link
+           join cmdb.tenant on tenant.id = link.tenant_id
+           join cmdb.model_association association on association.id = link.model_association_id
+           join cmdb.association_kind kind on kind.id = association.association_kind_id
+           join cmdb.model source on source.id = association.source_model_id
+           join cmdb.model target on target.id = association.target_model_id
            where tenant.key = $3 and link.id > $4
            order by link.id offset $5 limit $6"#,
         model_id,

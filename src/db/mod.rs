@@ -9,6 +9,8 @@ pub mod check;
 pub mod idempotency;
 pub mod import;
 pub mod instance_association;
+pub mod model;
+pub mod model_association;
 pub mod permission;
 pub mod pool;
 pub mod schema;

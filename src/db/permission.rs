@@ -3,46 +3,26 @@
 use sqlx::PgConnection;
 
 use super::cache_version::CacheVersion;
-use crate::domain::association::Mapping;
+use super::model_association::ModelAssociation;
 use crate::domain::keys::Tenant;
 use crate::domain::permission::{MissingPermission, Scope};
 
-/// A model association, and whether a user may edit all instances of its models.
+/// The models of which a user may edit every instance.
 #[derive(Debug)]
-pub struct ModelAssociationAccess {
-    /// The cache version when it was read.
+pub struct UserPermissions {
+    /// The cache version when they were read.
     pub version: CacheVersion,
-    /// The model association's surrogate key.
-    pub id: i32,
-    /// The source model's surrogate key.
-    pub source_model_id: i32,
-    /// The source model's key.
-    pub source_model: String,
-    /// The target model's surrogate key.
-    pub target_model_id: i32,
-    /// The target model's key.
-    pub target_model: String,
-    /// How many instances it allows at each end.
-    pub mapping: Mapping,
-    /// Whether the user may edit every instance of the source model.
-    pub may_edit_sources: bool,
-    /// Whether the user may edit every instance of the target model.
-    pub may_edit_targets: bool,
+    /// Whether these are all models, those of the future included.
+    pub all_models: bool,
+    /// The surrogate keys of the models.
+    pub model_ids: Vec<i32>,
 }
 
-/// A model, and whether a user may edit all of its instances.
-#[derive(Debug)]
-pub struct ModelAccess {
-    /// The cache version when it was read.
-    pub version: CacheVersion,
-    /// The model's surrogate key.
-    pub id: i32,
-    /// The model's name.
-    pub name: String,
-    /// The number in the ids of the model's permission actions.
-    pub number: i64,
-    /// Whether the user may edit every instance.
-    pub may_edit_all: bool,
+impl UserPermissions {
+    /// Whether the user may edit every instance of the model.
+    pub fn may_edit_all_of(&self, model_id: i32) -> bool {
+        self.all_models || self.model_ids.contains(&model_id)
+    }
 }
 
 /// An instance that a batch refers to.
@@ -65,77 +45,38 @@ pub struct Grant {
     pub instance: Option<i64>,
 }
 
-/// Finds a model association by its key, the tenant's own before the shared one.
-#[tracing::instrument(skip_all, name = "db.permission.find_model_association_access")]
-pub async fn find_model_association_access(
-    conn: &mut PgConnection, user: &str, key: &str, tenant: &Tenant,
-) -> sqlx::Result<Option<ModelAssociationAccess>> {
-    let access = sqlx::query_as!(
-        ModelAssociationAccess,
-        r#"select (select version from cache_version) as "version!: CacheVersion",
-               association.id, source_model_id, source.key as source_model,
-               target_model_id, target.key as target_model, mapping as "mapping: Mapping",
+/// Finds the models of which a user may edit every instance.
+#[tracing::instrument(skip_all, name = "db.permission.find")]
+pub async fn find(conn: &mut PgConnection, user: &str) -> sqlx::Result<UserPermissions> {
+    let permissions = sqlx::query_as!(
+        UserPermissions,
+        r#"select version as "version: CacheVersion",
                exists (
-                   select from permission_grant
-                   where user_name = $1 and instance_id is null
-                       and (model_id is null or model_id = source_model_id)
-               ) as "may_edit_sources!",
-               exists (
-                   select from permission_grant
-                   where user_name = $1 and instance_id is null
-                       and (model_id is null or model_id = target_model_id)
-               ) as "may_edit_targets!"
-           from model_association association
-           join tenant on tenant.id = association.tenant_id
-           join model source on source.id = source_model_id
-           join model target on target.id = target_model_id
-           where association.key = $2 and tenant.key in ($3, $4)
-           order by tenant.key = $3 desc
-           limit 1"#,
+                   select from cmdb.permission_grant where user_name = $1 and model_id is null
+               ) as "all_models!",
+               array(
+                   select model_id from cmdb.permission_grant
+                   where user_name = $1 and model_id is not null and instance_id is null
+               ) as "model_ids!"
+           from cmdb.cache_version"#,
         user,
-        key,
-        tenant.as_str(),
-        Tenant::SHARED,
     );
-    access.fetch_optional(conn).await
+    permissions.fetch_one(conn).await
 }
 
-/// Finds a model that is visible to the tenant by its key.
-#[tracing::instrument(skip_all, name = "db.permission.find_model_access")]
-pub async fn find_model_access(
-    conn: &mut PgConnection, user: &str, key: &str, tenant: &Tenant,
-) -> sqlx::Result<Option<ModelAccess>> {
-    let access = sqlx::query_as!(
-        ModelAccess,
-        r#"select (select version from cache_version) as "version!: CacheVersion",
-               id, name, coalesce(export_number, id) as "number!",
-               exists (
-                   select from permission_grant
-                   where user_name = $1 and instance_id is null
-                       and (model_id is null or model_id = model.id)
-               ) as "may_edit_all!"
-           from model
-           where key = $2 and tenant_id in (0, (select id from tenant where key = $3))"#,
-        user,
-        key,
-        tenant.as_str(),
-    );
-    access.fetch_optional(conn).await
-}
-
-/// The visible instances among the given ids, sources first, in order of their ids, with the user's
-/// access to each.
+/// The instances among the given ids that the tenant sees, sources first, in order of their ids,
+/// with the user's access to each.
 #[tracing::instrument(skip_all, name = "db.permission.list_instance_access")]
 pub async fn list_instance_access(
-    conn: &mut PgConnection, user: &str, access: &ModelAssociationAccess, tenant: &Tenant,
-    source_ids: &[i64], target_ids: &[i64],
+    conn: &mut PgConnection, user: &str, permissions: &UserPermissions,
+    association: &ModelAssociation, tenant: &Tenant, source_ids: &[i64], target_ids: &[i64],
 ) -> sqlx::Result<Vec<InstanceAccess>> {
     let rows = sqlx::query!(
         r#"select model.id as model_id, model.key, model.name as model_name,
                coalesce(export_number, model.id) as "model_number!",
                instance.instance_id, instance.name,
                wanted.may_edit_all or exists (
-                   select from permission_grant
+                   select from cmdb.permission_grant
                    where user_name = $1 and permission_grant.model_id = wanted.model_id
                        and permission_grant.instance_id = wanted.id) as "may_edit!"
            from (
@@ -145,17 +86,19 @@ pub async fn list_instance_access(
                select $5::integer, id, $7::boolean, case when $2 = $5 then 0 else 1 end
                from unnest($6::bigint[]) id
            ) wanted
-           join instance on instance.model_id = wanted.model_id and instance.instance_id = wanted.id
-           join model on model.id = wanted.model_id
-           where instance.tenant_id in (0, (select id from tenant where key = $8))
+           join cmdb.instance
+               on instance.model_id = wanted.model_id and instance.instance_id = wanted.id
+           join cmdb.model on model.id = wanted.model_id
+           join cmdb.tenant on tenant.id = instance.tenant_id
+           where tenant.key = $8 or instance.tenant_id = 0 and model.is_built_in
            order by side, instance_id"#,
         user,
-        access.source_model_id,
+        association.source_model_id,
         source_ids,
-        access.may_edit_sources,
-        access.target_model_id,
+        permissions.may_edit_all_of(association.source_model_id),
+        association.target_model_id,
         target_ids,
-        access.may_edit_targets,
+        permissions.may_edit_all_of(association.target_model_id),
         tenant.as_str(),
     )
     .fetch_all(conn)
@@ -182,10 +125,10 @@ pub async fn insert(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sq
         r#"with wanted as (
                select key, instance_id, model.id as model_id
                from unnest($2::text[], $3::bigint[]) wanted (key, instance_id)
-               left join model using (key)
+               left join cmdb.model using (key)
            ),
            inserted as (
-               insert into permission_grant (user_name, model_id, instance_id)
+               insert into cmdb.permission_grant (user_name, model_id, instance_id)
                select $1, model_id, instance_id from wanted
                where not exists (select from wanted where key is not null and model_id is null)
                on conflict do nothing
@@ -203,9 +146,9 @@ pub async fn insert(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sq
 pub async fn delete(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sqlx::Result<u64> {
     let (models, instances) = columns(scopes);
     let deleted = sqlx::query!(
-        "delete from permission_grant
+        "delete from cmdb.permission_grant
          using unnest($2::text[], $3::bigint[]) unwanted (key, instance_id)
-         left join model using (key)
+         left join cmdb.model using (key)
          where user_name = $1
              and (unwanted.key is null) = (permission_grant.model_id is null)
              and (permission_grant.model_id, permission_grant.instance_id)
@@ -222,7 +165,7 @@ pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> sqlx::Result<V
     let grants = sqlx::query_as!(
         Grant,
         r#"select user_name as "user", model.key as "model?", instance_id as instance
-           from permission_grant left join model on model.id = model_id
+           from cmdb.permission_grant left join cmdb.model on model.id = model_id
            where user_name = $1 or $1 is null
            order by user_name, model.key nulls first, instance_id nulls first"#,
         user,

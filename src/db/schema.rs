@@ -5,12 +5,19 @@ use std::sync::LazyLock;
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
 
+/// The schema of all tables, and its table of applied migrations.
+const SCHEMA: &str = "cmdb";
+const MIGRATIONS: &str = "cmdb._sqlx_migrations";
+
 /// The migrations, compiled in.
 ///
 /// Migrations of a newer program in the database are ignored: each one leaves the previous release
 /// of the program working.
 pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!();
+    migrator.create_schema(SCHEMA);
+    // Dangerous only for a database that has a table of applied migrations under another name.
+    migrator.dangerous_set_table_name(MIGRATIONS);
     migrator.set_ignore_missing(true);
     migrator
 });
@@ -18,12 +25,13 @@ pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
 /// Counts the migrations that are not applied to the database.
 pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {
     // sqlx creates this table at the first migration, so the macros cannot check these queries.
-    let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+    let exists: bool = sqlx::query_scalar("select to_regclass($1) is not null")
+        .bind(MIGRATIONS)
         .fetch_one(&mut *conn)
         .await?;
     let mut applied: Vec<i64> = Vec::new();
     if exists {
-        let versions = "select version from _sqlx_migrations where success";
+        let versions = "select version from cmdb._sqlx_migrations where success";
         applied = sqlx::query_scalar(versions).fetch_all(conn).await?;
     }
     Ok(MIGRATOR.iter().filter(|migration| !applied.contains(&migration.version)).count())

@@ -96,11 +96,11 @@ pub enum End {
     Target,
 }
 
-/// An application's rate limit, at the moment when it is exceeded.
+/// A caller's rate limit, at the moment when it is exceeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimit {
-    /// The application's code.
-    pub app: String,
+    /// The application's code, if the caller is an application.
+    pub app: Option<String>,
     /// Details a second.
     pub rate: u32,
     /// The most details at once.

@@ -15,24 +15,41 @@ pub fn is_valid_key(key: &str, limit: usize) -> bool {
     !key.is_empty() && key.chars().nth(limit).is_none() && !key.contains('\0')
 }
 
-/// A tenant's key (`bk_supplier_account` on the wire). Every tenant sees the inventory of `"0"`.
+/// Whether `name` can name a tenant, a user or an application: a valid key of at most [`KEY_LIMIT`]
+/// characters, none of them a control character.
+pub fn is_valid_name(name: &str) -> bool {
+    is_valid_key(name, KEY_LIMIT) && !has_control_character(name)
+}
+
+/// Whether `text` has a control character, NUL included.
+pub fn has_control_character(text: &str) -> bool {
+    text.chars().any(char::is_control)
+}
+
+/// A tenant's key (`bk_supplier_account` on the wire).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tenant(String);
 
 impl Tenant {
-    /// The tenant whose inventory every tenant sees; also the default.
+    /// The tenant whose models, association kinds, model associations and instances of built-in
+    /// models every tenant sees; also the default.
     pub const SHARED: &'static str = "0";
 
-    /// Accepts a valid key of at most [`KEY_LIMIT`] characters. The empty key means
-    /// [`Tenant::SHARED`].
+    /// Accepts a valid name. The empty key means [`Tenant::SHARED`].
     pub fn parse(key: &str) -> Option<Self> {
         let key = if key.is_empty() { Self::SHARED } else { key };
-        is_valid_key(key, KEY_LIMIT).then(|| Self(key.to_owned()))
+        is_valid_name(key).then(|| Self(key.to_owned()))
     }
 
     /// The key.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self(Self::SHARED.to_owned())
     }
 }
 
@@ -59,5 +76,13 @@ mod tests {
         assert_eq!(Tenant::parse("").unwrap().as_str(), "0");
         assert_eq!(Tenant::parse("superadmin").unwrap().as_str(), "superadmin");
         assert_eq!(Tenant::parse("\0"), None);
+    }
+
+    #[test]
+    fn a_name_has_no_control_characters() {
+        assert!(is_valid_name("机 a"));
+        for name in ["", "a\tb", "a\u{7f}", "\u{85}", &"x".repeat(129)] {
+            assert!(!is_valid_name(name), "{name:?}");
+        }
     }
 }

@@ -5,11 +5,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue};
-use serde::de::Visitor;
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 use utoipa::openapi::{OneOfBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
+
+use super::json::{JsonObject, field_names};
+use crate::domain::error::RequestError;
+use crate::domain::keys::Tenant;
 
 /// The API that was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +48,18 @@ impl Api {
         }
     }
 
-    /// The tenant that the headers name. At the CMDB API it precedes the body's.
-    pub(super) fn tenant(self, headers: &HeaderMap) -> Option<String> {
+    /// The fields that name the tenant in a body. The CMDB API ignores them.
+    pub(super) fn tenant_fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Gateway => field_names::<TenantField>(),
+            Self::Cmdb => &[],
+        }
+    }
+
+    /// The tenant: in the body at the gateway API, in a header at the CMDB API.
+    pub(super) fn tenant(
+        self, headers: &HeaderMap, body: &JsonObject<'_>,
+    ) -> Result<Tenant, RequestError> {
         let names = [
             "x-bkcmdb-supplier-account",
             "x-bkapi-supplier-account",
@@ -53,11 +67,15 @@ impl Api {
             "http_blueking_supplier_id",
         ];
         match self {
-            Self::Gateway => None,
-            Self::Cmdb => first_key(headers, &names),
+            Self::Gateway => Ok(body.decode::<TenantField>()?.tenant()),
+            Self::Cmdb => Tenant::parse(&first_key(headers, &names).unwrap_or_default())
+                .ok_or(RequestError::InvalidJwt(INVALID_TENANT_HEADER)),
         }
     }
 }
+
+const INVALID_TENANT_HEADER: &str =
+    "[X-Bkcmdb-Supplier-Account] is longer than 128 characters or has a control character";
 
 /// The first of these headers that is present and not empty.
 pub(super) fn first_of<'a>(headers: &'a HeaderMap, names: &[&str]) -> Option<&'a HeaderValue> {
@@ -65,7 +83,7 @@ pub(super) fn first_of<'a>(headers: &'a HeaderMap, names: &[&str]) -> Option<&'a
 }
 
 /// The key in the first of these headers that is present and not empty. A value that is not UTF-8
-/// becomes NUL, which is in no valid key.
+/// becomes NUL, which is a control character.
 pub(super) fn first_key(headers: &HeaderMap, names: &[&str]) -> Option<String> {
     let key = String::from_utf8(first_of(headers, names)?.as_bytes().to_vec());
     Some(key.unwrap_or_else(|_| "\0".to_owned()))
@@ -79,17 +97,16 @@ pub(super) struct TenantField {
 }
 
 impl TenantField {
-    /// The tenant's key, if the body names one.
-    pub(super) fn key(self) -> Option<String> {
-        self.bk_supplier_account.map(|TenantKey(key)| key)
+    fn tenant(self) -> Tenant {
+        self.bk_supplier_account.map_or_else(Tenant::default, |TenantKey(tenant)| tenant)
     }
 }
 
 /// A tenant's key: a string, or an integer in its decimal digits.
-struct TenantKey(String);
+struct TenantKey(Tenant);
 
 fn tenant_schema() -> RefOr<Schema> {
-    let description = "The tenant, `0` by default. It sees its own inventory and that of `0`.";
+    let description = "The tenant, `0` by default.";
     let types = OneOfBuilder::new().item(String::schema()).item(i64::schema());
     RefOr::T(types.description(Some(description)).build().into())
 }
@@ -109,11 +126,12 @@ impl Visitor<'_> for TenantKeyVisitor {
         f.write_str("a string or an integer")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<TenantKey, E> {
-        Ok(TenantKey(key.to_owned()))
+    fn visit_str<E: Error>(self, key: &str) -> Result<TenantKey, E> {
+        let problem = "expected at most 128 characters, none of them a control character";
+        Tenant::parse(key).map(TenantKey).ok_or_else(|| E::custom(problem))
     }
 
-    fn visit_i64<E>(self, key: i64) -> Result<TenantKey, E> {
-        Ok(TenantKey(key.to_string()))
+    fn visit_i64<E: Error>(self, key: i64) -> Result<TenantKey, E> {
+        self.visit_str(&key.to_string())
     }
 }

@@ -131,8 +131,9 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             parameter_error("Idempotency-Key was used with a different request")
         }
         E::RateLimited(RateLimit { app, rate, .. }) => {
+            let caller = app.as_ref().map_or("the user".to_owned(), |app| format!("APP [{app}]"));
             let english = format!(
-                "Access frequency limit, Access frequency of APP [{app}] exceeds the limit; the \
+                "Access frequency limit, Access frequency of {caller} exceeds the limit; the \
                  frequency limit is [{rate} details per second], please try again later"
             );
             gateway(1_306_429, english).with(StatusCode::TOO_MANY_REQUESTS)
@@ -257,8 +258,13 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
             problem: "expected an integer, got a string".to_owned(),
         },
         E::InvalidIdempotencyKey,
-        E::InvalidField("bk_supplier_account"),
-        E::RateLimited(RateLimit { app: app(), rate: 100, burst: 200, remaining: 0, wait: 2 }),
+        E::RateLimited(RateLimit {
+            app: Some(app()),
+            rate: 100,
+            burst: 500,
+            remaining: 0,
+            wait: 2,
+        }),
         E::PermissionDenied(vec![MissingPermission {
             model: "bk_switch".to_owned(),
             model_name: "switch".to_owned(),

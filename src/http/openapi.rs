@@ -94,15 +94,12 @@ pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) ->
         json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
     }
     let mut schemas = Schemas::new();
-    let body = [
-        add::<E::Body>(&mut schemas),
-        add::<TenantField>(&mut schemas),
-        add::<CredentialFields>(&mut schemas),
-    ];
+    let mut body = vec![add::<E::Body>(&mut schemas), add::<CredentialFields>(&mut schemas)];
     add::<E::Data>(&mut schemas);
     let (prefix, tag, answer) = match api {
         Api::Gateway => {
             GatewayAnswer::<'static, E::Data>::schemas(&mut schemas);
+            body.push(add::<TenantField>(&mut schemas));
             ("", "For clients", GatewayAnswer::<'static, E::Data>::schema())
         }
         Api::Cmdb => {
@@ -156,7 +153,7 @@ fn parameters(api: Api) -> Vec<Value> {
         ],
         Api::Cmdb => &[
             ("X-Bkcmdb-User", "The user, from a trusted peer."),
-            ("X-Bkcmdb-Supplier-Account", "The tenant. It precedes the one in the body."),
+            ("X-Bkcmdb-Supplier-Account", "The tenant, `0` by default."),
             (
                 "X-Bkcmdb-Language",
                 "The language of texts: Chinese if it is absent or begins with `zh`, else English.",
@@ -193,7 +190,7 @@ fn responses<E: Endpoint>(api: Api, name: &'static str, schema: &Value) -> BTree
             404 => "The path is unknown",
             405 => "The path has no such method",
             413 => "The body is too large",
-            429 => "The application is over its rate limit",
+            429 => "The caller is over its rate limit",
             503 => "A service is unavailable, or the server is overloaded",
             _ => "A bug of the server",
         };

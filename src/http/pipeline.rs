@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, error, error_span, info, warn};
 
-use super::api::{Api, OverCapacity, TenantField};
+use super::api::{Api, OverCapacity};
 use super::auth::{CredentialFields, Credentials};
 use super::endpoints::{Endpoint, EndpointEntry};
 use super::envelope::Envelope;
@@ -28,7 +28,7 @@ use super::success::{Counts, Page, Success};
 use super::{AppState, body, metrics};
 use crate::domain::error::RequestError;
 use crate::domain::identity::Caller;
-use crate::domain::keys::{Tenant, is_valid_idempotency_key};
+use crate::domain::keys::is_valid_idempotency_key;
 use crate::domain::language::Language;
 use crate::service::attempt::{Lookups, Next, Retry};
 use crate::service::context::RequestContext;
@@ -78,8 +78,8 @@ async fn handle<E: Endpoint>(
     }
 
     // The JSON object, of which only the known keys are kept.
-    let (body_fields, tenant) = (field_names::<E::Body>(), field_names::<TenantField>());
-    let known = [body_fields, tenant, field_names::<CredentialFields>()].concat();
+    let (body_fields, tenant_fields) = (field_names::<E::Body>(), exchange.api.tenant_fields());
+    let known = [body_fields, tenant_fields, field_names::<CredentialFields>()].concat();
     let text = match body.trim_ascii() {
         "" | "null" if exchange.api == Api::Cmdb && !E::REQUIRES_BODY => "{}",
         _ => &body,
@@ -123,7 +123,7 @@ impl<'a> Received<'a> {
     /// Runs the other steps once, from the lookup of the application to the endpoint.
     async fn attempt<'c, E: Endpoint>(
         &'c self, credentials: &'c Credentials, lookups: &Lookups<'_>,
-        charge: &mut Option<RateCharge<'c>>, permit: &mut Option<SemaphorePermit<'a>>,
+        charge: &mut Option<RateCharge<'a>>, permit: &mut Option<SemaphorePermit<'a>>,
     ) -> Result<Success<E::Data>, Error> {
         let Self { entry, state, exchange, head, json, deadline } = self;
 
@@ -134,7 +134,8 @@ impl<'a> Received<'a> {
         };
         credentials.verify_app(app.as_deref())?;
         let (limiter, is_repeated) = (state.service.limiter.as_ref(), charge.is_some());
-        let charge = charge.get_or_insert_with(|| RateCharge::new(limiter, &credentials.app_code));
+        let charge =
+            charge.get_or_insert_with(|| RateCharge::new(limiter, credentials.rate_limit_key()));
         Span::current().record("app", &credentials.app_code);
 
         // The user. No permit is held while the login service is asked, which may take seconds. If
@@ -155,12 +156,9 @@ impl<'a> Received<'a> {
         // The types of the body, then its own checks.
         json.require_unique_keys()?;
         let body = json.decode::<E::Body>()?;
-        let tenant_field = json.decode::<TenantField>()?;
+        let tenant = exchange.api.tenant(&head.headers, json)?;
         let idempotency_key = idempotency_key(&head.headers)?;
         let input = E::check(body)?;
-        let tenant = exchange.api.tenant(&head.headers).or(tenant_field.key()).unwrap_or_default();
-        let tenant =
-            Tenant::parse(&tenant).ok_or(RequestError::InvalidField("bk_supplier_account"))?;
 
         // The rate limit.
         charge.charge(E::cost(&input))?;

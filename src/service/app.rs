@@ -8,7 +8,7 @@ use crate::db;
 use crate::db::app::StoredSecret;
 pub use crate::db::app::{App, list};
 use crate::domain::error::RequestError;
-use crate::domain::keys::{KEY_LIMIT, is_valid_key};
+use crate::domain::keys::{has_control_character, is_valid_key, is_valid_name};
 
 /// Why an application cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum Error {
     Unknown(String),
     #[error("an application's code has 1 to 128 characters, none of them a control character")]
     InvalidCode,
-    #[error("a tenant has 1 to 128 characters")]
+    #[error("a tenant's key has 1 to 128 characters, none of them a control character")]
     InvalidTenant,
     #[error("a secret has 1 to 1024 characters on one line")]
     InvalidSecret,
@@ -34,7 +34,7 @@ pub enum Error {
 pub async fn add(
     conn: &mut PgConnection, code: &str, trusts_username: bool, given_secret: Option<String>,
 ) -> Result<String, Error> {
-    if !is_valid_key(code, KEY_LIMIT) || code.chars().any(char::is_control) {
+    if !is_valid_name(code) {
         return Err(Error::InvalidCode);
     }
     let secret = given_secret.map_or_else(new_secret, accept_secret)?;
@@ -71,7 +71,7 @@ pub async fn set_enabled(conn: &mut PgConnection, code: &str, enabled: bool) -> 
 pub async fn limit(
     conn: &mut PgConnection, code: &str, apis: Option<&[String]>, tenants: Option<&[String]>,
 ) -> Result<(), Error> {
-    if tenants.unwrap_or_default().iter().any(|tenant| !is_valid_key(tenant, KEY_LIMIT)) {
+    if tenants.unwrap_or_default().iter().any(|tenant| !is_valid_name(tenant)) {
         return Err(Error::InvalidTenant);
     }
     require_known(db::app::limit(conn, code, apis, tenants).await?, code)
@@ -89,7 +89,7 @@ fn new_secret() -> Result<String, Error> {
 }
 
 fn accept_secret(secret: String) -> Result<String, Error> {
-    let is_valid = is_valid_key(&secret, 1024) && !secret.chars().any(char::is_control);
+    let is_valid = is_valid_key(&secret, 1024) && !has_control_character(&secret);
     if is_valid { Ok(secret) } else { Err(Error::InvalidSecret) }
 }
 

@@ -13,24 +13,41 @@ use super::{Error, Service, with_connection};
 use crate::db;
 use crate::db::app::App;
 use crate::db::cache_version::CacheVersion;
-use crate::db::permission::{ModelAccess, ModelAssociationAccess, find_model_access};
+use crate::db::model::Model;
+use crate::db::model_association::ModelAssociation;
+use crate::db::permission::UserPermissions;
 use crate::domain::keys::Tenant;
 
 /// How often a request is run again at most. So many conflicts within 15 s do not come from other
 /// transactions alone, and the request fails.
 const MAX_RETRIES: usize = 100;
 
-/// The caches of a server: applications by their codes; model associations by user, key and tenant;
-/// models alike.
+/// How long after it was found current a version may still be used for reads.
+const READ_STALENESS: Duration = Duration::from_secs(5);
+
+/// The caches of a server.
 pub struct Caches {
+    /// By code.
     apps: Cache<String, Arc<App>>,
-    associations: Cache<[String; 3], Arc<ModelAssociationAccess>>,
-    models: Cache<[String; 3], Arc<ModelAccess>>,
+    /// By key and tenant.
+    models: Cache<[String; 2], Arc<Model>>,
+    /// By key and tenant.
+    model_associations: Cache<[String; 2], Arc<ModelAssociation>>,
+    /// By the user's name.
+    permissions: Cache<String, Arc<UserPermissions>>,
+    /// The version that was found current last, and when the statement was sent.
+    current: Mutex<Option<(CacheVersion, Instant)>>,
 }
 
 impl Default for Caches {
     fn default() -> Self {
-        Self { apps: new_cache(), associations: new_cache(), models: new_cache() }
+        Self {
+            apps: new_cache(),
+            models: new_cache(),
+            model_associations: new_cache(),
+            permissions: new_cache(),
+            current: Mutex::default(),
+        }
     }
 }
 
@@ -51,8 +68,8 @@ pub struct Lookups<'a> {
 #[derive(Clone, Copy, Default)]
 struct Used {
     version: Option<CacheVersion>,
-    /// Whether a value came from a cache, and no statement has compared its version since.
-    is_version_unchecked: bool,
+    /// Whether a statement of this attempt has found it to be the current one.
+    is_current: bool,
 }
 
 impl Lookups<'_> {
@@ -62,26 +79,33 @@ impl Lookups<'_> {
         self.find(&self.service.caches.apps, code.to_owned(), query, |app| app.version).await
     }
 
-    /// The model association with this key that is visible to the tenant, with the user's access.
-    pub(super) async fn model_association_access(
-        &self, user: &str, key: &str, tenant: &Tenant,
-    ) -> Result<Option<Arc<ModelAssociationAccess>>, Error> {
-        let query = async |conn: &mut PgConnection| {
-            db::permission::find_model_association_access(conn, user, key, tenant).await
-        };
-        let cache_key = [user, key, tenant.as_str()].map(str::to_owned);
-        let cache = &self.service.caches.associations;
-        self.find(cache, cache_key, query, |access| access.version).await
+    /// The model with this key that the tenant sees.
+    pub(super) async fn model(
+        &self, key: &str, tenant: &Tenant,
+    ) -> Result<Option<Arc<Model>>, Error> {
+        let query = async |conn: &mut PgConnection| db::model::find(conn, key, tenant).await;
+        let cache_key = [key, tenant.as_str()].map(str::to_owned);
+        self.find(&self.service.caches.models, cache_key, query, |model| model.version).await
     }
 
-    /// The model with this key that is visible to the tenant, with the user's access.
-    pub(super) async fn model_access(
-        &self, user: &str, key: &str, tenant: &Tenant,
-    ) -> Result<Option<Arc<ModelAccess>>, Error> {
+    /// The model association with this key that the tenant sees.
+    pub(super) async fn model_association(
+        &self, key: &str, tenant: &Tenant,
+    ) -> Result<Option<Arc<ModelAssociation>>, Error> {
         let query =
-            async |conn: &mut PgConnection| find_model_access(conn, user, key, tenant).await;
-        let cache_key = [user, key, tenant.as_str()].map(str::to_owned);
-        self.find(&self.service.caches.models, cache_key, query, |access| access.version).await
+            async |conn: &mut PgConnection| db::model_association::find(conn, key, tenant).await;
+        let cache_key = [key, tenant.as_str()].map(str::to_owned);
+        let cache = &self.service.caches.model_associations;
+        self.find(cache, cache_key, query, |association| association.version).await
+    }
+
+    /// The models of which the user may edit every instance.
+    pub(super) async fn permissions(&self, user: &str) -> Result<Arc<UserPermissions>, Error> {
+        let query =
+            async |conn: &mut PgConnection| Ok(Some(db::permission::find(conn, user).await?));
+        let cache = &self.service.caches.permissions;
+        let found = self.find(cache, user.to_owned(), query, |found| found.version).await?;
+        Ok(found.expect("the query finds something for every user"))
     }
 
     async fn find<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>(
@@ -93,43 +117,61 @@ impl Lookups<'_> {
             && let Some(value) = cache.get(&key)
         {
             self.require_version(version_of(&value))?;
-            self.used().is_version_unchecked = true;
             return Ok(Some(value));
         }
         cache.invalidate(&key);
+        let sent = Instant::now();
         let work = async |conn: &mut PgConnection| Ok(query(conn).await?);
         let found = with_connection(&self.service.pool, self.deadline, work).await?;
         let Some(value) = found.map(Arc::new) else { return Ok(None) };
-        self.require_version(version_of(&value))?;
+        self.set_current(version_of(&value), sent)?;
         cache.insert(key, Arc::clone(&value));
         Ok(Some(value))
     }
 
-    /// Must be called when a statement has found the version to be the current one.
-    pub(super) fn set_cache_version_checked(&self) {
-        self.used().is_version_unchecked = false;
-    }
-
     /// Fails unless everything that was looked up is of this version.
-    pub(super) fn require_version(&self, version: CacheVersion) -> Result<(), Error> {
+    fn require_version(&self, version: CacheVersion) -> Result<(), Error> {
         let used = *self.used().version.get_or_insert(version);
         if used == version { Ok(()) } else { Err(Error::Stale) }
     }
 
-    /// Whether the version of the lookups is the current one.
-    async fn are_current(&self) -> Result<bool, Error> {
-        let Used { version, is_version_unchecked } = *self.used();
-        if !is_version_unchecked {
+    /// Must be called when a statement that was sent at `sent` has found this version to be the
+    /// current one. Fails unless everything that was looked up is of this version.
+    pub(super) fn set_current(&self, version: CacheVersion, sent: Instant) -> Result<(), Error> {
+        *lock(&self.service.caches.current) = Some((version, sent));
+        self.require_version(version)?;
+        self.used().is_current = true;
+        Ok(())
+    }
+
+    /// Whether an answer may be given that depends on the lookups. Refusals and writes take a
+    /// statement of this attempt that has found their version current. A read may follow from a
+    /// version that was current a few seconds ago.
+    async fn are_current(&self, is_refusal: bool) -> Result<bool, Error> {
+        let Used { version, is_current } = *self.used();
+        let Some(version) = version.filter(|_| !is_current) else { return Ok(true) };
+        let recent = lock(&self.service.caches.current).filter(|_| !is_refusal);
+        if recent
+            .is_some_and(|(current, sent)| current == version && sent.elapsed() < READ_STALENESS)
+        {
             return Ok(true);
         }
+        let sent = Instant::now();
         let find = async |conn: &mut PgConnection| Ok(db::cache_version::find(conn).await?);
         let current = with_connection(&self.service.pool, self.deadline, find).await?;
-        Ok(version == Some(current))
+        match self.set_current(current, sent) {
+            Err(Error::Stale) => Ok(false),
+            result => result.map(|()| true),
+        }
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.used)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What follows from the result of an attempt.
@@ -141,8 +183,7 @@ pub enum Next<T> {
 }
 
 /// Decides whether a request is run again: because of a conflict with another transaction, or
-/// because lookups were stale. No answer or refusal is returned unless a statement has found the
-/// version of its lookups current.
+/// because lookups were stale.
 pub struct Retry<'a> {
     service: &'a Service,
     deadline: Instant,
@@ -171,7 +212,7 @@ impl<'a> Retry<'a> {
             Err(Error::Conflict) => {}
             Err(error @ (Error::Database(_) | Error::OutOfTime)) => return Err(error),
             Ok(_) | Err(Error::Refused(_)) => {
-                if lookups.are_current().await? {
+                if lookups.are_current(result.is_err()).await? {
                     return result.map(Next::Answer);
                 }
                 self.uses_caches = false;

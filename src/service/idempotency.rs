@@ -31,12 +31,12 @@ pub(super) async fn find(
     cx: &RequestContext<'_>, request_hash: [u8; 32],
 ) -> Result<Option<IdempotencyRecord>, Error> {
     let Some(key) = &cx.idempotency_key else { return Ok(None) };
+    let sent = Instant::now();
     let find =
         async |conn: &mut PgConnection| Ok(db::idempotency::find(conn, &cx.caller, key).await?);
     let record = with_connection(&cx.service.pool, cx.deadline, find).await?;
     let Some(record) = record else { return Ok(None) };
-    cx.lookups.require_version(record.version)?;
-    cx.lookups.set_cache_version_checked();
+    cx.lookups.set_current(record.version, sent)?;
     if record.request_hash != request_hash {
         return Err(RequestError::IdempotencyKeyReused.into());
     }

@@ -8,7 +8,7 @@ use tracing::{Instrument, info_span};
 
 use super::context::RequestContext;
 use super::idempotency;
-use super::permission::{authorize_edit, authorize_view};
+use super::permission::{authorize_edit, authorize_view, edit_permissions};
 use super::{Error, Service, with_connection};
 use crate::db;
 pub use crate::db::instance_association::StoredLink;
@@ -61,24 +61,26 @@ pub async fn create_many(
     cx: &RequestContext<'_>, links: &CreateLinks,
 ) -> Result<DetailOutcomes, Error> {
     let CreateLinks { model_association: key, source_model, target_model, details } = links;
-    let access = if is_valid_key(key, MODEL_ASSOCIATION_KEY_LIMIT) {
-        cx.lookups.model_association_access(&cx.caller.user, key, &cx.tenant).await?
+    let association = if is_valid_key(key, MODEL_ASSOCIATION_KEY_LIMIT) {
+        cx.lookups.model_association(key, &cx.tenant).await?
     } else {
         None
     };
-    let found = access.as_ref().map(|found| (&*found.source_model, &*found.target_model));
+    let found = association.as_ref().map(|found| (&*found.source_model, &*found.target_model));
     check_models(found, key, (source_model, target_model))?;
-    let access = access.ok_or(RequestError::UnknownModelAssociation)?;
+    let association = association.ok_or(RequestError::UnknownModelAssociation)?;
+    let permissions = edit_permissions(cx).await?;
 
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
-        let authorized =
-            authorize_edit(conn, cx, &access, details).instrument(step!("authorize")).await?;
+        let authorizing = authorize_edit(conn, cx, permissions.as_deref(), &association, details);
+        let authorized = authorizing.instrument(step!("authorize")).await?;
         // The first plan expects no conflicting links, and the authorized instances. If the stored
         // state differs, nothing is written, and the next plan expects that state.
         let mut expected = authorized.expected_state(details);
         let mut is_stored_state = false;
         loop {
-            let decisions = step!("plan").in_scope(|| plan(access.mapping, details, &expected));
+            let decisions =
+                step!("plan").in_scope(|| plan(association.mapping, details, &expected));
             let writes_nothing =
                 cx.idempotency_key.is_none() && decisions.iter().all(Result::is_err);
             if is_stored_state && writes_nothing {
@@ -91,7 +93,7 @@ pub async fn create_many(
                 language: cx.language.into(),
             });
             let new_links = NewLinks {
-                access: &access,
+                association: &association,
                 tenant: &cx.tenant,
                 details,
                 decisions: &decisions,
@@ -100,15 +102,16 @@ pub async fn create_many(
                 caller: &cx.caller,
                 idempotency,
             };
+            let sent = Instant::now();
             let write = db::instance_association::create(conn, &new_links);
-            match write.instrument(step!("write")).await? {
+            let outcome = write.instrument(step!("write")).await?;
+            if !matches!(outcome, WriteOutcome::Stale) {
+                cx.lookups.set_current(association.version, sent)?;
+            }
+            match outcome {
                 WriteOutcome::Stale => return Err(Error::Stale),
-                WriteOutcome::Created(ids) => {
-                    cx.lookups.set_cache_version_checked();
-                    return Ok(outcomes(&decisions, ids));
-                }
+                WriteOutcome::Created(ids) => return Ok(outcomes(&decisions, ids)),
                 WriteOutcome::Mismatch(stored) if authorized.cover_existing(details, &stored) => {
-                    cx.lookups.set_cache_version_checked();
                     (expected, is_stored_state) = (stored, true);
                 }
                 // An instance was added after the authorization.
@@ -166,8 +169,8 @@ pub struct LinkPages {
 pub async fn find_related(
     cx: &RequestContext<'_>, search: &LinkSearch,
 ) -> Result<LinkPages, Error> {
-    let access = authorize_view(cx, &search.model).await?;
-    let remaining = match (&access, search.limit) {
+    let model = authorize_view(cx, &search.model).await?;
+    let remaining = match (&model, search.limit) {
         (None, _) => 0,
         (_, 0) => i64::MAX,
         (_, limit) => limit,
@@ -176,7 +179,7 @@ pub async fn find_related(
         service: Arc::clone(cx.service),
         tenant: cx.tenant.clone(),
         deadline: Some(cx.deadline),
-        instance: (access.map_or(0, |access| access.id), search.instance_id),
+        instance: (model.map_or(0, |model| model.id), search.instance_id),
         after: i64::MIN,
         skip: search.start,
         remaining,

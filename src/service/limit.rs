@@ -1,45 +1,61 @@
-//! The rate limit: details a second, for each application.
+//! The rate limit: details a second, for each caller.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::Error;
-use crate::domain::batch::DETAIL_LIMIT;
 use crate::domain::error::{RateLimit, RequestError};
 
-/// If there are more applications than this, those that are idle are removed from memory.
+/// If there are more callers than this, those that are idle are removed from memory.
 const CAPACITY: usize = 10_000;
 
-/// The rate limit of every application.
+/// The highest cost of a request, at any endpoint.
+const LARGEST_REQUEST: NonZeroU32 = NonZeroU32::new(500).unwrap();
+
+/// Whose requests count together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RateLimitKey {
+    /// Those of an application, by its code.
+    App(String),
+    /// Those of a user whose gateway names no application.
+    User {
+        /// The address of the gateway.
+        peer: IpAddr,
+        /// The user's name; empty if the gateway names none.
+        name: String,
+    },
+}
+
+/// The rate limit of every caller.
 pub struct Limiter {
     rate: u32,
     burst: u32,
-    apps: DefaultKeyedRateLimiter<String>,
+    callers: DefaultKeyedRateLimiter<RateLimitKey>,
     clock: DefaultClock,
 }
 
 impl Limiter {
-    /// Allows this many details a second, and at once at least as many as a batch may have.
+    /// Allows this many details a second, and at once at least as many as the largest request has.
     pub fn new(rate: NonZeroU32) -> Self {
-        let batch = u32::try_from(DETAIL_LIMIT).ok().and_then(NonZeroU32::new);
-        let burst = rate.max(batch.unwrap_or(NonZeroU32::MIN));
+        let burst = rate.max(LARGEST_REQUEST);
         Self {
             rate: rate.get(),
             burst: burst.get(),
-            apps: RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)),
+            callers: RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)),
             clock: DefaultClock::default(),
         }
     }
 
-    fn charge(&self, app: &str, cost: usize) -> Result<(), RequestError> {
-        if self.apps.len() > CAPACITY {
-            self.apps.retain_recent();
+    fn charge(&self, key: &RateLimitKey, cost: usize) -> Result<(), RequestError> {
+        if self.callers.len() > CAPACITY {
+            self.callers.retain_recent();
         }
         let Some(cost) = u32::try_from(cost).ok().and_then(NonZeroU32::new) else { return Ok(()) };
         // `Err` means that the cost is above the burst, which is impossible: see `Limiter::new`.
-        let Ok(Err(not_until)) = self.apps.check_key_n(&app.to_owned(), cost) else {
+        let Ok(Err(not_until)) = self.callers.check_key_n(key, cost) else {
             return Ok(());
         };
         // What is available now is the cost without what becomes available while waiting.
@@ -48,7 +64,10 @@ impl Limiter {
         let missing = u32::try_from(missing).unwrap_or(u32::MAX);
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Err(RequestError::RateLimited(RateLimit {
-            app: app.to_owned(),
+            app: match key {
+                RateLimitKey::App(code) => Some(code.clone()),
+                RateLimitKey::User { .. } => None,
+            },
             rate: self.rate,
             burst: self.burst,
             remaining: cost.get().saturating_sub(missing),
@@ -57,24 +76,24 @@ impl Limiter {
     }
 }
 
-/// What one request costs its application. It is charged once, however often the request is run
+/// What one request costs its caller. It is charged once, however often the request is run
 /// again, and nothing is given back.
 pub struct RateCharge<'a> {
     limiter: Option<&'a Limiter>,
-    app: &'a str,
+    key: RateLimitKey,
     is_charged: bool,
 }
 
 impl<'a> RateCharge<'a> {
-    /// A charge for the application with this code, which must have been verified.
-    pub fn new(limiter: Option<&'a Limiter>, app: &'a str) -> Self {
-        Self { limiter, app, is_charged: false }
+    /// A charge for this caller. If it is an application, that must have been verified.
+    pub fn new(limiter: Option<&'a Limiter>, key: RateLimitKey) -> Self {
+        Self { limiter, key, is_charged: false }
     }
 
     /// Charges the cost, or refuses the request without charging anything.
     pub fn charge(&mut self, cost: usize) -> Result<(), RequestError> {
         if let Some(limiter) = self.limiter.filter(|_| !self.is_charged) {
-            limiter.charge(self.app, cost)?;
+            limiter.charge(&self.key, cost)?;
         }
         self.is_charged = true;
         Ok(())
@@ -87,7 +106,7 @@ impl<'a> RateCharge<'a> {
             && !self.is_charged
             && !matches!(error, RequestError::RateLimited(_))
         {
-            let _ = limiter.charge(self.app, 1);
+            let _ = limiter.charge(&self.key, 1);
         }
     }
 }

@@ -32,12 +32,12 @@ pub struct Service {
     pub pool: Pool,
     /// Whether permissions are checked.
     pub authorization: Authorization,
-    /// The rate limit of applications, if there is one.
+    /// The rate limit of callers, if there is one.
     pub limiter: Option<Limiter>,
     /// Permits for requests in flight. A request that gets none is refused at once, so that the
     /// others are answered in time.
     pub permits: Semaphore,
-    /// Applications, model associations and models that earlier requests have looked up.
+    /// What earlier requests have looked up.
     pub caches: Caches,
 }
 

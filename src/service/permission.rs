@@ -8,11 +8,13 @@ use sqlx::PgConnection;
 use super::Error;
 use super::context::RequestContext;
 use crate::db;
+use crate::db::model::Model;
+use crate::db::model_association::ModelAssociation;
+use crate::db::permission::UserPermissions;
 pub use crate::db::permission::list;
-use crate::db::permission::{ModelAccess, ModelAssociationAccess};
 use crate::domain::batch::{Detail, StoredState};
 use crate::domain::error::RequestError;
-use crate::domain::keys::{KEY_LIMIT, is_valid_key};
+use crate::domain::keys::{KEY_LIMIT, is_valid_key, is_valid_name};
 use crate::domain::permission::{Authorization, MissingPermission, Scope};
 
 /// The instances of a batch that its user was authorized to edit.
@@ -28,21 +30,34 @@ pub(super) enum AuthorizedInstances {
     },
 }
 
-/// Authorizes a user to edit every existing instance of a batch, or refuses the batch.
-pub(super) async fn authorize_edit(
-    conn: &mut PgConnection, cx: &RequestContext<'_>, access: &ModelAssociationAccess,
-    details: &[Detail],
-) -> Result<AuthorizedInstances, Error> {
-    let may_edit_all = access.may_edit_sources && access.may_edit_targets;
-    if may_edit_all || cx.service.authorization == Authorization::Off {
-        return Ok(AuthorizedInstances::All);
+/// The permissions that editing takes; `None`: none, because permissions are not checked.
+pub(super) async fn edit_permissions(
+    cx: &RequestContext<'_>,
+) -> Result<Option<Arc<UserPermissions>>, Error> {
+    match cx.service.authorization {
+        Authorization::Grants => cx.lookups.permissions(&cx.caller.user).await.map(Some),
+        Authorization::Off => Ok(None),
     }
+}
+
+/// Authorizes a user with these permissions to edit every existing instance of a batch, or refuses
+/// the batch.
+pub(super) async fn authorize_edit(
+    conn: &mut PgConnection, cx: &RequestContext<'_>, permissions: Option<&UserPermissions>,
+    association: &ModelAssociation, details: &[Detail],
+) -> Result<AuthorizedInstances, Error> {
+    let ModelAssociation { source_model_id, target_model_id, .. } = *association;
+    let models = [source_model_id, target_model_id];
+    let Some(permissions) =
+        permissions.filter(|user| !models.iter().all(|model| user.may_edit_all_of(*model)))
+    else {
+        return Ok(AuthorizedInstances::All);
+    };
     let sources: Vec<i64> = details.iter().filter_map(|detail| detail.source).collect();
     let targets: Vec<i64> = details.iter().filter_map(|detail| detail.target).collect();
     let (user, tenant) = (&cx.caller.user, &cx.tenant);
-    let existing =
-        db::permission::list_instance_access(conn, user, access, tenant, &sources, &targets)
-            .await?;
+    let list = db::permission::list_instance_access;
+    let existing = list(conn, user, permissions, association, tenant, &sources, &targets).await?;
     let missing: Vec<_> = existing.iter().filter_map(|access| access.missing.clone()).collect();
     if !missing.is_empty() {
         return Err(RequestError::PermissionDenied(missing).into());
@@ -51,7 +66,7 @@ pub(super) async fn authorize_edit(
         let of_model = existing.iter().filter(|access| access.model_id == model_id);
         of_model.map(|access| access.instance_id).collect()
     };
-    let (sources, targets) = (ids_of(access.source_model_id), ids_of(access.target_model_id));
+    let (sources, targets) = (ids_of(source_model_id), ids_of(target_model_id));
     Ok(AuthorizedInstances::Only { sources, targets })
 }
 
@@ -59,25 +74,24 @@ pub(super) async fn authorize_edit(
 /// request. Returns `None` if there is no such model. As long as there are no grants to view, it
 /// takes a grant to edit all instances of the model.
 pub async fn authorize_view(
-    cx: &RequestContext<'_>, model: &str,
-) -> Result<Option<Arc<ModelAccess>>, Error> {
-    if !is_valid_key(model, KEY_LIMIT) {
+    cx: &RequestContext<'_>, key: &str,
+) -> Result<Option<Arc<Model>>, Error> {
+    if !is_valid_key(key, KEY_LIMIT) {
         return Ok(None);
     }
-    let access = cx.lookups.model_access(&cx.caller.user, model, &cx.tenant).await?;
-    if let Some(access) = &access
-        && !access.may_edit_all
-        && cx.service.authorization == Authorization::Grants
+    let Some(model) = cx.lookups.model(key, &cx.tenant).await? else { return Ok(None) };
+    if cx.service.authorization == Authorization::Grants
+        && !cx.lookups.permissions(&cx.caller.user).await?.may_edit_all_of(model.id)
     {
         let missing = MissingPermission {
-            model: model.to_owned(),
-            model_name: access.name.clone(),
-            model_number: access.number,
+            model: key.to_owned(),
+            model_name: model.name.clone(),
+            model_number: model.number,
             ..MissingPermission::default()
         };
         return Err(RequestError::PermissionDenied(vec![missing]).into());
     }
-    Ok(access)
+    Ok(Some(model))
 }
 
 impl AuthorizedInstances {
@@ -124,7 +138,7 @@ pub enum GrantError {
 
 /// Grants a user the permission to edit; existing grants stay.
 pub async fn add(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> Result<(), GrantError> {
-    if !is_valid_key(user, KEY_LIMIT) || user.chars().any(char::is_control) {
+    if !is_valid_name(user) {
         return Err(GrantError::InvalidUser);
     }
     if db::permission::insert(conn, user, scopes).await? {

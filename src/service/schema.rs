@@ -6,8 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Error;
 use crate::db::pool::Pool;
-pub use crate::db::schema::count_pending;
-use crate::db::schema::{MIGRATOR, is_read_only};
+use crate::db::schema::is_read_only;
+pub use crate::db::schema::{MIGRATOR, count_pending};
 
 /// Applies the pending migrations and returns their number. Concurrent calls wait for each other.
 pub async fn migrate(conn: &mut PgConnection) -> Result<usize, MigrateError> {

@@ -14,7 +14,7 @@ const BUCKETS: [f64; 14] =
 const COUNTERS: [(&str, &str); 3] = [
     ("cmdb_database_timeouts_total", "Requests that timed out waiting for a database connection"),
     ("cmdb_requests_shed_total", "Requests refused because the server was overloaded"),
-    ("cmdb_requests_limited_total", "Requests refused by the rate limit of their application"),
+    ("cmdb_requests_limited_total", "Requests refused by the rate limit of their caller"),
 ];
 
 const GAUGES: [(&str, &str); 7] = [

@@ -58,8 +58,8 @@ async fn main() -> ExitCode {
     let mut conn = cluster.options().connect().await.unwrap();
     conn.execute(include_str!("../fixtures/world.sql")).await.unwrap();
     conn.execute(
-        "insert into instance (model_id, instance_id)
-         select model.id, number from model, generate_series(301, 3000) number
+        "insert into cmdb.instance (model_id, instance_id)
+         select model.id, number from cmdb.model, generate_series(301, 3000) number
          where key in ('bk_switch', 'host')",
     )
     .await

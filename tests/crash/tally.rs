@@ -85,7 +85,8 @@ pub(crate) async fn count(cluster: &Cluster, load: &Load) -> Tally {
     let mut conn = cluster.options().connect().await.unwrap();
     let links: Vec<(i64, String, i64, i64)> = sqlx::query_as(
         "select link.id, key, source_id, target_id
-         from instance_association link join model_association a on a.id = model_association_id",
+         from cmdb.instance_association link
+         join cmdb.model_association a on a.id = model_association_id",
     )
     .fetch_all(&mut conn)
     .await
@@ -96,7 +97,7 @@ pub(crate) async fn count(cluster: &Cluster, load: &Load) -> Tally {
                  select id
                  from unnest(association_ids) r, generate_series(lower(r), upper(r) - 1) id
                  order by id)
-         from audit_log",
+         from cmdb.audit_log",
     )
     .fetch_all(&mut conn)
     .await

@@ -59,7 +59,7 @@ fn one_detail(n: i64) -> Value {
     batch("bk_switch_default_host", &[(n, n)])
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_gateways_jwt_is_the_only_source_of_application_and_user_when_it_is_sent(pool: PgPool) {
     let app = behind_gateway(pool, None).await;
     let token = signed(&claims());
@@ -69,12 +69,14 @@ async fn the_gateways_jwt_is_the_only_source_of_application_and_user_when_it_is_
     body["bk_username"] = json!("another");
     let headers = [("x-bkapi-jwt", token.as_str()), ("x-bkapi-authorization", "nonsense")];
     assert_eq!(send(&app, PATH, &headers, &body).await.ids().len(), 1);
-    let caller: (String, String) =
-        sqlx::query_as("select app, user_name from audit_log").fetch_one(&app.pool).await.unwrap();
+    let caller: (String, String) = sqlx::query_as("select app, user_name from cmdb.audit_log")
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
     assert_eq!(caller, ("from_gateway".to_owned(), "admin".to_owned()));
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_jwt_header_is_ignored_when_no_public_key_is_configured(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut body = one_detail(1);
@@ -84,7 +86,7 @@ async fn the_jwt_header_is_ignored_when_no_public_key_is_configured(pool: PgPool
     assert_eq!(send(&app, PATH, &[("x-bkapi-jwt", "nonsense")], &body).await.ids().len(), 1);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_invalid_or_expired_jwt_is_refused(pool: PgPool) {
     let app = behind_gateway(pool, Some("APIGW")).await;
     let with = |key: &str, value: Value| {
@@ -129,7 +131,7 @@ async fn an_invalid_or_expired_jwt_is_refused(pool: PgPool) {
     assert_eq!(send(&app, PATH, &[("x-bkapi-jwt", &valid)], &one_detail(1)).await.ids().len(), 1);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_application_or_user_that_the_gateway_did_not_verify_is_refused_with_its_message(
     pool: PgPool,
 ) {
@@ -175,13 +177,21 @@ async fn an_application_or_user_that_the_gateway_did_not_verify_is_refused_with_
             .await
             .assert_refused(200, 1_306_000, message);
     }
-    for code in ["a\0b", &"x".repeat(129)] {
-        let invalid = with(json!({"app_code": code, "verified": true}), good_user.clone());
-        let message = format!(
-            "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been registered"
+    let code = "x".repeat(129);
+    let too_long = with(json!({"app_code": code, "verified": true}), good_user.clone());
+    let message = format!(
+        "Invalid APP Code [bk_app_code={code}], please confirm if the APP Code has been registered"
+    );
+    let reply = send(&app, PATH, &[("x-bkapi-jwt", &signed(&too_long))], &one_detail(1)).await;
+    reply.assert_refused(200, 1_306_000, &message);
+    for (app_code, user) in [("a\0b", "admin"), ("a", "ad\tmin")] {
+        let claims = with(
+            json!({"app_code": app_code, "verified": true}),
+            json!({"username": user, "verified": true}),
         );
-        let reply = send(&app, PATH, &[("x-bkapi-jwt", &signed(&invalid))], &one_detail(1)).await;
-        reply.assert_refused(200, 1_306_000, &message);
+        let reply = send(&app, PATH, &[("x-bkapi-jwt", &signed(&claims))], &one_detail(1)).await;
+        let message = "APIGateway JWT verification failed, the name of the app or the user has a control character";
+        reply.assert_refused(200, 1_306_408, message);
     }
     // Other keys of a claim are ignored.
     let more_keys = with(
@@ -208,7 +218,7 @@ async fn an_application_or_user_that_the_gateway_did_not_verify_is_refused_with_
         .assert_refused(200, 1_306_000, message);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_cmdb_api_is_not_found_until_it_is_configured(pool: PgPool) {
     let app = TestApp::new(pool).await;
     send(&app, CMDB_PATH, &[], &one_detail(1)).await.assert_refused(
@@ -218,7 +228,7 @@ async fn the_cmdb_api_is_not_found_until_it_is_configured(pool: PgPool) {
     );
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_cmdb_api_answers_with_its_own_keys_and_language(pool: PgPool) {
     let app = behind_gateway(pool, None).await;
     let token = signed(&claims());
@@ -231,8 +241,10 @@ async fn the_cmdb_api_answers_with_its_own_keys_and_language(pool: PgPool) {
         r#"{"result":true,"bk_error_code":0,"bk_error_msg":"success","permission":null,"data":{"success_created":{"0":1},"error_msg":{"1":"关联实例不存在"}}}"#
     );
     assert_eq!(reply.headers["x-request-id"], "cc0000-gateway.1");
-    let recorded: String =
-        sqlx::query_scalar("select request_id from audit_log").fetch_one(&app.pool).await.unwrap();
+    let recorded: String = sqlx::query_scalar("select request_id from cmdb.audit_log")
+        .fetch_one(&app.pool)
+        .await
+        .unwrap();
     assert_eq!(recorded, "cc0000-gateway.1");
     let empty = json!({"bk_obj_id": "a", "bk_asst_obj_id": "b", "bk_obj_asst_id": "c"});
     for (header, value, message) in [
@@ -264,7 +276,7 @@ async fn the_cmdb_api_answers_with_its_own_keys_and_language(pool: PgPool) {
     assert_eq!(reply.headers["allow"], "POST");
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn plain_identity_headers_are_accepted_from_trusted_peers_only(pool: PgPool) {
     let app = TestApp::with(pool, |setup| {
         setup.authenticator.trusted_peers =
@@ -305,32 +317,66 @@ async fn plain_identity_headers_are_accepted_from_trusted_peers_only(pool: PgPoo
     let message = "APP Code [bk_app_code] and APP Secret [bk_app_secret] cannot be empty";
     app.send(request).await.assert_refused(200, 1_306_000, message);
     let callers: Vec<(String, String)> =
-        sqlx::query_as("select distinct app, user_name from audit_log")
+        sqlx::query_as("select distinct app, user_name from cmdb.audit_log")
             .fetch_all(&app.pool)
             .await
             .unwrap();
     assert_eq!(callers, [("from_esb".to_owned(), "admin".to_owned())]);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_tenant_comes_from_the_header_at_the_cmdb_api_and_from_the_body_at_the_gateway_api(
     pool: PgPool,
 ) {
     let app = behind_gateway(pool, None).await;
     let token = signed(&claims());
-    let mut body = one_detail(1);
-    body["bk_supplier_account"] = json!("body");
-    let headers = [("x-bkapi-jwt", token.as_str()), ("http_bk_supplier_account", "header")];
-    assert_eq!(send(&app, CMDB_PATH, &headers, &body).await.json["bk_error_code"], 0);
-    body["details"][0] = json!({"bk_inst_id": 2, "bk_asst_inst_id": 2});
-    assert_eq!(send(&app, PATH, &headers, &body).await.ids().len(), 1);
+    let area = "insert into cmdb.instance (model_id, instance_id)
+                select id, 0 from cmdb.model where key = 'plat'";
+    sqlx::query(area).execute(&app.pool).await.unwrap();
+    let body = |host: i64, tenant: Value| {
+        let mut body = batch("host_belong_plat", &[(host, 0)]);
+        body["bk_supplier_account"] = tenant;
+        body
+    };
+    let with_header = [("x-bkapi-jwt", token.as_str()), ("http_bk_supplier_account", "header")];
+    let without = [("x-bkapi-jwt", token.as_str())];
+    // The CMDB API ignores the tenant in the body, even if it has a wrong type.
+    for (path, headers, body) in [
+        (CMDB_PATH, &with_header[..], body(1, json!("body"))),
+        (CMDB_PATH, &without, body(2, json!("body"))),
+        (CMDB_PATH, &without, body(3, json!([]))),
+        (PATH, &with_header, body(4, json!("body"))),
+        (PATH, &without, body(5, json!(7))),
+    ] {
+        let json = send(&app, path, headers, &body).await.json;
+        assert_eq!(json["data"]["success_created"].as_object().unwrap().len(), 1, "{json}");
+    }
     let tenants: Vec<String> = sqlx::query_scalar(
-        "select key from audit_log join tenant on tenant.id = tenant_id order by audit_log.id",
+        "select key from cmdb.audit_log join cmdb.tenant on tenant.id = tenant_id
+         order by audit_log.id",
     )
     .fetch_all(&app.pool)
     .await
     .unwrap();
-    assert_eq!(tenants, ["header", "body"]);
+    assert_eq!(tenants, ["header", "0", "0", "body", "7"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn an_invalid_tenant_is_refused_in_the_body_and_in_the_header(pool: PgPool) {
+    let app = behind_gateway(pool, None).await;
+    let token = signed(&claims());
+    for tenant in ["a\tb", "\u{85}", &"x".repeat(129)] {
+        let mut body = one_detail(1);
+        body["bk_supplier_account"] = json!(tenant);
+        let message = "Deserializing JSON data failed: bk_supplier_account: expected at most 128 characters, none of them a control character";
+        let reply = send(&app, PATH, &[("x-bkapi-jwt", &token)], &body).await;
+        reply.assert_refused(200, 1_199_000, message);
+        let headers = [("x-bkapi-jwt", token.as_str()), ("x-bkcmdb-supplier-account", tenant)];
+        let json = send(&app, CMDB_PATH, &headers, &one_detail(1)).await.json;
+        assert_eq!(json["bk_error_code"], 1_306_408, "{json}");
+        let message = "APIGateway JWT verification failed, [X-Bkcmdb-Supplier-Account] is longer than 128 characters or has a control character";
+        assert_eq!(json["bk_error_msg"], message);
+    }
 }
 
 #[test]

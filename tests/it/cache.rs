@@ -1,39 +1,41 @@
 //! The caches of earlier look-ups, and that no request is decided by a stale entry.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cmdb_associations::domain::permission::Scope;
 use cmdb_associations::service;
+use serde_json::json;
 use sqlx::PgPool;
 
 use crate::app::{TestApp, batch};
 use crate::constraints::{block_link_writers, wait_until_blocked};
 
 /// For changes by any client, by `insert`, `update`, `delete` and `truncate`.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn every_change_to_cached_data_bumps_the_cache_version(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let version = async || app.count("select version from cache_version").await;
+    let version = async || app.count("select version from cmdb.cache_version").await;
     for sql in [
-        "insert into app (code) values ('another')",
-        "update app set enabled = false where code = 'another'",
-        "insert into app_secret (app_id, salt, hash)
-         select id, '0123456789abcdef', sha256('x') from app where code = 'another'",
-        "delete from app_secret using app where app_id = app.id and code = 'another'",
-        "delete from app where code = 'another'",
-        "insert into permission_grant (user_name) values ('another')",
-        "delete from permission_grant where user_name = 'another'",
-        "insert into model (key, name) values ('rack', 'Rack')",
-        "update model set key = 'shelf' where key = 'rack'",
-        "update tenant set key = 'nil' where id = 0",
-        "insert into model_association
+        "insert into cmdb.app (code) values ('another')",
+        "update cmdb.app set enabled = false where code = 'another'",
+        "insert into cmdb.app_secret (app_id, salt, hash)
+         select id, '0123456789abcdef', sha256('x') from cmdb.app where code = 'another'",
+        "delete from cmdb.app_secret using cmdb.app where app_id = app.id and code = 'another'",
+        "delete from cmdb.app where code = 'another'",
+        "insert into cmdb.permission_grant (user_name) values ('another')",
+        "delete from cmdb.permission_grant where user_name = 'another'",
+        "insert into cmdb.model (key, name) values ('rack', 'Rack')",
+        "update cmdb.model set key = 'shelf' where key = 'rack'",
+        "update cmdb.tenant set key = 'nil' where id = 0",
+        "insert into cmdb.model_association
              (key, source_model_id, target_model_id, association_kind_id, mapping)
-         select 'shelves', id, id, 1, 'n:n' from model where key = 'shelf'",
-        "delete from model_association where key = 'shelves'",
-        "delete from model where key = 'shelf'",
-        "truncate permission_grant",
-        "truncate app_secret",
-        "truncate app cascade",
+         select 'shelves', id, id, 1, 'n:n' from cmdb.model where key = 'shelf'",
+        "delete from cmdb.model_association where key = 'shelves'",
+        "delete from cmdb.model where key = 'shelf'",
+        "truncate cmdb.permission_grant",
+        "truncate cmdb.app_secret",
+        "truncate cmdb.app cascade",
     ] {
         let before = version().await;
         sqlx::query(sql).execute(&app.pool).await.unwrap();
@@ -42,17 +44,17 @@ async fn every_change_to_cached_data_bumps_the_cache_version(pool: PgPool) {
     // Links, instances and new tenants are not cached.
     let before = version().await;
     for sql in [
-        "insert into instance_association (model_association_id, source_id, target_id)
-         select id, 1, 1 from model_association where key = 'bk_switch_default_host'",
-        "delete from instance where instance_id = 300",
-        "insert into tenant (key) values ('new')",
+        "insert into cmdb.instance_association (model_association_id, source_id, target_id)
+         select id, 1, 1 from cmdb.model_association where key = 'bk_switch_default_host'",
+        "delete from cmdb.instance where instance_id = 300",
+        "insert into cmdb.tenant (key) values ('new')",
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();
     }
     assert_eq!(version().await, before);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_is_refused_when_its_grant_is_removed_while_it_waits(pool: PgPool) {
     let app = Arc::new(TestApp::new(pool.clone()).await);
     let body = |n| batch("bk_switch_default_host", &[(n, n)]);
@@ -65,11 +67,33 @@ async fn a_batch_is_refused_when_its_grant_is_removed_while_it_waits(pool: PgPoo
     service::permission::remove(&mut conn, "admin", &[Scope::default()]).await.unwrap();
     holder.rollback().await.unwrap();
     assert_eq!(waiting.await.unwrap().json["code"], 9_900_403);
-    assert_eq!(app.count("select count(*) from instance_association").await, 1);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 1);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_change_applies_to_reads_within_5_seconds_and_to_refused_ones_at_once(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let search = async || {
+        let condition = json!({"bk_obj_id": "host", "bk_inst_id": 1});
+        let body = json!({"condition": condition, "fields": ["id"]});
+        let path = "/api/c/compapi/v2/cc/search_related_inst_asso/";
+        app.post_to(path, &[], body).await.json["code"].as_i64().unwrap()
+    };
+    let mut conn = app.pool.acquire().await.unwrap();
+    let everything = [Scope::default()];
+    assert_eq!(search().await, 0);
+    service::permission::remove(&mut conn, "admin", &everything).await.unwrap();
+    let changed = Instant::now();
+    while search().await == 0 {
+        assert!(changed.elapsed() < Duration::from_secs(6));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    service::permission::add(&mut conn, "admin", &everything).await.unwrap();
+    assert_eq!(search().await, 0);
 }
 
 /// A cached secret is not accepted after its removal, and a new one is accepted at once.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_changed_secret_or_state_of_an_application_applies_to_the_next_request(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let send = async |secret: &str| {

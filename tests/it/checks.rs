@@ -19,7 +19,8 @@ async fn run_check(pool: &PgPool) -> (Vec<(&'static str, String)>, i64) {
     violations(check(&mut pool.acquire().await.unwrap()).await.unwrap())
 }
 
-const NO_INDEX: &str = "index instance_association_source_key on table instance_association \
+const NO_INDEX: &str = "index instance_association_pair_key on table instance_association \
+    is missing or disabled; index instance_association_source_key on table instance_association \
     is missing or disabled; index instance_association_target_key on table instance_association \
     is missing or disabled";
 
@@ -29,7 +30,7 @@ const NO_TRIGGER: &str =
 /// Disables triggers and foreign keys in this session.
 const DISABLE_TRIGGERS: &str = "set session_replication_role = replica";
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn sound_data_has_no_violations(pool: PgPool) {
     let app = TestApp::new(pool).await;
     assert_eq!(run_check(&app.pool).await, (vec![], 0));
@@ -41,18 +42,20 @@ async fn sound_data_has_no_violations(pool: PgPool) {
     assert_eq!(run_check(&app.pool).await, (vec![], 0));
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn links_written_by_plain_sql_are_counted_as_unaudited(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let by_hand = "insert into instance_association (model_association_id, source_id, target_id)
-                   select id, 7, 7 from model_association where key = 'bk_switch_default_host'";
+    let by_hand = "insert into cmdb.instance_association
+                       (model_association_id, source_id, target_id)
+                   select id, 7, 7 from cmdb.model_association
+                   where key = 'bk_switch_default_host'";
     app.post(batch("bk_switch_default_host", &[(1, 1), (1, 2)])).await.ids();
     sqlx::query(by_hand).execute(&app.pool).await.unwrap();
     app.post(batch("bk_switch_default_host", &[(1, 3)])).await.ids();
     assert_eq!(run_check(&app.pool).await, (vec![], 1));
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn every_kind_of_violation_is_found(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let links = [(1, 1), (2, 2), (3, 3)];
@@ -60,19 +63,20 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
     app.post(batch("bk_switch_connect_host", &links)).await.ids(); // 4, 5, 6
     app.post(batch("bk_switch_run_host", &links)).await.ids(); // 7, 8, 9
 
-    let no_index = "drop index instance_association_source_key, instance_association_target_key";
+    let no_index = "drop index cmdb.instance_association_pair_key,
+        cmdb.instance_association_source_key, cmdb.instance_association_target_key";
     let enforced = "the indexes, constraints and triggers that enforce these rules are enabled";
     // Statements that damage sound data, and the violations that they cause.
     let damages = [
         (
-            vec!["update instance_association set model_association_id = 4003 where id = 1"],
+            vec!["update cmdb.instance_association set model_association_id = 4003 where id = 1"],
             vec![(
                 "every link's model association exists",
                 "link 1: model association 4003 does not exist",
             )],
         ),
         (
-            vec!["delete from instance where name = 'bk_switch-2'"],
+            vec!["delete from cmdb.instance where name = 'bk_switch-2'"],
             vec![(
                 "every link's source and target instances exist",
                 "link 2: source instance 2 of model bk_switch does not exist; \
@@ -81,20 +85,42 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
             )],
         ),
         (
-            vec!["update instance_association set target_id = 999 where id = 9"],
+            vec!["update cmdb.instance_association set target_id = 999 where id = 9"],
             vec![(
                 "every link's source and target instances exist",
                 "link 9: target instance 999 of model host does not exist",
             )],
         ),
         (
-            vec!["update instance_association set tenant_id = 5 where id = 1"],
-            vec![("every link's tenant exists", "link 1: tenant 5 does not exist")],
+            vec!["update cmdb.instance_association set tenant_id = 5 where id = 1"],
+            vec![
+                (
+                    "every link's tenant sees its source and target instances",
+                    "link 1: source instance 1 of model bk_switch belongs to another tenant",
+                ),
+                ("every link's tenant exists", "link 1: tenant 5 does not exist"),
+            ],
+        ),
+        (
+            vec![
+                "insert into cmdb.tenant (id, key) values (5, 'another')",
+                "update cmdb.instance set tenant_id = 5
+                 where name in ('bk_switch-1', 'host-2')",
+            ],
+            vec![(
+                "every link's tenant sees its source and target instances",
+                "link 1: source instance 1 of model bk_switch belongs to another tenant; \
+                 link 2: target instance 2 of model host belongs to another tenant; \
+                 link 4: source instance 1 of model bk_switch belongs to another tenant; \
+                 link 5: target instance 2 of model host belongs to another tenant; \
+                 link 7: source instance 1 of model bk_switch belongs to another tenant; \
+                 link 8: target instance 2 of model host belongs to another tenant",
+            )],
         ),
         (
             vec![
                 no_index,
-                "update instance_association set source_id = 1, target_id = 1 where id in (2, 3)",
+                "update cmdb.instance_association set source_id = 1, target_id = 1 where id in (2, 3)",
             ],
             vec![
                 (
@@ -105,7 +131,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
             ],
         ),
         (
-            vec![no_index, "update instance_association set source_id = 1 where id = 8"],
+            vec![no_index, "update cmdb.instance_association set source_id = 1 where id = 8"],
             vec![
                 (
                     "in a 1:1 model association, no two links have the same source",
@@ -115,7 +141,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
             ],
         ),
         (
-            vec![no_index, "update instance_association set target_id = 1 where id in (5, 8)"],
+            vec![no_index, "update cmdb.instance_association set target_id = 1 where id in (5, 8)"],
             vec![
                 (
                     "in a 1:1 or 1:n model association, no two links have the same target",
@@ -126,7 +152,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
             ],
         ),
         (
-            vec!["update audit_log set association_ids = '{[1,6)}' where id = 1"],
+            vec!["update cmdb.audit_log set association_ids = '{[1,6)}' where id = 1"],
             vec![(
                 "no link is in two audit records",
                 "audit record 2 shares ids between 4 and 6 with another record",
@@ -134,7 +160,8 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         ),
         (
             vec![
-                "insert into audit_log (origin, tenant_id, model_association_id, association_ids)
+                "insert into cmdb.audit_log
+                   (origin, tenant_id, model_association_id, association_ids)
                values ('import', 0, 0, '{[2,3),[8,9)}')",
             ],
             vec![(
@@ -145,7 +172,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         ),
         (
             vec![
-                "insert into idempotency_record values
+                "insert into cmdb.idempotency_record values
                ('a', 'u', 'k', sha256(''), now(), 'r', 'en', '{[1,4)}', '{}')",
             ],
             vec![(
@@ -155,7 +182,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         ),
         (
             vec![
-                "alter table instance_association
+                "alter table cmdb.instance_association
                  disable trigger instance_association_guard_insert",
             ],
             vec![(
@@ -165,19 +192,19 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
             )],
         ),
         (
-            vec!["drop trigger instance_lock_before_delete on instance"],
+            vec!["drop trigger instance_lock_before_delete on cmdb.instance"],
             vec![(enforced, NO_TRIGGER)],
         ),
         (
             vec![
-                "drop trigger instance_lock_before_delete on instance",
-                "create trigger instance_lock_before_delete before delete on app
-                 for each statement execute function lock_instance_association()",
+                "drop trigger instance_lock_before_delete on cmdb.instance",
+                "create trigger instance_lock_before_delete before delete on cmdb.app
+                 for each statement execute function cmdb.lock_instance_association()",
             ],
             vec![(enforced, NO_TRIGGER)],
         ),
         (
-            vec!["alter table model_association drop constraint model_association_id_check"],
+            vec!["alter table cmdb.model_association drop constraint model_association_id_check"],
             vec![(
                 enforced,
                 "constraint model_association_id_check on table model_association \
@@ -186,13 +213,14 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         ),
         (
             vec![
-                "delete from instance
+                "delete from cmdb.instance
                  where instance_id = 1
-                     and model_id = (select id from model where key = 'bk_switch')",
-                "alter table model_association drop constraint model_association_source_model_fk,
+                     and model_id = (select id from cmdb.model where key = 'bk_switch')",
+                "alter table cmdb.model_association
+                 drop constraint model_association_source_model_fk,
                  drop constraint model_association_target_model_fk",
-                "alter table instance drop constraint instance_model_fk",
-                "delete from model where key = 'bk_switch'",
+                "alter table cmdb.instance drop constraint instance_model_fk",
+                "delete from cmdb.model where key = 'bk_switch'",
             ],
             vec![(
                 "every link's source and target instances exist",
@@ -203,7 +231,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         ),
         // The last one, because a rollback does not reset a sequence.
         (
-            vec!["select setval('instance_association_id_seq', 8)"],
+            vec!["select setval('cmdb.instance_association_id_seq', 8)"],
             vec![(
                 "the next association id is higher than every assigned one",
                 "id 9 is assigned, but the sequence is at 8",

@@ -24,12 +24,12 @@ async fn rejection(conn: &mut PgConnection, sql: &'static str) -> Option<String>
 macro_rules! insert_link {
     ($key:literal, $source:literal, $target:literal) => {
         concat!(
-            "insert into instance_association (model_association_id, source_id, target_id) ",
+            "insert into cmdb.instance_association (model_association_id, source_id, target_id) ",
             "select id, ",
             $source,
             ", ",
             $target,
-            " from model_association where key = '",
+            " from cmdb.model_association where key = '",
             $key,
             "'"
         )
@@ -38,9 +38,10 @@ macro_rules! insert_link {
 
 const LINK: &str = insert_link!("bk_switch_run_host", 1, 1);
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn plain_sql_that_breaks_uniqueness_a_mapping_or_a_reference_is_rejected(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
+    let pair_key = Some("instance_association_pair_key".to_owned());
     let source_key = Some("instance_association_source_key".to_owned());
     let target_key = Some("instance_association_target_key".to_owned());
     let guard = Some("instance_association_guard".to_owned());
@@ -48,117 +49,120 @@ async fn plain_sql_that_breaks_uniqueness_a_mapping_or_a_reference_is_rejected(p
         (insert_link!("bk_switch_default_host", 1, 1), None),
         (insert_link!("bk_switch_default_host", 1, 2), None),
         (insert_link!("bk_switch_default_host", 2, 1), None),
-        (insert_link!("bk_switch_default_host", 1, 1), source_key.clone()),
+        (insert_link!("bk_switch_default_host", 1, 1), pair_key.clone()),
         (insert_link!("bk_switch_connect_host", 1, 1), None),
         (insert_link!("bk_switch_connect_host", 1, 2), None),
         (insert_link!("bk_switch_connect_host", 2, 1), target_key.clone()),
         (insert_link!("bk_switch_run_host", 1, 1), None),
-        (insert_link!("bk_switch_run_host", 1, 2), source_key.clone()),
+        (insert_link!("bk_switch_run_host", 1, 2), source_key),
         (insert_link!("bk_switch_run_host", 2, 1), target_key.clone()),
         (insert_link!("bk_switch_default_host", 999, 1), guard.clone()),
         (insert_link!("bk_switch_default_host", 1, 999), guard.clone()),
         (
-            "insert into instance_association (model_association_id, source_id, target_id)
+            "insert into cmdb.instance_association (model_association_id, source_id, target_id)
              values (9999, 1, 1)",
             guard.clone(),
         ),
         (
-            "insert into instance_association
+            "insert into cmdb.instance_association
                  (model_association_id, tenant_id, source_id, target_id)
-             select id, 77, 9, 9 from model_association where key = 'bk_switch_default_host'",
+             select id, 77, 9, 9 from cmdb.model_association where key = 'bk_switch_default_host'",
             guard.clone(),
         ),
-        ("update instance_association set source_id = 999 where source_id = 2", guard),
+        ("update cmdb.instance_association set source_id = 999 where source_id = 2", guard),
         (
-            "update instance_association set target_id = 1
+            "update cmdb.instance_association set target_id = 1
              where target_id = 2 and source_id = 1",
-            source_key,
+            pair_key,
         ),
     ] {
         assert_eq!(rejection(&mut conn, sql).await, rejected_by, "{sql}");
     }
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn rows_that_links_refer_to_cannot_be_deleted_or_rekeyed(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
     assert_eq!(rejection(&mut conn, LINK).await, None);
+    let tenant = "insert into cmdb.tenant (id, key) values (1, 'tenant')";
+    assert_eq!(rejection(&mut conn, tenant).await, None);
     let instance_delete = Some("instance_restrict_linked_delete".to_owned());
     let instance_update = Some("instance_restrict_linked_update".to_owned());
     let not_in_prerequisite_state = Some("55000".to_owned());
     for (sql, rejected_by) in [
-        ("delete from instance where instance_id = 1", instance_delete.clone()),
-        ("delete from instance where name = 'host-1'", instance_delete),
+        ("delete from cmdb.instance where instance_id = 1", instance_delete.clone()),
+        ("delete from cmdb.instance where name = 'host-1'", instance_delete),
         (
-            "update instance set instance_id = 999 where name = 'bk_switch-1'",
+            "update cmdb.instance set instance_id = 999 where name = 'bk_switch-1'",
             instance_update.clone(),
         ),
+        ("update cmdb.instance set tenant_id = 1 where name = 'host-1'", instance_update.clone()),
         (
-            "update instance set model_id = (select id from model where key = 'plat')
+            "update cmdb.instance set model_id = (select id from cmdb.model where key = 'plat')
              where name = 'host-1'",
             instance_update,
         ),
-        ("truncate instance", Some("instance_restrict_linked_truncate".to_owned())),
+        ("truncate cmdb.instance", Some("instance_restrict_linked_truncate".to_owned())),
         (
-            "truncate model_association",
+            "truncate cmdb.model_association",
             Some("model_association_restrict_linked_truncate".to_owned()),
         ),
         (
-            "delete from model_association where key = 'bk_switch_run_host'",
+            "delete from cmdb.model_association where key = 'bk_switch_run_host'",
             Some("model_association_restrict_linked_delete".to_owned()),
         ),
         (
-            "update model_association set mapping = 'n:n' where key = 'bk_switch_run_host'",
+            "update cmdb.model_association set mapping = 'n:n' where key = 'bk_switch_run_host'",
             not_in_prerequisite_state.clone(),
         ),
         (
-            "update model_association set id = id + 4 where key = 'bk_switch_run_host'",
+            "update cmdb.model_association set id = id + 4 where key = 'bk_switch_run_host'",
             not_in_prerequisite_state.clone(),
         ),
         (
-            "update model_association set source_model_id = target_model_id
+            "update cmdb.model_association set source_model_id = target_model_id
              where key = 'bk_switch_run_host'",
             not_in_prerequisite_state,
         ),
         (
-            "delete from model where key = 'host'",
+            "delete from cmdb.model where key = 'host'",
             Some("model_association_source_model_fk".to_owned()),
         ),
-        ("delete from tenant", Some("tenant_restrict_delete".to_owned())),
-        ("update tenant set id = 9", Some("tenant_restrict_update".to_owned())),
+        ("delete from cmdb.tenant", Some("tenant_restrict_delete".to_owned())),
+        ("update cmdb.tenant set id = 9", Some("tenant_restrict_update".to_owned())),
         // Rows without links can be deleted.
         (
-            "update instance set name = 'renamed', instance_id = instance_id where instance_id = 1",
+            "update cmdb.instance set name = 'renamed', instance_id = instance_id where instance_id = 1",
             None,
         ),
-        ("delete from instance where instance_id > 1", None),
-        ("delete from model_association where key <> 'bk_switch_run_host'", None),
-        ("delete from instance_association", None),
-        ("delete from instance", None),
+        ("delete from cmdb.instance where instance_id > 1", None),
+        ("delete from cmdb.model_association where key <> 'bk_switch_run_host'", None),
+        ("delete from cmdb.instance_association", None),
+        ("delete from cmdb.instance", None),
     ] {
         assert_eq!(rejection(&mut conn, sql).await, rejected_by, "{sql}");
     }
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_model_association_id_with_the_bits_of_another_mapping_is_rejected(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
-    let sql = "insert into model_association
+    let sql = "insert into cmdb.model_association
                    (id, key, source_model_id, target_model_id, association_kind_id, mapping)
                select 4003, 'forged', source_model_id, target_model_id, association_kind_id, '1:1'
-               from model_association where key = 'bk_switch_run_host'";
+               from cmdb.model_association where key = 'bk_switch_run_host'";
     assert_eq!(rejection(&mut conn, sql).await, Some("model_association_id_check".to_owned()));
 }
 
 /// A transaction-wide snapshot cannot see concurrent changes of the other side.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn links_and_instances_can_be_changed_under_read_committed_only(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
     for level in ["begin isolation level repeatable read", "begin isolation level serializable"] {
         for sql in [
             LINK,
-            "delete from instance where instance_id = 9",
-            "update instance set instance_id = 999 where instance_id = 9",
+            "delete from cmdb.instance where instance_id = 9",
+            "update cmdb.instance set instance_id = 999 where instance_id = 9",
         ] {
             let mut tx = conn.begin_with(level).await.unwrap();
             assert_eq!(rejection(&mut tx, sql).await, Some("0A000".to_owned()), "{level}: {sql}");
@@ -170,7 +174,7 @@ async fn links_and_instances_can_be_changed_under_read_committed_only(pool: PgPo
 /// Blocks transactions that write links until the returned one ends.
 pub(crate) async fn block_link_writers(pool: &PgPool) -> Transaction<'static, Postgres> {
     let mut blocker = pool.begin().await.unwrap();
-    let lock = "lock table instance_association in share row exclusive mode";
+    let lock = "lock table cmdb.instance_association in share row exclusive mode";
     sqlx::query(lock).execute(&mut *blocker).await.unwrap();
     blocker
 }
@@ -189,8 +193,9 @@ impl<'a> Role<'a> {
         let role = Self { pool, name: database.to_lowercase().replace('-', "_") };
         role.run(&format!(
             "create role ROLE login password 'x' {limits};
-             grant all on all tables in schema public to ROLE;
-             grant all on all sequences in schema public to ROLE"
+             grant usage on schema cmdb to ROLE;
+             grant all on all tables in schema cmdb to ROLE;
+             grant all on all sequences in schema cmdb to ROLE"
         ))
         .await;
         role
@@ -226,7 +231,7 @@ pub(crate) async fn wait_until_blocked(pool: &PgPool, count: i64) {
     panic!("fewer than {count} backends wait for locks after 10 seconds");
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_deletion_waits_for_a_link_writer_and_is_then_rejected(pool: PgPool) {
     let mut writer = pool.begin().await.unwrap();
     assert_eq!(rejection(&mut writer, LINK).await, None);
@@ -234,7 +239,7 @@ async fn a_deletion_waits_for_a_link_writer_and_is_then_rejected(pool: PgPool) {
         let pool = pool.clone();
         async move {
             let mut conn = pool.acquire().await.unwrap();
-            rejection(&mut conn, "delete from instance where name = 'host-1'").await
+            rejection(&mut conn, "delete from cmdb.instance where name = 'host-1'").await
         }
     });
     wait_until_blocked(&pool, 1).await;
@@ -242,11 +247,14 @@ async fn a_deletion_waits_for_a_link_writer_and_is_then_rejected(pool: PgPool) {
     assert_eq!(deleting.await.unwrap(), Some("instance_restrict_linked_delete".to_owned()));
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_waits_for_a_deletion_and_then_reports_the_instance_as_missing(pool: PgPool) {
     let app = TestApp::new(pool.clone()).await;
     let mut deleter = pool.begin().await.unwrap();
-    assert_eq!(rejection(&mut deleter, "delete from instance where name = 'host-1'").await, None);
+    assert_eq!(
+        rejection(&mut deleter, "delete from cmdb.instance where name = 'host-1'").await,
+        None
+    );
     let sending = tokio::spawn(async move {
         app.post(batch("bk_switch_default_host", &[(1, 1), (1, 2)])).await.maps()
     });
@@ -256,7 +264,7 @@ async fn a_batch_waits_for_a_deletion_and_then_reports_the_instance_as_missing(p
     assert_eq!(sending.await.unwrap(), (vec![1], refused));
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_that_conflicts_with_another_commit_is_planned_again(pool: PgPool) {
     let app = TestApp::new(pool.clone()).await;
     let mut other = pool.begin().await.unwrap();
@@ -268,7 +276,7 @@ async fn a_batch_that_conflicts_with_another_commit_is_planned_again(pool: PgPoo
         async move {
             let details = [(2, 4), (2, 5), (3, 5), (1, 5), (2, 6)];
             let reply = app.post(batch("bk_switch_connect_host", &details)).await;
-            let records = app.count("select count(*) from audit_log").await;
+            let records = app.count("select count(*) from cmdb.audit_log").await;
             drop(pool);
             (reply.maps(), records)
         }
@@ -283,7 +291,7 @@ async fn a_batch_that_conflicts_with_another_commit_is_planned_again(pool: PgPoo
     assert_eq!(records, 1);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn batches_in_reversed_orders_do_not_deadlock(pool: PgPool) {
     let app = std::sync::Arc::new(TestApp::new(pool).await);
     for key in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {
@@ -303,7 +311,7 @@ async fn batches_in_reversed_orders_do_not_deadlock(pool: PgPool) {
     assert_eq!(app.count(deadlocks).await, 0);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_server_and_the_import_ignore_the_default_isolation_level(pool: PgPool) {
     let sql = "do $$ begin
         execute format('alter database %I set default_transaction_isolation to serializable',
@@ -318,18 +326,18 @@ async fn the_server_and_the_import_ignore_the_default_isolation_level(pool: PgPo
     assert_eq!(imported.status, 0, "{}", imported.stderr);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn triggers_ignore_tables_of_the_caller_that_shadow_theirs(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
     assert_eq!(rejection(&mut conn, LINK).await, None);
     let forged =
-        "insert into public.instance_association (model_association_id, source_id, target_id)
-        select id, 999, 999 from public.model_association where key = 'bk_switch_default_host'";
+        "insert into cmdb.instance_association (model_association_id, source_id, target_id)
+        select id, 999, 999 from cmdb.model_association where key = 'bk_switch_default_host'";
     let mut tx = conn.begin().await.unwrap();
     for sql in [
         "create temp table instance as select model_id, 999::bigint as instance_id, 0 as tenant_id
-         from public.instance",
-        "create temp table model_association as select * from public.model_association",
+         from cmdb.instance",
+        "create temp table model_association as select * from cmdb.model_association",
     ] {
         assert_eq!(rejection(&mut tx, sql).await, None);
     }
@@ -337,15 +345,15 @@ async fn triggers_ignore_tables_of_the_caller_that_shadow_theirs(pool: PgPool) {
     tx.rollback().await.unwrap();
 
     for shadow in [
-        "create temp table instance_association (like public.instance_association)",
+        "create temp table instance_association (like cmdb.instance_association)",
         "do $$ begin execute format('create schema %I', current_user);
              execute format('create table %I.instance_association
-                 (like public.instance_association)', current_user);
+                 (like cmdb.instance_association)', current_user);
          end $$",
     ] {
         let mut tx = conn.begin().await.unwrap();
         assert_eq!(rejection(&mut tx, shadow).await, None);
-        let delete = "delete from public.instance where instance_id = 1";
+        let delete = "delete from cmdb.instance where instance_id = 1";
         let rejected_by = rejection(&mut tx, delete).await;
         assert_eq!(rejected_by, Some("instance_restrict_linked_delete".to_owned()));
         tx.rollback().await.unwrap();
@@ -353,21 +361,22 @@ async fn triggers_ignore_tables_of_the_caller_that_shadow_theirs(pool: PgPool) {
 }
 
 /// As with foreign keys, the triggers run with the privileges of the tables' owner.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_role_that_may_write_instances_needs_no_privileges_on_other_tables(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
     let mut tx = conn.begin().await.unwrap();
     for sql in [
         LINK,
         "create role test_inventory_writer",
-        "grant select, insert, update, delete on instance to test_inventory_writer",
+        "grant usage on schema cmdb to test_inventory_writer",
+        "grant select, insert, update, delete on cmdb.instance to test_inventory_writer",
         "set local role test_inventory_writer",
-        "update instance set name = 'renamed' where instance_id = 1",
-        "delete from instance where instance_id = 2",
+        "update cmdb.instance set name = 'renamed' where instance_id = 1",
+        "delete from cmdb.instance where instance_id = 2",
     ] {
         assert_eq!(rejection(&mut tx, sql).await, None, "{sql}");
     }
-    let linked = rejection(&mut tx, "delete from instance where instance_id = 1").await;
+    let linked = rejection(&mut tx, "delete from cmdb.instance where instance_id = 1").await;
     assert_eq!(linked, Some("instance_restrict_linked_delete".to_owned()));
 }
 
@@ -375,7 +384,7 @@ const SKIP_GUARD: &str = "select set_config('cmdb.guard_may_skip', 'yes', true)"
 const DANGLING: &str = insert_link!("bk_switch_default_host", 1, 999);
 
 /// The server's statement checks instances itself and sets `cmdb.guard_may_skip`.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_role_without_the_owners_privileges_cannot_skip_the_guard(pool: PgPool) {
     let role = Role::new(&pool, "").await;
     let mut conn = role.options().connect().await.unwrap();
@@ -388,7 +397,7 @@ async fn a_role_without_the_owners_privileges_cannot_skip_the_guard(pool: PgPool
     role.drop().await;
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_guard_is_skipped_for_one_statement_only(pool: PgPool) {
     let mut tx = pool.begin().await.unwrap();
     assert_eq!(rejection(&mut tx, SKIP_GUARD).await, None);
@@ -398,7 +407,7 @@ async fn the_guard_is_skipped_for_one_statement_only(pool: PgPool) {
 }
 
 /// A fixed order of index insertions prevents deadlocks under 1:n and n:n.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_inserts_links_in_the_order_of_targets(pool: PgPool) {
     let app = TestApp::new(pool.clone()).await;
     let mut other = pool.begin().await.unwrap();
@@ -417,11 +426,11 @@ async fn a_batch_inserts_links_in_the_order_of_targets(pool: PgPool) {
 }
 
 /// Under 1:1 links conflict by source and by target, so no order suits both: batches take a lock.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn batches_under_1_1_wait_for_each_other(pool: PgPool) {
     let app = TestApp::new(pool.clone()).await;
     let mut other = pool.begin().await.unwrap();
-    let lock = "select pg_advisory_xact_lock(1668113506, id) from model_association
+    let lock = "select pg_advisory_xact_lock(1668113506, id) from cmdb.model_association
                 where key = 'bk_switch_run_host'";
     assert_eq!(rejection(&mut other, lock).await, None);
     assert_eq!(app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.maps().0, [0]);

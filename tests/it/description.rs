@@ -116,7 +116,7 @@ fn both_apis_have_every_endpoint_of_the_table() {
 }
 
 /// The schema and the decoder agree about what a request is.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_body_that_the_schema_forbids_is_refused(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let schema = request_validator(PATH);
@@ -143,7 +143,7 @@ async fn a_body_that_the_schema_forbids_is_refused(pool: PgPool) {
 }
 
 /// As a reader would copy them from the page, in the order of the table.
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_example_of_each_endpoint_is_answered_as_described(pool: PgPool) {
     let program = Program::on(&pool);
     assert_eq!(program.run(&["import", "tests/demo/export"]).status, 0);
@@ -165,7 +165,7 @@ async fn the_example_of_each_endpoint_is_answered_as_described(pool: PgPool) {
     }
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_page_and_the_description_need_no_other_host(pool: PgPool) {
     let app = TestApp::on(pool);
     let (status, description) = app.get("/openapi.json").await;

@@ -11,7 +11,7 @@ use crate::app::{PATH, TestApp, batch, pool_of};
 use crate::binary::Program;
 use crate::constraints::block_link_writers;
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_unknown_path_is_answered_in_the_envelope(pool: PgPool) {
     let app = TestApp::on(pool);
     for path in [
@@ -27,7 +27,7 @@ async fn an_unknown_path_is_answered_in_the_envelope(pool: PgPool) {
     }
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_method_other_than_post_is_answered_in_the_envelope(pool: PgPool) {
     let app = TestApp::on(pool);
     for method in
@@ -48,7 +48,7 @@ async fn a_method_other_than_post_is_answered_in_the_envelope(pool: PgPool) {
     }
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_trailing_slash_is_optional(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
@@ -59,7 +59,7 @@ async fn the_trailing_slash_is_optional(pool: PgPool) {
     assert_eq!(app.send(request).await.ids().len(), 1);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_body_over_the_limit_is_answered_in_the_envelope(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let message = "Parameters error, the request body is larger than 1048576 bytes";
@@ -69,7 +69,7 @@ async fn a_body_over_the_limit_is_answered_in_the_envelope(pool: PgPool) {
     assert_eq!(app.post_raw(body(1 << 20)).await.status, StatusCode::OK);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn every_request_has_an_id_of_its_own(pool: PgPool) {
     let app = TestApp::on(pool);
     let send = || app.post_raw("x");
@@ -79,7 +79,7 @@ async fn every_request_has_an_id_of_its_own(pool: PgPool) {
     assert_ne!(app.send(request.unwrap()).await.request_id(), "0".repeat(32));
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_language_is_taken_from_headers_and_cookie(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let chinese = "数据 details 不能为空";
@@ -120,7 +120,7 @@ async fn an_unreachable_database_is_answered_with_503_long_before_the_deadline()
     assert_eq!(app.get("/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_request_is_refused_with_503_when_the_pool_has_no_free_connection(
     _: PgPoolOptions, options: PgConnectOptions,
 ) {
@@ -136,7 +136,7 @@ async fn a_request_is_refused_with_503_when_the_pool_has_no_free_connection(
 }
 
 /// A lock on the table of links blocks the write until the statement timeout.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_write_that_times_out_is_answered_with_503_and_writes_nothing(pool: PgPool) {
     let options = pool.connect_options().as_ref().clone().options([("statement_timeout", "300")]);
     let short_timeout =
@@ -149,22 +149,22 @@ async fn a_write_that_times_out_is_answered_with_503_and_writes_nothing(pool: Pg
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
     holder.rollback().await.unwrap();
     assert_eq!(app.post(batch("bk_switch_connect_host", &[(3, 3)])).await.ids().len(), 1);
-    assert_eq!(app.count("select count(*) from instance_association").await, 2);
-    assert_eq!(app.count("select count(*) from audit_log").await, 2);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 2);
+    assert_eq!(app.count("select count(*) from cmdb.audit_log").await, 2);
     short_timeout.close().await;
 }
 
 /// Links must not be created after the caller was told that the request failed.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_write_is_not_started_when_it_could_outlast_the_deadline(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let app = TestApp::with_timeout(pool, STATEMENT_TIMEOUT);
     let reply = app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
-    assert_eq!(app.count("select count(*) from instance_association").await, 0);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 0);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_draining_server_is_not_ready(pool: PgPool) {
     let app = TestApp::on(pool);
     assert_eq!(app.get("/readyz").await, (StatusCode::OK, "ready\n".into()));
@@ -174,7 +174,7 @@ async fn a_draining_server_is_not_ready(pool: PgPool) {
     assert_eq!(app.get("/healthz").await.0, StatusCode::OK);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn incomplete_credentials_are_refused_without_the_database(pool: PgPool) {
     let app = TestApp::on(pool.clone());
     pool.close().await;
@@ -182,7 +182,7 @@ async fn incomplete_credentials_are_refused_without_the_database(pool: PgPool) {
     app.post_raw("{}").await.assert_refused(200, 1_306_000, message);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_body_that_does_not_arrive_in_time_is_refused_as_invalid_json(pool: PgPool) {
     let app = TestApp::with_timeout(pool, Duration::from_millis(100));
     let never = futures_util::stream::pending::<Result<Vec<u8>, std::convert::Infallible>>();
@@ -192,10 +192,10 @@ async fn a_body_that_does_not_arrive_in_time_is_refused_as_invalid_json(pool: Pg
         .assert_refused(200, 1_306_000, message);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_internal_error_is_answered_without_internals(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    sqlx::query("alter table app rename column trusts_username to renamed")
+    sqlx::query("alter table cmdb.app rename column trusts_username to renamed")
         .execute(&app.pool)
         .await
         .unwrap();
@@ -218,7 +218,7 @@ async fn a_server_is_ready_once_its_migrations_are_applied(pool: PgPool) {
     assert_eq!(app.get("/readyz").await, (StatusCode::OK, "ready\n".into()));
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_server_is_not_ready_while_its_database_is_read_only(pool: PgPool) {
     let sql = "do $$ begin execute format(
         'alter database %I set default_transaction_read_only to on', current_database()); end $$";
@@ -228,10 +228,10 @@ async fn a_server_is_not_ready_while_its_database_is_read_only(pool: PgPool) {
 }
 
 /// Every migration keeps the previous version of the program working.
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_server_starts_on_a_schema_newer_than_itself(pool: PgPool) {
     let newer =
-        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+        "insert into cmdb._sqlx_migrations (version, description, success, checksum, execution_time)
                  values (9999, 'of a newer program', true, '', 0)";
     sqlx::query(newer).execute(&pool).await.unwrap();
     let server = Program::on(&pool).serve(&[]);

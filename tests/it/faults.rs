@@ -45,7 +45,7 @@ const WRITE: &[u8] = b"esb_test\0\0\0\x05admin";
 const WRITE_WITH_KEY: &[u8] = b"\0\0\0\x02en";
 
 /// The proxy loses PostgreSQL's answer to the commit.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_whose_answer_was_lost_is_replayed_under_its_key(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy =
@@ -57,13 +57,15 @@ async fn a_batch_whose_answer_was_lost_is_replayed_under_its_key(pool: PgPool) {
     assert!(proxy.has_lost());
     let again = app.post_with(&key, body).await;
     assert_eq!(again.headers["idempotent-replayed"], "true");
-    let stored: Vec<i64> =
-        sqlx::query_scalar("select id from instance_association").fetch_all(&pool).await.unwrap();
+    let stored: Vec<i64> = sqlx::query_scalar("select id from cmdb.instance_association")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
     assert_eq!(stored, again.ids());
     app.serving.close().await;
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_whose_answer_was_lost_is_refused_as_existing_without_a_key(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::losing(&pool.connect_options(), WRITE, InjectedFailure::ResponseLost).await;
@@ -74,7 +76,7 @@ async fn a_batch_whose_answer_was_lost_is_refused_as_existing_without_a_key(pool
     app.serving.close().await;
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_statement_that_was_lost_on_its_way_creates_nothing(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::losing(&pool.connect_options(), WRITE, InjectedFailure::StatementLost).await;
@@ -85,7 +87,7 @@ async fn a_statement_that_was_lost_on_its_way_creates_nothing(pool: PgPool) {
 }
 
 /// Nothing comes back on the connection, not even its end. The pool replaces it.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_connection_that_stops_answering_is_closed_and_replaced(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
@@ -113,7 +115,7 @@ async fn with_stalled_connection(pool: &PgPool) -> TestApp {
 }
 
 /// A probe may have a shorter timeout than the server.
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_probe_that_times_out_leaves_no_stalled_connection_in_the_pool(pool: PgPool) {
     let app = with_stalled_connection(&pool).await;
     let probe = tokio::time::timeout(Duration::from_millis(200), app.get("/readyz")).await;
@@ -125,7 +127,7 @@ async fn a_probe_that_times_out_leaves_no_stalled_connection_in_the_pool(pool: P
     app.serving.close().await;
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_purge_of_idempotency_records_releases_a_stalled_connection(pool: PgPool) {
     let app = with_stalled_connection(&pool).await;
     let purge = tokio::spawn(service::idempotency::purge(app.serving.clone()));
@@ -140,7 +142,7 @@ async fn the_purge_of_idempotency_records_releases_a_stalled_connection(pool: Pg
     app.serving.close().await;
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn connections_that_the_database_closed_are_replaced(pool: PgPool) {
     let app = TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 2)).await;
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
@@ -159,7 +161,7 @@ async fn connections_that_the_database_closed_are_replaced(pool: PgPool) {
     app.serving.close().await;
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_database_without_free_connections_is_answered_with_503_until_it_has_some(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let role = Role::new(&pool, "connection limit 0").await;
@@ -180,7 +182,7 @@ async fn a_full_disk_is_answered_with_503_and_no_batch_is_partially_applied() {
     let cluster = with_fixture().await;
     let mut conn = cluster.options().connect().await.unwrap();
     let file: String = sqlx::query_scalar(
-        "select current_setting('data_directory') || '/' || pg_relation_filepath('audit_log')",
+        "select current_setting('data_directory') || '/' || pg_relation_filepath('cmdb.audit_log')",
     )
     .fetch_one(&mut conn)
     .await
@@ -189,9 +191,9 @@ async fn a_full_disk_is_answered_with_503_and_no_batch_is_partially_applied() {
     std::os::unix::fs::symlink("/dev/full", &file).unwrap();
     let app = TestApp::new(pool_of(cluster.options(), 1)).await;
     assert_unavailable(&send(&app, (1, 1)).await);
-    assert_eq!(app.count("select count(*) from instance_association").await, 0);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 0);
     // `truncate` gives the table a new file.
-    sqlx::query("truncate audit_log").execute(&mut conn).await.unwrap();
+    sqlx::query("truncate cmdb.audit_log").execute(&mut conn).await.unwrap();
     assert_eq!(send(&app, (1, 1)).await.ids().len(), 1);
     app.serving.close().await;
 }
@@ -229,8 +231,8 @@ async fn a_server_recovers_after_its_database_was_stopped_killed_and_frozen() {
     let status = app.serving.status();
     assert_eq!(status.available, status.size);
     assert_eq!(Handle::current().metrics().num_alive_tasks(), tasks);
-    assert_eq!(app.count("select count(*) from instance_association").await, 5);
-    assert_eq!(app.count("select sum(cardinality(source_ids)) from audit_log").await, 5);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 5);
+    assert_eq!(app.count("select sum(cardinality(source_ids)) from cmdb.audit_log").await, 5);
     let connections =
         "select count(*) from pg_stat_activity where application_name = 'cmdb-associations'";
     assert!(app.count(connections).await <= 5);

@@ -26,7 +26,7 @@ fn assert_replayed(again: &Reply, first: &Reply) {
     assert_ne!(again.headers["x-request-id"], first.headers["x-request-id"]);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_repeated_request_gets_the_first_answer_byte_for_byte(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let body = batch("bk_switch_connect_host", &[(1, 5), (2, 5), (1, 5), (2, 6), (2, 999)]);
@@ -34,13 +34,13 @@ async fn a_repeated_request_gets_the_first_answer_byte_for_byte(pool: PgPool) {
     assert_eq!(first.maps().0, [0, 3]);
     assert!(!first.headers.contains_key("idempotent-replayed"));
     // The answer is replayed although the links were deleted since.
-    sqlx::query("delete from instance_association where target_id = 5")
+    sqlx::query("delete from cmdb.instance_association where target_id = 5")
         .execute(&app.pool)
         .await
         .unwrap();
     assert_replayed(&send(&app, "k", body.clone()).await, &first);
-    assert_eq!(app.count("select count(*) from instance_association").await, 1);
-    assert_eq!(app.count("select count(*) from audit_log").await, 1);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 1);
+    assert_eq!(app.count("select count(*) from cmdb.audit_log").await, 1);
     // It is replayed in the language of the first request.
     let again = app.post_with(&[(KEY, "k"), ("blueking-language", "zh")], body.clone()).await;
     assert_replayed(&again, &first);
@@ -48,19 +48,19 @@ async fn a_repeated_request_gets_the_first_answer_byte_for_byte(pool: PgPool) {
     assert_eq!(app.post(body).await.maps().0, [0]);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_answer_that_refuses_every_detail_is_replayed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post(batch("bk_switch_connect_host", &[(1, 1)])).await;
     let body = batch("bk_switch_connect_host", &[(1, 1), (2, 1)]);
     let first = app.post_with(&[(KEY, "k"), ("blueking-language", "zh")], body.clone()).await;
     assert_eq!(first.maps().0, [0_usize; 0]);
-    sqlx::query("delete from instance_association").execute(&app.pool).await.unwrap();
+    sqlx::query("delete from cmdb.instance_association").execute(&app.pool).await.unwrap();
     assert_replayed(&send(&app, "k", body).await, &first);
-    assert_eq!(app.count("select count(*) from audit_log").await, 1);
+    assert_eq!(app.count("select count(*) from cmdb.audit_log").await, 1);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_key_is_refused_when_it_was_used_with_a_different_request(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let body = batch("bk_switch_default_host", &[(1, 2), (3, 4)]);
@@ -84,7 +84,7 @@ async fn a_key_is_refused_when_it_was_used_with_a_different_request(pool: PgPool
     ] {
         send(&app, "k", other).await.assert_refused(200, 1_306_406, message);
     }
-    assert_eq!(app.count("select count(*) from instance_association").await, 2);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 2);
     // Spellings and unknown keys that mean the same request are accepted.
     for same in
         [changed("bk_supplier_account", json!(0)), changed("unknown", json!(1)), body.clone()]
@@ -93,7 +93,7 @@ async fn a_key_is_refused_when_it_was_used_with_a_different_request(pool: PgPool
     }
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn keys_are_scoped_to_application_and_user(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut conn = app.pool.acquire().await.unwrap();
@@ -116,7 +116,7 @@ async fn keys_are_scoped_to_application_and_user(pool: PgPool) {
     assert_eq!(ids.len(), 3);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_refused_request_is_handled_anew_under_its_key(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut body = batch("bk_switch_default_host", &[(1, 1)]);
@@ -129,7 +129,7 @@ async fn a_refused_request_is_handled_anew_under_its_key(pool: PgPool) {
     assert_eq!(send(&app, "k", body).await.ids().len(), 1);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_key_is_refused_unless_it_is_1_to_255_visible_ascii_characters(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let message = "Parameters error, Idempotency-Key must be 1 to 255 visible ASCII characters";
@@ -139,7 +139,7 @@ async fn a_key_is_refused_unless_it_is_1_to_255_visible_ascii_characters(pool: P
     }
     let two = app.post_with(&[(KEY, "a"), (KEY, "b")], body.clone()).await;
     two.assert_refused(200, 1_306_406, message);
-    assert_eq!(app.count("select count(*) from instance_association").await, 0);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 0);
     for (valid, pair) in [("!", (1, 1)), ("~\"\\'", (1, 2)), (&"x".repeat(255), (1, 3))] {
         let body = batch("bk_switch_default_host", &[pair]);
         let first = send(&app, valid, body.clone()).await;
@@ -147,21 +147,21 @@ async fn a_key_is_refused_unless_it_is_1_to_255_visible_ascii_characters(pool: P
     }
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn no_answer_is_stored_for_a_request_without_a_key(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post(batch("bk_switch_default_host", &[(1, 1)])).await;
-    assert_eq!(app.count("select count(*) from idempotency_record").await, 0);
+    assert_eq!(app.count("select count(*) from cmdb.idempotency_record").await, 0);
 }
 
 /// A third writer blocks both requests. When it rolls back, one of them writes, and the other
 /// replays its answer.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn concurrent_requests_with_the_same_key_write_once_and_get_the_same_answer(pool: PgPool) {
     let app = Arc::new(TestApp::new(pool.clone()).await);
     let mut other = pool.begin().await.unwrap();
-    let hold = "insert into instance_association (model_association_id, source_id, target_id)
-                select id, 1, 5 from model_association where key = 'bk_switch_connect_host'";
+    let hold = "insert into cmdb.instance_association (model_association_id, source_id, target_id)
+                select id, 1, 5 from cmdb.model_association where key = 'bk_switch_connect_host'";
     sqlx::query(hold).execute(&mut *other).await.unwrap();
     let requests = [(); 2].map(|()| {
         let app = Arc::clone(&app);
@@ -176,29 +176,29 @@ async fn concurrent_requests_with_the_same_key_write_once_and_get_the_same_answe
     assert_eq!(one.text, two.text);
     let replayed = [&one, &two].map(|reply| reply.headers.contains_key("idempotent-replayed"));
     assert_ne!(replayed[0], replayed[1]);
-    assert_eq!(app.count("select count(*) from audit_log").await, 1);
+    assert_eq!(app.count("select count(*) from cmdb.audit_log").await, 1);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_repeated_request_is_answered_with_503_when_the_first_does_not_end_in_time(pool: PgPool) {
     let options = pool.connect_options().as_ref().clone().options([("statement_timeout", "300")]);
     let short_timeout =
         PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
     let app = TestApp::new(short_timeout.clone()).await;
     let mut first = pool.begin().await.unwrap();
-    let hold = "insert into idempotency_record values
+    let hold = "insert into cmdb.idempotency_record values
         ('esb_test', 'admin', 'k', sha256(''), now(), 'r', 'en', '{}', '{}')";
     sqlx::query(hold).execute(&mut *first).await.unwrap();
     let body = batch("bk_switch_default_host", &[(1, 1)]);
     let message = "Postgres is unavailable, please try again later";
     send(&app, "k", body.clone()).await.assert_refused(503, 1_306_201, message);
     first.rollback().await.unwrap();
-    assert_eq!(app.count("select count(*) from instance_association").await, 0);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 0);
     assert_eq!(send(&app, "k", body).await.ids().len(), 1);
     short_timeout.close().await;
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_answer_is_replayed_in_the_envelope_of_the_api_that_is_called(pool: PgPool) {
     let address: std::net::IpAddr = "10.0.0.1".parse().unwrap();
     let trust = |setup: &mut Setup| setup.authenticator.trusted_peers = vec![address.into()];
@@ -216,35 +216,38 @@ async fn an_answer_is_replayed_in_the_envelope_of_the_api_that_is_called(pool: P
     assert_eq!(again.json["data"], first.json["data"]);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_answer_is_kept_for_24_hours_and_purged_after_25(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for (key, pair) in [("expired", (1, 1)), ("current", (1, 2))] {
         send(&app, key, batch("bk_switch_default_host", &[pair])).await;
     }
     for (key, age) in [("expired", "25:00:01"), ("current", "24:00:00")] {
-        let aged =
-            "update idempotency_record set created_at = now() - $2::text::interval where key = $1";
+        let aged = "update cmdb.idempotency_record set created_at = now() - $2::text::interval where key = $1";
         sqlx::query(aged).bind(key).bind(age).execute(&app.pool).await.unwrap();
     }
     // The server purges expired answers in batches, for the first time when it starts.
     let purge = tokio::spawn(service::idempotency::purge(app.serving.clone()));
     let started = Instant::now();
-    while app.count("select count(*) from idempotency_record where key = 'expired'").await > 0 {
+    while app.count("select count(*) from cmdb.idempotency_record where key = 'expired'").await > 0
+    {
         assert!(started.elapsed() < Duration::from_secs(20), "it is never purged");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     purge.abort();
-    assert_eq!(app.count("select count(*) from idempotency_record where key = 'current'").await, 1);
+    assert_eq!(
+        app.count("select count(*) from cmdb.idempotency_record where key = 'current'").await,
+        1
+    );
 }
 
 /// As after a downgrade of the program.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_stored_answer_with_an_unknown_refusal_is_an_internal_error(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let body = batch("bk_switch_default_host", &[(1, 1), (1, 1)]);
     send(&app, "k", body.clone()).await;
-    sqlx::query("update idempotency_record set refusals = '{NULL,1}'")
+    sqlx::query("update cmdb.idempotency_record set refusals = '{NULL,1}'")
         .execute(&app.pool)
         .await
         .unwrap();

@@ -74,8 +74,8 @@ fn link(id: i64, [source_model, target_model]: [&str; 2], source: i64, target: i
 }
 
 async fn stored_links(pool: &PgPool) -> Vec<(i64, String, i64, i64)> {
-    let sql = "select link.id, key, source_id, target_id from instance_association link
-               join model_association association on association.id = model_association_id
+    let sql = "select link.id, key, source_id, target_id from cmdb.instance_association link
+               join cmdb.model_association association on association.id = model_association_id
                order by link.id";
     sqlx::query_as(sql).fetch_all(pool).await.unwrap()
 }
@@ -98,7 +98,7 @@ fn small(links: Vec<Value>) -> TempDir {
     ])
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_import_keeps_ids_and_the_next_id_follows_the_id_generator(pool: PgPool) {
     let folder = small(vec![
         link(7, ["a", "b"], 1, 1),
@@ -121,11 +121,11 @@ async fn an_import_keeps_ids_and_the_next_id_follows_the_id_generator(pool: PgPo
         "details": [{"bk_inst_id": 1, "bk_asst_inst_id": 2}],
     });
     assert_eq!(app.post(body).await.ids(), [42]);
-    let number = "select export_number from model where key = 'b'";
+    let number = "select export_number from cmdb.model where key = 'b'";
     assert_eq!(app.count(number).await, 51);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_second_import_adds_new_rows_and_updates_stored_ones(pool: PgPool) {
     let folder = small(vec![link(7, ["a", "b"], 1, 1)]);
     let total = |output: &Output| {
@@ -145,8 +145,8 @@ async fn a_second_import_adds_new_rows_and_updates_stored_ones(pool: PgPool) {
     assert_eq!(total(&import(&pool, folder.path())), [13, 1, 2, 10, 0]);
     assert_eq!(stored_links(&pool).await, before);
     let names: Vec<String> = sqlx::query_scalar(
-        "select instance.name from instance join model on model.id = model_id where key = 'a'
-         order by instance_id",
+        "select instance.name from cmdb.instance join cmdb.model on model.id = model_id
+         where key = 'a' order by instance_id",
     )
     .fetch_all(&pool)
     .await
@@ -154,7 +154,7 @@ async fn a_second_import_adds_new_rows_and_updates_stored_ones(pool: PgPool) {
     assert_eq!(names, ["name 1", "another", "name 3", "name 4", "name 5", "name 6"]);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn every_form_of_mongoexport_is_read(pool: PgPool) {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str| fs::write(folder.path().join(name), content).unwrap();
@@ -189,8 +189,8 @@ async fn every_form_of_mongoexport_is_read(pool: PgPool) {
     let ignored: Vec<_> = ignored.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(ignored, ["README.txt", "cc_SetBase.json", "cc_Something.json"]);
     let stored: Vec<(String, i64, Option<String>)> = sqlx::query_as(
-        "select key, instance_id, instance.name from instance join model on model.id = model_id
-         order by 1, 2",
+        "select key, instance_id, instance.name
+         from cmdb.instance join cmdb.model on model.id = model_id order by 1, 2",
     )
     .fetch_all(&pool)
     .await
@@ -210,7 +210,7 @@ async fn every_form_of_mongoexport_is_read(pool: PgPool) {
     assert_eq!(stored_links(&pool).await, [(8, "bk_switch_connect_host".to_owned(), 5, 1)]);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_invalid_row_is_rejected_and_reported_with_its_line(pool: PgPool) {
     let folder = small(vec![
         link(1, ["a", "b"], 9, 1),
@@ -262,7 +262,7 @@ async fn an_invalid_row_is_rejected_and_reported_with_its_line(pool: PgPool) {
     assert_eq!(stored_links(&pool).await, [(5, "a_connect_b".to_owned(), 1, 1)]);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_report_has_every_rejected_row_and_stderr_the_first_100(pool: PgPool) {
     let folder = small((1..=2_500).map(|id| link(id, ["a", "b"], 9, 1)).collect());
     let report = folder.path().join("report");
@@ -278,7 +278,7 @@ async fn the_report_has_every_rejected_row_and_stderr_the_first_100(pool: PgPool
     assert!(output.stderr.ends_with(rest), "{}", output.stderr);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn of_conflicting_links_the_stored_one_or_the_lowest_id_is_kept(pool: PgPool) {
     let one_to_many = ["a", "b"];
     let one_to_one = ["b", "a"];
@@ -317,7 +317,7 @@ async fn of_conflicting_links_the_stored_one_or_the_lowest_id_is_kept(pool: PgPo
     assert_eq!(Program::on(&pool).run(&["check", "--strict"]).status, 0);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_mapping_of_a_model_association_changes_only_while_it_has_no_links(pool: PgPool) {
     let folder = small(vec![]);
     assert_eq!(rejected_rows(&pool, &folder), []);
@@ -336,14 +336,14 @@ async fn the_mapping_of_a_model_association_changes_only_while_it_has_no_links(p
                   or another mapping";
     assert_eq!(rejected_rows(&pool, &folder), [("cc_ObjAsst".to_owned(), 1, reason.to_owned())]);
     let mapping: String =
-        sqlx::query_scalar("select mapping from model_association where key = 'a_connect_b'")
+        sqlx::query_scalar("select mapping from cmdb.model_association where key = 'a_connect_b'")
             .fetch_one(&pool)
             .await
             .unwrap();
     assert_eq!(mapping, "n:n");
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_tenant_of_a_row_overrides_that_of_its_file(pool: PgPool) {
     let folder = small(vec![]);
     let mut own = instance(12);
@@ -352,7 +352,7 @@ async fn the_tenant_of_a_row_overrides_that_of_its_file(pool: PgPool) {
     fs::write(folder.path().join("cc_ObjectBase_tenant_pub_a.json"), rows).unwrap();
     assert_eq!(rejected_rows(&pool, &folder), []);
     let tenants: Vec<(i64, String)> = sqlx::query_as(
-        "select instance_id, key from instance join tenant on tenant.id = tenant_id
+        "select instance_id, key from cmdb.instance join cmdb.tenant on tenant.id = tenant_id
          where instance_id > 10 order by 1",
     )
     .fetch_all(&pool)
@@ -361,11 +361,172 @@ async fn the_tenant_of_a_row_overrides_that_of_its_file(pool: PgPool) {
     assert_eq!(tenants, [(11, "tenant".to_owned()), (12, "own".to_owned())]);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_tenant_with_a_control_character_is_rejected(pool: PgPool) {
+    let folder = small(vec![]);
+    let mut host = json!({"bk_host_id": 1});
+    host["bk_supplier_account"] = json!("a\tb");
+    fs::write(folder.path().join("cc_HostBase.json"), host.to_string()).unwrap();
+    let reason =
+        "bk_supplier_account is longer than 128 characters or contains a control character";
+    assert_eq!(rejected_rows(&pool, &folder), [("cc_HostBase".to_owned(), 1, reason.to_owned())]);
+}
+
+/// Instances of tenant "0" are seen by everybody if their model is built in, as `host` is.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_link_to_an_instance_of_another_tenant_is_rejected(pool: PgPool) {
+    let to_host = |id, source, target| link(id, ["bk_switch", "host"], source, target);
+    let of_switches = |id, source, target| link(id, ["bk_switch", "bk_switch"], source, target);
+    let of = |tenant: &str, mut row: Value| {
+        row["bk_supplier_account"] = json!(tenant);
+        row
+    };
+    let switches = [of("0", instance(1)), of("ten", instance(2)), of("ten", instance(3))];
+    let host = |id: i64, tenant: &str| of(tenant, json!({"bk_host_id": id}));
+    let folder = export(&[
+        ("cc_ObjAsst", vec![association(1, "bk_switch", "bk_switch", "n:n")]),
+        ("cc_HostBase", vec![host(1, "0"), host(2, "ten"), host(3, "other")]),
+        ("cc_ObjectBase_0_pub_bk_switch", switches.to_vec()),
+        (
+            "cc_InstAsst_ten_pub_bk_switch",
+            vec![
+                to_host(1, 2, 1),
+                to_host(2, 2, 2),
+                to_host(3, 2, 3),
+                to_host(4, 1, 1),
+                of_switches(5, 2, 3),
+                of_switches(6, 2, 1),
+                of("0", to_host(7, 1, 2)),
+            ],
+        ),
+    ]);
+    let row = |line, reason: &str| {
+        let reason = format!("{reason} belongs to another tenant");
+        ("cc_InstAsst_ten_pub_bk_switch".to_owned(), line, reason)
+    };
+    assert_eq!(
+        rejected_rows(&pool, &folder),
+        [
+            row(3, "target instance 3 of model host"),
+            row(4, "source instance 1 of model bk_switch"),
+            row(6, "target instance 1 of model bk_switch"),
+            row(7, "target instance 2 of model host"),
+        ]
+    );
+    assert_eq!(Program::on(&pool).run(&["check", "--strict"]).status, 0);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_other_endpoints_show_is_imported(pool: PgPool) {
+    let stored = async || {
+        let model: (String, String, bool, bool) = sqlx::query_as(
+            "select classification, icon, is_hidden, is_paused from cmdb.model where key = 'rack'",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        let kind: (String, String, String, String, Option<bool>) = sqlx::query_as(
+            "select tenant.key, source_text, target_text, direction, is_predefined
+             from cmdb.association_kind kind join cmdb.tenant on tenant.id = tenant_id
+             where kind.key = 'cools'",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        let association: (String, String, Option<bool>) = sqlx::query_as(
+            "select name, on_delete, is_predefined from cmdb.model_association
+             where key = 'rack_cools_host'",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        (model, kind, association)
+    };
+    let text = str::to_owned;
+    let model = json!({
+        "id": 9, "bk_obj_id": "rack", "bk_obj_name": "Rack", "bk_classification_id": "room",
+        "bk_obj_icon": "icon-rack", "bk_ishidden": true, "bk_ispaused": true,
+    });
+    let kind = json!({
+        "id": 9, "bk_asst_id": "cools", "bk_asst_name": "cools", "src_des": "cools",
+        "dest_des": "is cooled by", "direction": "bidirectional", "ispre": false,
+        "bk_supplier_account": "ten",
+    });
+    let association = json!({
+        "id": 9, "bk_obj_asst_id": "rack_cools_host", "bk_obj_asst_name": "cooling",
+        "bk_obj_id": "rack", "bk_asst_obj_id": "host", "bk_asst_id": "cools", "mapping": "n:n",
+        "on_delete": "delete_dest", "ispre": true, "bk_supplier_account": "ten",
+    });
+    let folder = export(&[
+        ("cc_ObjDes", vec![model]),
+        ("cc_AsstDes", vec![kind]),
+        ("cc_ObjAsst", vec![association]),
+    ]);
+    assert_eq!(rejected_rows(&pool, &folder), []);
+    let before = stored().await;
+    let kind =
+        (text("ten"), text("cools"), text("is cooled by"), text("bidirectional"), Some(false));
+    let association = (text("cooling"), text("delete_dest"), Some(true));
+    assert_eq!(before, ((text("room"), text("icon-rack"), true, true), kind, association));
+    // What is absent stays.
+    let folder = export(&[
+        ("cc_ObjDes", vec![json!({"bk_obj_id": "rack"})]),
+        ("cc_AsstDes", vec![json!({"bk_asst_id": "cools", "bk_supplier_account": "ten"})]),
+        (
+            "cc_ObjAsst",
+            vec![json!({
+                "bk_obj_asst_id": "rack_cools_host", "bk_obj_id": "rack", "bk_asst_obj_id": "host",
+                "bk_asst_id": "cools", "mapping": "n:n", "bk_supplier_account": "ten",
+            })],
+        ),
+    ]);
+    assert_eq!(rejected_rows(&pool, &folder), []);
+    assert_eq!(stored().await, before);
+}
+
+/// A model association of tenant "0" has no use for another tenant's kind.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_tenants_own_kind_is_preferred_to_that_of_tenant_0(pool: PgPool) {
+    let kind = |tenant: &str, key: &str| json!({"bk_asst_id": key, "bk_asst_name": tenant, "bk_supplier_account": tenant});
+    let of = |tenant: &str, key: &str, kind: &str| {
+        json!({
+            "bk_obj_asst_id": key, "bk_obj_id": "bk_switch", "bk_asst_obj_id": "host",
+            "bk_asst_id": kind, "mapping": "n:n", "bk_supplier_account": tenant,
+        })
+    };
+    let folder = export(&[
+        ("cc_AsstDes", vec![kind("0", "cools"), kind("ten", "cools"), kind("ten", "own")]),
+        (
+            "cc_ObjAsst",
+            vec![
+                of("0", "a", "cools"),
+                of("ten", "b", "cools"),
+                of("other", "c", "cools"),
+                of("ten", "d", "own"),
+                of("0", "e", "own"),
+            ],
+        ),
+    ]);
+    let reason = "association kind own does not exist".to_owned();
+    assert_eq!(rejected_rows(&pool, &folder), [("cc_ObjAsst".to_owned(), 5, reason)]);
+    let kinds: Vec<(String, String)> = sqlx::query_as(
+        "select association.key, kind.name from cmdb.model_association association
+         join cmdb.association_kind kind on kind.id = association_kind_id
+         where length(association.key) = 1 order by 1",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    let pair = |key: &str, kind: &str| (key.to_owned(), kind.to_owned());
+    assert_eq!(kinds, [pair("a", "0"), pair("b", "ten"), pair("c", "0"), pair("d", "ten")]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_unreadable_file_stops_the_import_and_nothing_changes(pool: PgPool) {
-    let row_count = "select (select count(*) from model) + (select count(*) from model_association)
-        + (select count(*) from instance) + (select count(*) from instance_association)
-        + (select last_value from instance_association_id_seq)";
+    let row_count =
+        "select (select count(*) from cmdb.model) + (select count(*) from cmdb.model_association)
+        + (select count(*) from cmdb.instance) + (select count(*) from cmdb.instance_association)
+        + (select last_value from cmdb.instance_association_id_seq)";
     let count = async || sqlx::query_scalar::<_, i64>(row_count).fetch_one(&pool).await.unwrap();
     let before = count().await;
     for (name, content, expected) in [
@@ -403,7 +564,7 @@ async fn an_unreadable_file_stops_the_import_and_nothing_changes(pool: PgPool) {
     }
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_folder_without_collections_is_refused(pool: PgPool) {
     let folder = tempfile::tempdir().unwrap();
     let output = import(&pool, folder.path());
@@ -414,7 +575,7 @@ async fn a_folder_without_collections_is_refused(pool: PgPool) {
     assert!(output.stderr.contains("cannot read the folder"), "{}", output.stderr);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn if_empty_refuses_a_database_that_has_instances(pool: PgPool) {
     let folder = small(vec![]);
     let args = ["import", "--if-empty", folder.path().to_str().unwrap()];
@@ -424,15 +585,15 @@ async fn if_empty_refuses_a_database_that_has_instances(pool: PgPool) {
     assert!(output.stderr.contains("the database is not empty"), "{}", output.stderr);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn every_imported_link_is_in_one_audit_record(pool: PgPool) {
     let links =
         (1..=5).map(|n| link(n * n, ["a", "a"], n, n)).chain([link(2_000_000, ["a", "b"], 1, 1)]);
     let folder = small(links.collect());
     assert_eq!(rejected_rows(&pool, &folder), []);
     let records: Vec<(String, String)> = sqlx::query_as(
-        "select key, association_ids::text from audit_log
-         join model_association association on association.id = model_association_id
+        "select key, association_ids::text from cmdb.audit_log
+         join cmdb.model_association association on association.id = model_association_id
          where origin = 'import' order by 1",
     )
     .fetch_all(&pool)
@@ -449,17 +610,17 @@ async fn every_imported_link_is_in_one_audit_record(pool: PgPool) {
     assert_eq!(Program::on(&pool).run(&["check", "--strict"]).status, 0);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_id_of_a_rejected_row_is_not_assigned_again(pool: PgPool) {
     let mut invalid = link(500, ["a", "b"], 1, 1);
     invalid["bk_obj_asst_id"] = json!("");
     let folder = small(vec![invalid, link(400, ["a", "b"], 9, 9)]);
     assert_eq!(rejected_rows(&pool, &folder).len(), 2);
-    let next = sqlx::query_scalar::<_, i64>("select nextval('instance_association_id_seq')");
+    let next = sqlx::query_scalar::<_, i64>("select nextval('cmdb.instance_association_id_seq')");
     assert_eq!(next.fetch_one(&pool).await.unwrap(), 501);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_rejected_row_leaves_its_id_to_a_valid_row(pool: PgPool) {
     let folder = small(vec![link(9, ["a", "b"], 77, 1), link(9, ["a", "b"], 1, 1)]);
     let reason = "source instance 77 of model a does not exist";
@@ -470,18 +631,18 @@ async fn a_rejected_row_leaves_its_id_to_a_valid_row(pool: PgPool) {
     assert_eq!(stored_links(&pool).await, [(9, "a_connect_b".to_owned(), 1, 1)]);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_deleted_link_is_restored_by_the_next_import(pool: PgPool) {
     let folder = small(vec![link(7, ["a", "b"], 1, 1), link(8, ["a", "b"], 1, 2)]);
     assert_eq!(rejected_rows(&pool, &folder), []);
-    sqlx::query("delete from instance_association where id = 7").execute(&pool).await.unwrap();
+    sqlx::query("delete from cmdb.instance_association where id = 7").execute(&pool).await.unwrap();
     assert_eq!(rejected_rows(&pool, &folder), []);
     assert_eq!(stored_links(&pool).await.len(), 2);
     let checked = Program::on(&pool).run(&["check", "--strict"]);
     assert_eq!(checked.status, 0, "{}", checked.stdout);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_imported_link_with_the_id_of_a_requests_deleted_link_is_rejected(pool: PgPool) {
     let folder = small(vec![]);
     assert_eq!(rejected_rows(&pool, &folder), []);
@@ -491,7 +652,7 @@ async fn an_imported_link_with_the_id_of_a_requests_deleted_link_is_rejected(poo
         "details": [{"bk_inst_id": 1, "bk_asst_inst_id": 2}],
     });
     assert_eq!(app.post(body).await.ids(), [1]);
-    sqlx::query("delete from instance_association").execute(&pool).await.unwrap();
+    sqlx::query("delete from cmdb.instance_association").execute(&pool).await.unwrap();
     let second = small(vec![link(1, ["a", "b"], 3, 3)]);
     let reason = "id 1 was assigned to a link that a request created";
     assert_eq!(
@@ -500,14 +661,14 @@ async fn an_imported_link_with_the_id_of_a_requests_deleted_link_is_rejected(poo
     );
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_row_without_a_name_leaves_the_stored_name(pool: PgPool) {
     let names = async || {
         sqlx::query_scalar::<_, String>(
-            "select name from model where key = 'host'
-             union all select name from association_kind where key = 'connect'
-             union all select name from model_association where key = 'bk_switch_connect_host'
-             union all select name from instance",
+            "select name from cmdb.model where key = 'host'
+             union all select name from cmdb.association_kind where key = 'connect'
+             union all select name from cmdb.model_association where key = 'bk_switch_connect_host'
+             union all select name from cmdb.instance",
         )
         .fetch_all(&pool)
         .await
@@ -537,7 +698,7 @@ async fn a_row_without_a_name_leaves_the_stored_name(pool: PgPool) {
     assert_eq!(names().await, before);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_instance_belongs_to_the_tenant_that_had_it_first(pool: PgPool) {
     let folder = export(&[
         ("cc_ObjectBase_0_pub_bk_switch", vec![instance(1)]),
@@ -550,7 +711,7 @@ async fn an_instance_belongs_to_the_tenant_that_had_it_first(pool: PgPool) {
     assert_eq!(rejected_rows(&pool, &folder), [row]);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn if_empty_refuses_a_database_that_has_another_model(pool: PgPool) {
     let folder = export(&[("cc_ObjDes", vec![json!({"bk_obj_id": "rack"})])]);
     let args = ["import", "--if-empty", folder.path().to_str().unwrap()];
@@ -559,19 +720,25 @@ async fn if_empty_refuses_a_database_that_has_another_model(pool: PgPool) {
 }
 
 /// An import locks the table of links before it changes instances, as a deletion does.
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_import_waits_for_a_deletion_without_a_deadlock(pool: PgPool) {
     let folder = small(vec![]);
     assert_eq!(rejected_rows(&pool, &folder), []);
     let mut deleter = pool.begin().await.unwrap();
-    sqlx::query("delete from instance where instance_id = 5").execute(&mut *deleter).await.unwrap();
+    sqlx::query("delete from cmdb.instance where instance_id = 5")
+        .execute(&mut *deleter)
+        .await
+        .unwrap();
     let path = folder.path().to_owned();
     let importing = tokio::task::spawn_blocking({
         let pool = pool.clone();
         move || import(&pool, &path)
     });
     wait_until_blocked(&pool, 1).await;
-    sqlx::query("delete from instance where instance_id = 4").execute(&mut *deleter).await.unwrap();
+    sqlx::query("delete from cmdb.instance where instance_id = 4")
+        .execute(&mut *deleter)
+        .await
+        .unwrap();
     deleter.commit().await.unwrap();
     assert_eq!(importing.await.unwrap().status, 0);
 }

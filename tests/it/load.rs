@@ -21,7 +21,7 @@ const NOT_JSON: &str = "Request JSON string is wrong in format, which cannot be 
 /// The time after which a test gives up waiting.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn requests_without_a_permit_are_refused_until_a_permit_is_free(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let app = Arc::new(TestApp::with_permits(pool.clone(), 2));
@@ -45,7 +45,7 @@ async fn requests_without_a_permit_are_refused_until_a_permit_is_free(pool: PgPo
     assert_eq!(app.post(batch("bk_switch_default_host", &[(3, 3)])).await.ids().len(), 1);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_connection_beyond_the_limit_is_answered_with_503_and_closed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, ..LIMITS };
@@ -89,7 +89,7 @@ async fn assert_answered_after(address: SocketAddr, event: impl FnOnce()) {
     assert_eq!(answer.unwrap().status, 200);
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn silent_connections_are_closed_after_the_head_timeout(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, head_timeout: Duration::from_millis(200), ..LIMITS };
@@ -101,7 +101,7 @@ async fn silent_connections_are_closed_after_the_head_timeout(pool: PgPool) {
 }
 
 /// A silent connection beyond the limit does not delay the next one.
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_new_connection_is_served_as_soon_as_another_one_is_closed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, head_timeout: Duration::from_hours(1), ..LIMITS };
@@ -112,7 +112,7 @@ async fn a_new_connection_is_served_as_soon_as_another_one_is_closed(pool: PgPoo
 }
 
 /// A silent connection beyond the limit is closed soon, so that the next one is accepted.
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_new_connection_is_answered_soon_when_all_others_are_silent(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, head_timeout: Duration::from_hours(1), ..LIMITS };
@@ -122,7 +122,7 @@ async fn a_new_connection_is_answered_soon_when_all_others_are_silent(pool: PgPo
     assert_answered_after(address, || ()).await;
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_client_that_does_not_read_its_answers_loses_its_connection(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { connections: 1, read_timeout: Duration::from_millis(500), ..LIMITS };
@@ -147,7 +147,7 @@ async fn a_client_that_does_not_read_its_answers_loses_its_connection(pool: PgPo
     }
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_body_that_arrives_too_late_to_be_handled_is_refused_as_invalid_json(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let app = TestApp::with_timeout(pool, Duration::from_secs(1));
@@ -162,7 +162,7 @@ async fn a_body_that_arrives_too_late_to_be_handled_is_refused_as_invalid_json(p
 }
 
 /// A connection that is closed while the client sends would lose the answer.
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_large_body_is_read_before_a_wrong_path_or_method_is_refused(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let address = open(app.router.clone(), LIMITS).await;
@@ -177,7 +177,7 @@ async fn a_large_body_is_read_before_a_wrong_path_or_method_is_refused(pool: PgP
     }
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_connection_that_sends_its_head_byte_by_byte_is_closed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let limits = Limits { head_timeout: Duration::from_millis(300), ..LIMITS };
@@ -192,7 +192,7 @@ async fn a_connection_that_sends_its_head_byte_by_byte_is_closed(pool: PgPool) {
     }
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_connection_with_a_huge_head_is_closed_before_32_mib(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut client = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
@@ -205,7 +205,7 @@ async fn a_connection_with_a_huge_head_is_closed_before_32_mib(pool: PgPool) {
     assert!(sent < 32 << 20, "{sent} bytes of a head were read");
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_connection_with_a_body_of_ten_million_details_is_closed_before_64_mib(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut client = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
@@ -221,7 +221,7 @@ async fn a_connection_with_a_body_of_ten_million_details_is_closed_before_64_mib
     assert!(sent < 64 << 20, "{sent} bytes of a body were read");
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_client_that_sends_up_to_8_mib_can_read_the_refusal(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut client = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
@@ -233,7 +233,7 @@ async fn a_client_that_sends_up_to_8_mib_can_read_the_refusal(pool: PgPool) {
 }
 
 /// Bodies that stall hold no more memory than the body budget.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn bodies_beyond_the_body_budget_are_refused(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let app = Arc::new(TestApp::with_timeout(pool, Duration::from_secs(8)));
@@ -263,7 +263,7 @@ async fn bodies_beyond_the_body_budget_are_refused(pool: PgPool) {
 }
 
 /// A body within the size limit can have hundreds of thousands of elements or levels.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_body_with_very_many_or_very_deep_values_is_refused_with_the_reason(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let with = |details: &str| {

@@ -50,7 +50,7 @@ async fn send(app: &TestApp, token: &str, n: i64) -> Reply {
 }
 
 /// The only permit is free while another request waits for the login service.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_request_holds_no_permit_while_it_waits_for_the_login_service(pool: PgPool) {
     let stub = stub(versions, Duration::from_secs(1)).await;
     let login = LoginService::new(&stub.address).unwrap();
@@ -88,7 +88,7 @@ fn versions(token: &str) -> (StatusCode, String) {
     (StatusCode::OK, answer.to_string())
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_token_is_accepted_from_each_version_of_the_login_service(pool: PgPool) {
     let stub = stub(versions, Duration::ZERO).await;
     let app = app(pool, &stub.address).await;
@@ -99,14 +99,14 @@ async fn a_token_is_accepted_from_each_version_of_the_login_service(pool: PgPool
     for token in ["bad0", "bad1", "bad2", "bad3", "a&b=c %", &"x".repeat(5000)] {
         send(&app, token, 9).await.assert_refused(200, 1_306_000, BAD_TOKEN);
     }
-    let users: Vec<String> = sqlx::query_scalar("select distinct user_name from audit_log")
+    let users: Vec<String> = sqlx::query_scalar("select distinct user_name from cmdb.audit_log")
         .fetch_all(&app.pool)
         .await
         .unwrap();
     assert_eq!(users, ["admin"]);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_accepted_token_is_cached_and_a_refused_one_is_not(pool: PgPool) {
     let stub = stub(versions, Duration::from_millis(100)).await;
     let app = Arc::new(app(pool, &stub.address).await);
@@ -124,7 +124,7 @@ async fn an_accepted_token_is_cached_and_a_refused_one_is_not(pool: PgPool) {
     assert_eq!(stub.requests.load(Ordering::SeqCst), 3);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_invalid_answer_of_the_login_service_is_answered_with_503(pool: PgPool) {
     fn invalid_answers(token: &str) -> (StatusCode, String) {
         let ok = |body: Value| (StatusCode::OK, body.to_string());
@@ -161,7 +161,7 @@ async fn an_invalid_answer_of_the_login_service_is_answered_with_503(pool: PgPoo
     }
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_unreachable_or_slow_login_service_is_answered_with_503_and_holds_no_connection(
     pool: PgPool,
 ) {
@@ -174,7 +174,7 @@ async fn an_unreachable_or_slow_login_service_is_answered_with_503_and_holds_no_
     let slow = stub(versions, Duration::from_hours(1)).await;
     let login = LoginService::new(&slow.address).unwrap();
     let one = pool_of(pool.connect_options().as_ref().clone(), 1);
-    let apps = sqlx::query("delete from app").execute(&pool).await.unwrap();
+    let apps = sqlx::query("delete from cmdb.app").execute(&pool).await.unwrap();
     assert_eq!(apps.rows_affected(), 2);
     let slow_app = TestApp::with(one, |setup| setup.authenticator.login = Some(login)).await;
     let slow_app = Arc::new(slow_app);

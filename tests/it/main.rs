@@ -34,11 +34,16 @@ mod logins; // users verified by the login service
 mod operations; // metrics, logs, traces and TLS
 mod permissions; // which instances a user may edit
 mod plan; // planning a batch, against a reference implementation
+mod plans; // the plans of statements, whatever the tables hold
 mod pool; // the connection pool
 mod races; // concurrent writers
 mod related_links; // the links of one instance
 mod replay; // the requests of a whole inventory, in order
 mod requests; // the checks of a request before its details
+mod schema; // the schema: documentation, collations, dumps
 mod shutdown; // shutdown under load
 mod statements; // how many statements a request takes
 mod tidy; // rules for the repository itself
+
+// The migrations of every test's database.
+use cmdb_associations::service::schema::MIGRATOR;

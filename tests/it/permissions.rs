@@ -49,10 +49,10 @@ fn missing(reply: &Reply) -> Vec<(String, Vec<String>)> {
     permission["actions"].as_array().unwrap().iter().map(action).collect()
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_refusal_lists_the_missing_permissions_in_the_form_of_the_original(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    sqlx::query("update model set export_number = 77 where key = 'bk_switch'")
+    sqlx::query("update cmdb.model set export_number = 77 where key = 'bk_switch'")
         .execute(&app.pool)
         .await
         .unwrap();
@@ -71,10 +71,10 @@ async fn a_refusal_lists_the_missing_permissions_in_the_form_of_the_original(poo
         );
         assert_eq!(reply.status, 200);
     }
-    assert_eq!(app.count("select count(*) from instance_association").await, 0);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 0);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_is_refused_as_a_whole_when_one_instance_may_not_be_edited(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let all_except = |key: &str, missing: i64| -> Vec<_> {
@@ -89,25 +89,25 @@ async fn a_batch_is_refused_as_a_whole_when_one_instance_may_not_be_edited(pool:
         assert_eq!(missing(&reply), [("edit_biz_host".to_owned(), vec![id.to_string()])], "{user}");
         grant(&app, user, &[instance("host", id)]).await;
     }
-    assert_eq!(app.count("select count(*) from instance_association").await, 0);
+    assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 0);
     assert_eq!(as_user(&app, "last", &body, "en").await.ids().len(), 200);
 }
 
 /// The original checks only the last detail.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn every_detail_is_checked_when_a_model_is_associated_with_itself(pool: PgPool) {
     let app = TestApp::new(pool).await;
     grant(&app, "user", &[instance("bk_switch", 3), instance("bk_switch", 4)]).await;
     let body = batch("bk_switch_default_bk_switch", &[(2, 1), (1, 3), (3, 4)]);
     let reply = as_user(&app, "user", &body, "en").await;
-    let id = app.count("select id::bigint from model where key = 'bk_switch'").await;
+    let id = app.count("select id::bigint from cmdb.model where key = 'bk_switch'").await;
     let action = format!("edit_comobj_{id}");
     assert_eq!(missing(&reply), [(action, vec!["1".to_owned(), "2".to_owned()])]);
     grant(&app, "user", &[instance("bk_switch", 1), instance("bk_switch", 2)]).await;
     assert_eq!(as_user(&app, "user", &body, "en").await.ids().len(), 3);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_missing_instance_needs_no_permission(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut body = batch("bk_switch_connect_host", &[(999, 998), (997, 1)]);
@@ -120,7 +120,7 @@ async fn a_missing_instance_needs_no_permission(pool: PgPool) {
     assert_eq!(missing(&reply), [("edit_biz_host".to_owned(), vec!["2".to_owned()])]);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn permission_is_checked_after_the_model_association(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
@@ -129,14 +129,14 @@ async fn permission_is_checked_after_the_model_association(pool: PgPool) {
     reply.assert_refused(200, 1_101_046, "object association does not exist.");
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn every_user_may_edit_everything_when_authorization_is_off(pool: PgPool) {
     let app = TestApp::with(pool, |setup| setup.authorization = Authorization::Off).await;
     let body = batch("bk_switch_connect_host", &[(1, 1)]);
     assert_eq!(as_user(&app, "nobody", &body, "en").await.ids().len(), 1);
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_grant_applies_as_soon_as_it_is_added_or_removed(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let program = Program::on(&app.pool);
@@ -178,21 +178,21 @@ async fn a_grant_applies_as_soon_as_it_is_added_or_removed(pool: PgPool) {
 }
 
 /// An import commits the instance between the request's look-up and its write.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_instance_that_appears_during_a_request_needs_permission(pool: PgPool) {
     let app = TestApp::new(pool.clone()).await;
     grant(&app, "user", &[instance("bk_switch", 1), instance("host", 1)]).await;
     let mut importing = pool.begin().await.unwrap();
     for sql in [
-        "lock table instance_association in share row exclusive mode",
-        "insert into instance (model_id, instance_id) select id, 5001 from model where key = 'host'",
+        "lock table cmdb.instance_association in share row exclusive mode",
+        "insert into cmdb.instance (model_id, instance_id) select id, 5001 from cmdb.model where key = 'host'",
     ] {
         sqlx::query(sql).execute(&mut *importing).await.unwrap();
     }
     let sending = tokio::spawn(async move {
         let body = batch("bk_switch_default_host", &[(1, 1), (1, 5001)]);
         let reply = as_user(&app, "user", &body, "en").await;
-        (missing(&reply), app.count("select count(*) from instance_association").await)
+        (missing(&reply), app.count("select count(*) from cmdb.instance_association").await)
     });
     wait_until_blocked(&pool, 1).await;
     importing.commit().await.unwrap();
@@ -200,16 +200,16 @@ async fn an_instance_that_appears_during_a_request_needs_permission(pool: PgPool
     assert_eq!(sending.await.unwrap(), (vec![host], 0));
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn models_with_the_same_action_are_listed_under_one_action(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for sql in [
-        "insert into instance (model_id, instance_id)
-         select id, 1 from model where key in ('set', 'module')",
-        "insert into model_association
+        "insert into cmdb.instance (model_id, instance_id)
+         select id, 1 from cmdb.model where key in ('set', 'module')",
+        "insert into cmdb.model_association
              (key, source_model_id, target_model_id, association_kind_id, mapping)
          select 'set_group_module', source.id, target.id, kind.id, 'n:n'
-         from model source, model target, association_kind kind
+         from cmdb.model source, cmdb.model target, cmdb.association_kind kind
          where source.key = 'set' and target.key = 'module' and kind.key = 'group'",
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();
@@ -228,12 +228,12 @@ async fn models_with_the_same_action_are_listed_under_one_action(pool: PgPool) {
 }
 
 /// For the caller they do not exist: no permission is required, and no name is disclosed.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_refusal_does_not_list_instances_of_another_tenant(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for sql in [
-        "insert into tenant (key) values ('tenant')",
-        "update instance set tenant_id = (select id from tenant where key = 'tenant')
+        "insert into cmdb.tenant (key) values ('tenant')",
+        "update cmdb.instance set tenant_id = (select id from cmdb.tenant where key = 'tenant')
          where instance_id = 2",
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_refusal_does_not_list_instances_of_another_tenant(pool: PgPool) {
     );
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_user_without_grants_gets_the_refusals_of_missing_instances(pool: PgPool) {
     let app = TestApp::new(pool).await;
     for mapping in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {

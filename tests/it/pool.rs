@@ -7,7 +7,7 @@ async fn backend_pid(conn: &mut PgConnection) -> i32 {
     sqlx::query_scalar("select pg_backend_pid()").fetch_one(conn).await.unwrap()
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_connection_released_last_is_acquired_first(pool: PgPool) {
     let pool = Pool::new(pool.connect_options().as_ref().clone(), 2);
     let mut one = pool.acquire().await.unwrap();
@@ -23,7 +23,7 @@ async fn the_connection_released_last_is_acquired_first(pool: PgPool) {
     }
 }
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_connection_that_is_dropped_without_release_is_replaced(pool: PgPool) {
     let pool = Pool::new(pool.connect_options().as_ref().clone(), 1);
     let mut conn = pool.acquire().await.unwrap();

@@ -82,7 +82,7 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
     (0..n).flat_map(with_last).collect()
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn concurrent_batches_are_answered_as_in_some_serial_order(pool: PgPool) {
     let app = Arc::new(TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 8)).await);
     let mut rng = Rng(1);
@@ -104,7 +104,7 @@ async fn concurrent_batches_are_answered_as_in_some_serial_order(pool: PgPool) {
         let (sources, targets) = (instances.clone(), instances);
         let mut stored_before = Inventory { mapping, sources, targets, links: Vec::new() };
         one_by_one(&mut stored_before, &before);
-        sqlx::query("delete from instance_association").execute(&pool).await.unwrap();
+        sqlx::query("delete from cmdb.instance_association").execute(&pool).await.unwrap();
         app.post(batch(key, &before)).await.maps();
 
         let sending: Vec<_> = details
@@ -135,7 +135,7 @@ async fn concurrent_batches_are_answered_as_in_some_serial_order(pool: PgPool) {
         let (_, links) =
             outcome.unwrap_or_else(|| panic!("no serial order gives {answers:?} to {details:?}"));
         let stored: Vec<(i64, i64)> =
-            sqlx::query_as("select source_id, target_id from instance_association")
+            sqlx::query_as("select source_id, target_id from cmdb.instance_association")
                 .fetch_all(&pool)
                 .await
                 .unwrap();
@@ -195,10 +195,10 @@ async fn delete_and_insert_instances(pool: PgPool, progress: Arc<Progress>) {
         let (model, role) = rng.pick(&[("bk_switch", "source"), ("host", "target")]);
         let id = rng.id(IDS);
         let level = rng.pick(&LEVELS);
-        let lock = "lock table instance_association in share row exclusive mode".to_owned();
-        let links = format!("delete from instance_association where {role}_id = {id}");
-        let of_model = format!("model_id = (select id from model where key = '{model}')");
-        let instance = format!("delete from instance where instance_id = {id} and {of_model}");
+        let lock = "lock table cmdb.instance_association in share row exclusive mode".to_owned();
+        let links = format!("delete from cmdb.instance_association where {role}_id = {id}");
+        let of_model = format!("model_id = (select id from cmdb.model where key = '{model}')");
+        let instance = format!("delete from cmdb.instance where instance_id = {id} and {of_model}");
         let is_deleted = match rng.next(3) {
             0 => transaction(&mut conn, level, &[lock, links, instance]).await,
             1 => transaction(&mut conn, level, &[links, instance]).await,
@@ -211,8 +211,8 @@ async fn delete_and_insert_instances(pool: PgPool, progress: Arc<Progress>) {
         // Another instance than the deleted one, so that some stay deleted.
         let (model, id) = (rng.pick(&["bk_switch", "host"]), rng.id(IDS));
         let insert = format!(
-            "insert into instance (model_id, instance_id)
-             select id, {id} from model where key = '{model}' on conflict do nothing"
+            "insert into cmdb.instance (model_id, instance_id)
+             select id, {id} from cmdb.model where key = '{model}' on conflict do nothing"
         );
         assert!(transaction(&mut conn, "read committed", &[insert]).await);
     }
@@ -227,9 +227,10 @@ async fn insert_links_by_sql(pool: PgPool, progress: Arc<Progress>) {
         let values: Vec<_> =
             (0..=rng.next(2)).map(|_| format!("({}, {})", rng.id(IDS), rng.id(IDS))).collect();
         let insert = format!(
-            "insert into instance_association (model_association_id, source_id, target_id)
+            "insert into cmdb.instance_association (model_association_id, source_id, target_id)
              select id, source_id, target_id
-             from model_association, (values {}) pair (source_id, target_id) where key = '{key}'",
+             from cmdb.model_association, (values {}) pair (source_id, target_id)
+             where key = '{key}'",
             values.join(", ")
         );
         let is_written = transaction(&mut conn, level, &[insert]).await;
@@ -264,7 +265,7 @@ async fn send(app: Arc<TestApp>, progress: Arc<Progress>, seed: u64) -> Vec<i64>
 
 /// Eight clients send at least 40,000 details. Meanwhile instances and links are deleted and
 /// inserted by plain SQL.
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPool) {
     let app = Arc::new(TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 8)).await);
     // A trigger records deleted links, to distinguish them from lost ones.
@@ -275,7 +276,7 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
         "create table deleted (id bigint)",
         "create function record_deleted() returns trigger language plpgsql as
          'begin insert into deleted select id from old_rows; return null; end'",
-        "create trigger record_deleted after delete on instance_association
+        "create trigger record_deleted after delete on cmdb.instance_association
          referencing old table as old_rows for each statement execute function record_deleted()",
     ] {
         sqlx::query(sql).execute(&pool).await.unwrap();
@@ -297,7 +298,7 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
     let once: HashSet<_> = acknowledged.iter().copied().collect();
     assert_eq!(once.len(), acknowledged.len(), "an id was given twice");
     let missing = "select count(*) from unnest($1::bigint[]) id
-                   where id not in (select id from instance_association)
+                   where id not in (select id from cmdb.instance_association)
                        and id not in (select id from deleted)";
     let missing: i64 =
         sqlx::query_scalar(missing).bind(&acknowledged).fetch_one(&pool).await.unwrap();
@@ -311,7 +312,7 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
         broken.iter().map(|(name, findings)| (name, &findings.examples)).collect::<Vec<_>>()
     );
     // The audit log has every link that the server wrote, and no other.
-    let by_sql = "select count(*) from instance_association where id <> all ($1)";
+    let by_sql = "select count(*) from cmdb.instance_association where id <> all ($1)";
     let by_sql: i64 =
         sqlx::query_scalar(by_sql).bind(&acknowledged).fetch_one(&pool).await.unwrap();
     assert_eq!(report.unaudited.1.count, by_sql);

@@ -13,7 +13,7 @@ use sqlx::PgPool;
 use crate::app::PATH;
 use crate::binary::Program;
 
-#[sqlx::test]
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 #[expect(
     clippy::print_stdout,
     clippy::disallowed_methods,

@@ -66,7 +66,7 @@ async fn watch_readiness(address: SocketAddr, observed: Arc<Observed>) {
     }
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_server_that_is_stopped_under_load_answers_every_request_it_read(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let server = Program::on(&pool).serve(&[]);
@@ -90,7 +90,7 @@ async fn a_server_that_is_stopped_under_load_answers_every_request_it_read(pool:
     assert_eq!(count(&observed.unanswered), 0, "requests without an answer");
     assert!(count(&observed.draining) > 0, "/readyz never answered `draining`");
     assert!(count(&observed.answered_while_draining) > 0, "no answer while draining");
-    let stored: i64 = sqlx::query_scalar("select count(*) from instance_association")
+    let stored: i64 = sqlx::query_scalar("select count(*) from cmdb.instance_association")
         .fetch_one(&pool)
         .await
         .unwrap();
@@ -108,7 +108,7 @@ async fn with_a_blocked_request(pool: &PgPool) -> (Server, Client, Transaction<'
     (server, client, holder)
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_request_that_waits_for_the_database_is_answered_before_the_server_exits(pool: PgPool) {
     let (server, mut client, holder) = with_a_blocked_request(&pool).await;
     let address: SocketAddr = server.address.parse().unwrap();
@@ -126,7 +126,7 @@ async fn a_request_that_waits_for_the_database_is_answered_before_the_server_exi
     assert_eq!(status, Some(0), "{log}");
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_request_whose_client_has_disconnected_completes_before_the_server_exits(pool: PgPool) {
     let (server, client, holder) = with_a_blocked_request(&pool).await;
     drop(client);

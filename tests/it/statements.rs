@@ -3,12 +3,13 @@
 use axum::body::Body;
 use axum::http::Request;
 use cmdb_associations::http::ClientAddr;
+use serde_json::json;
 use sqlx::PgPool;
 
 use crate::app::{TestApp, batch, pool_of};
 use crate::proxy::Proxy;
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_number_of_statements_does_not_depend_on_the_number_of_details(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
@@ -20,11 +21,11 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_details(pool:
         proxy.statements() - before
     };
     let pairs = |source: i64, length: i64| (1..=length).map(|n| (source, n)).collect::<Vec<_>>();
-    // The application, the model association with the user's grants, and the write.
-    assert_eq!(statements(&[], &[(300, 1)]).await, 3, "the first request, with empty caches");
+    // The application, the model association, the user's permissions, and the write.
+    assert_eq!(statements(&[], &[(300, 1)]).await, 4, "the first request, with empty caches");
     for (source, length) in [(1, 1), (2, 20), (3, 199)] {
         let new = pairs(source, length);
-        // Application and model association are cached: one write.
+        // Everything but the write is cached.
         assert_eq!(statements(&[], &new).await, 1, "{length} new pairs");
         assert_eq!(statements(&[], &new).await, 1, "{length} pairs that exist");
         // The first statement finds existing pairs, the second one writes the others.
@@ -39,7 +40,31 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_details(pool:
     app.serving.close().await;
 }
 
-#[sqlx::test(fixtures(path = "../fixtures", scripts("world")))]
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_search_with_warm_caches_takes_one_statement(pool: PgPool) {
+    TestApp::new(pool.clone()).await;
+    let proxy = Proxy::to(&pool.connect_options()).await;
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
+    let path = "/api/c/compapi/v2/cc/search_related_inst_asso/";
+    let search = |user: &str| {
+        let condition = json!({"bk_obj_id": "host", "bk_inst_id": 1});
+        json!({"condition": condition, "fields": ["id"], "bk_username": user})
+    };
+    // The application, the model, the permissions, and the list. Then only the list.
+    for (user, code, expected) in [("admin", 0, 4), ("admin", 0, 1), ("nobody", 9_900_403, 1)] {
+        let before = proxy.statements();
+        let reply = app.post_to(path, &[], search(user)).await;
+        assert_eq!(reply.json["code"], code);
+        assert_eq!(proxy.statements() - before, expected, "{user}");
+    }
+    // A refusal on cached state alone takes a comparison of the version.
+    let before = proxy.statements();
+    assert_eq!(app.post_to(path, &[], search("nobody")).await.json["code"], 9_900_403);
+    assert_eq!(proxy.statements() - before, 1);
+    app.serving.close().await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn that_an_application_is_not_registered_is_cached(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
@@ -47,7 +72,7 @@ async fn that_an_application_is_not_registered_is_cached(pool: PgPool) {
         setup.authenticator.trusted_peers = vec!["10.0.0.0/8".parse().unwrap()];
     });
     let body = batch("bk_switch_default_host", &[(1, 1)]);
-    for expected in [3, 1] {
+    for expected in [4, 1] {
         let mut request = Request::post("/api/v3/createmany/instassociation")
             .header("x-bkcmdb-user", "admin")
             .header("x-bkcmdb-app-code", "not_registered")

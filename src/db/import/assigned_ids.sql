@@ -3,16 +3,16 @@
 -- a row.
 do $$
 begin
-    perform setval('instance_association_id_seq', highest.id)
+    perform setval('cmdb.instance_association_id_seq', highest.id)
     from (
         select max(id) as id
         from (
             select id from staged_assigned_id
             union all select id from staged_link
             union all select assigned_id from rejected_row
-            union all select max(id) from instance_association
+            union all select max(id) from cmdb.instance_association
         ) assigned
     ) highest
-    where highest.id >= (select last_value from instance_association_id_seq);
+    where highest.id >= (select last_value from cmdb.instance_association_id_seq);
 end
 $$;

@@ -1,12 +1,13 @@
 -- Blocks other writers, and inserts the tenants that staged rows name. Merging depends on the
 -- stored rows: until this transaction ends, other transactions that write links, delete what links
 -- refer to, or import must wait.
-lock table instance_association in share row exclusive mode;
+lock table cmdb.instance_association in share row exclusive mode;
 
 analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
 
-insert into tenant (key)
+insert into cmdb.tenant (key)
 select tenant from staged_model
+union select tenant from staged_kind
 union select tenant from staged_model_association
 union select tenant from staged_instance
 union select tenant from staged_link

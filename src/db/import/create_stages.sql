@@ -1,5 +1,6 @@
 -- Creates the temporary tables of an import. A staged row has the number of its file, the line on
--- which its document begins, and keys and ids as they are in the export.
+-- which its document begins, and keys and ids as they are in the export. What is null in a staged
+-- row stays as it is stored.
 
 create temporary table rejected_row (
     file integer not null, line bigint not null, reason text not null, assigned_id bigint
@@ -7,24 +8,28 @@ create temporary table rejected_row (
 
 create temporary table staged_model (
     file integer not null, line bigint not null,
-    tenant text not null, key text not null, name text, export_number bigint
+    tenant text collate "C" not null, key text collate "C" not null, name text,
+    classification text, icon text, is_hidden boolean, is_paused boolean, export_number bigint
 ) on commit drop;
 
 create temporary table staged_kind (
     file integer not null, line bigint not null,
-    key text not null, name text, export_number bigint
+    tenant text collate "C" not null, key text collate "C" not null, name text,
+    source_text text, target_text text, direction text, is_predefined boolean, export_number bigint
 ) on commit drop;
 
 create temporary table staged_instance (
     file integer not null, line bigint not null,
-    tenant text not null, model text not null, instance_id bigint not null, name text
+    tenant text collate "C" not null, model text collate "C" not null,
+    instance_id bigint not null, name text
 ) on commit drop;
 
 create temporary table staged_model_association (
     file integer not null, line bigint not null,
-    tenant text not null, key text not null, name text,
-    source_model text not null, target_model text not null, kind text not null,
-    mapping text not null, export_number bigint
+    tenant text collate "C" not null, key text collate "C" not null, name text,
+    source_model text collate "C" not null, target_model text collate "C" not null,
+    kind text collate "C" not null, mapping text collate "C" not null,
+    on_delete text, is_predefined boolean, export_number bigint
 ) on commit drop;
 
 create temporary table staged_assigned_id (
@@ -33,7 +38,8 @@ create temporary table staged_assigned_id (
 
 create temporary table staged_link (
     file integer not null, line bigint not null,
-    tenant text not null, id bigint not null, model_association text not null,
-    source_model text not null, target_model text not null,
+    tenant text collate "C" not null, id bigint not null,
+    model_association text collate "C" not null,
+    source_model text collate "C" not null, target_model text collate "C" not null,
     source_id bigint not null, target_id bigint not null
 ) on commit drop;

@@ -10,9 +10,9 @@ with resolved as (
                 partition by model.id, staged.instance_id order by staged.file, staged.line)
         ) as kept_tenant_id
     from staged_instance staged
-    join tenant on tenant.key = staged.tenant
-    left join model on model.key = staged.model
-    left join instance stored
+    join cmdb.tenant on tenant.key = staged.tenant
+    left join cmdb.model on model.key = staged.model
+    left join cmdb.instance stored
         on stored.model_id = model.id and stored.instance_id = staged.instance_id
 )
 select file, line, model_id, instance_id, tenant_id, name,
@@ -33,7 +33,7 @@ with latest as (
     order by model_id, instance_id, file desc, line desc
 ),
 merged as (
-    insert into instance (model_id, instance_id, tenant_id, name)
+    insert into cmdb.instance (model_id, instance_id, tenant_id, name)
     select model_id, instance_id, tenant_id, name from latest
     on conflict (model_id, instance_id) do update set name = excluded.name
         where excluded.name is not null and instance.name is distinct from excluded.name
@@ -44,4 +44,4 @@ select file, count(*) filter (where added) as added, count(*) filter (where not 
 from merged join latest using (model_id, instance_id)
 group by file;
 
-analyze instance;
+analyze cmdb.instance;

@@ -15,13 +15,14 @@ resolved as (
     select distinct on (name.model_association, name.tenant)
         name.model_association, name.tenant, link_tenant.id as tenant_id, association.id,
         association.mapping, association.source_model_id, association.target_model_id,
-        source.key as source_model, target.key as target_model
+        source.key as source_model, source.is_built_in as source_is_built_in,
+        target.key as target_model, target.is_built_in as target_is_built_in
     from (select distinct model_association, tenant from distinct_link) name
-    join tenant link_tenant on link_tenant.key = name.tenant
-    left join model_association association
+    join cmdb.tenant link_tenant on link_tenant.key = name.tenant
+    left join cmdb.model_association association
         on association.key = name.model_association and association.tenant_id in (link_tenant.id, 0)
-    left join model source on source.id = association.source_model_id
-    left join model target on target.id = association.target_model_id
+    left join cmdb.model source on source.id = association.source_model_id
+    left join cmdb.model target on target.id = association.target_model_id
     order by name.model_association, name.tenant, association.tenant_id = 0
 ),
 checked as (
@@ -41,20 +42,29 @@ checked as (
             when target.instance_id is null
             then format('target instance %s of model %s does not exist',
                 link.target_id, link.target_model)
-            when (stored.model_association_id, stored.source_id, stored.target_id)
-                <> (association.id, link.source_id, link.target_id)
+            -- Everybody sees instances of tenant "0" (id 0) of a built-in model.
+            when source.tenant_id <> association.tenant_id
+                and not (source.tenant_id = 0 and source_is_built_in)
+            then format('source instance %s of model %s belongs to another tenant',
+                link.source_id, link.source_model)
+            when target.tenant_id <> association.tenant_id
+                and not (target.tenant_id = 0 and target_is_built_in)
+            then format('target instance %s of model %s belongs to another tenant',
+                link.target_id, link.target_model)
+            when (stored.model_association_id, stored.tenant_id, stored.source_id, stored.target_id)
+                <> (association.id, association.tenant_id, link.source_id, link.target_id)
             then format('another stored link has id %s', link.id)
             when stored.id is null and link.id <@ (
-                select range_agg(association_ids) from audit_log where origin = 'request')
+                select range_agg(association_ids) from cmdb.audit_log where origin = 'request')
             then format('id %s was assigned to a link that a request created', link.id)
         end as reason
     from distinct_link link
     join resolved association using (model_association, tenant)
-    left join instance source
+    left join cmdb.instance source
         on source.model_id = association.source_model_id and source.instance_id = link.source_id
-    left join instance target
+    left join cmdb.instance target
         on target.model_id = association.target_model_id and target.instance_id = link.target_id
-    left join instance_association stored on stored.id = link.id
+    left join cmdb.instance_association stored on stored.id = link.id
 )
 select * from checked where reason is not null or not is_stored;
 
@@ -73,7 +83,7 @@ analyze candidate_link;
 
 -- Rows are inserted in the order of their ids, each checked by the unique indexes, so a row is
 -- skipped if it conflicts with a stored link or with one that has a lower id.
-insert into instance_association (id, model_association_id, tenant_id, source_id, target_id)
+insert into cmdb.instance_association (id, model_association_id, tenant_id, source_id, target_id)
 select id, model_association_id, tenant_id, source_id, target_id
 from candidate_link
 where reason is null
@@ -91,29 +101,34 @@ set reason = (
     end
     from (
         select id, source_id, target_id
-        from instance_association
-        where model_association_id = skipped.model_association_id and target_id = skipped.target_id
-            and (model_association_id & 3 < 3 or source_id = skipped.source_id)
+        from cmdb.instance_association
+        where model_association_id = skipped.model_association_id
+            and source_id = skipped.source_id and target_id = skipped.target_id
         union all
         select id, source_id, target_id
-        from instance_association
+        from cmdb.instance_association
+        where model_association_id = skipped.model_association_id and target_id = skipped.target_id
+            and model_association_id & 3 <> 3
+        union all
+        select id, source_id, target_id
+        from cmdb.instance_association
         where model_association_id = skipped.model_association_id and source_id = skipped.source_id
             and model_association_id & 3 = 1
     ) conflicting
     order by id
     limit 1)
-where reason is null and not exists (select from instance_association where id = skipped.id);
+where reason is null and not exists (select from cmdb.instance_association where id = skipped.id);
 
 insert into rejected_row
 select file, line, reason from candidate_link where reason is not null;
 
 -- One audit record for each million of ids bounds the size of a record. A link that an earlier
 -- import created, and that was deleted since, is in a record of that import already.
-insert into audit_log (origin, tenant_id, model_association_id, association_ids)
+insert into cmdb.audit_log (origin, tenant_id, model_association_id, association_ids)
 select 'import', tenant_id, model_association_id, range_agg(int8range(id, id, '[]'))
 from candidate_link
-where reason is null and (
-    id <@ (select range_agg(association_ids) from audit_log where origin = 'import')) is not true
+where reason is null and (id <@ (
+    select range_agg(association_ids) from cmdb.audit_log where origin = 'import')) is not true
 group by tenant_id, model_association_id, id / 1000000;
 
 select file, count(*) as added, 0::bigint as updated
@@ -121,4 +136,4 @@ from candidate_link
 where reason is null
 group by file;
 
-analyze model_association, instance_association;
+analyze cmdb.model_association, cmdb.instance_association;

@@ -109,12 +109,13 @@ pub struct RejectedRow {
 /// association kinds and 1 model association.
 pub async fn is_empty(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
-        r#"select not exists (select from instance)
-               and not exists (select from instance_association)
-               and not exists (select from app) and not exists (select from audit_log)
-               and not exists (select from model where export_number is not null)
-               and (select count(*) from model) = 12 and (select count(*) from association_kind) = 6
-               and (select count(*) from model_association) = 1 as "is_empty!""#
+        r#"select not exists (select from cmdb.instance)
+               and not exists (select from cmdb.instance_association)
+               and not exists (select from cmdb.app) and not exists (select from cmdb.audit_log)
+               and not exists (select from cmdb.model where export_number is not null)
+               and (select count(*) from cmdb.model) = 12
+               and (select count(*) from cmdb.association_kind) = 6
+               and (select count(*) from cmdb.model_association) = 1 as "is_empty!""#
     )
     .fetch_one(conn)
     .await

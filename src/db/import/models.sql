@@ -13,18 +13,27 @@ rejected as (
     from ranked where export_number is distinct from kept_number
 ),
 merged as (
-    insert into model (key, name, tenant_id, export_number)
+    insert into cmdb.model
+        (key, name, tenant_id, classification, icon, is_hidden, is_paused, export_number)
     select ranked.key, coalesce(ranked.name, stored.name, ranked.key), tenant.id,
+        coalesce(ranked.classification, stored.classification, ''),
+        coalesce(ranked.icon, stored.icon, ''),
+        coalesce(ranked.is_hidden, stored.is_hidden, false),
+        coalesce(ranked.is_paused, stored.is_paused, false),
         coalesce(ranked.export_number, stored.export_number)
     from ranked
-    join tenant on tenant.key = ranked.tenant
-    left join model stored on stored.key = ranked.key
+    join cmdb.tenant on tenant.key = ranked.tenant
+    left join cmdb.model stored on stored.key = ranked.key
     where rank = 1
     on conflict (key) do update
         set name = excluded.name, tenant_id = excluded.tenant_id,
+            classification = excluded.classification, icon = excluded.icon,
+            is_hidden = excluded.is_hidden, is_paused = excluded.is_paused,
             export_number = excluded.export_number
-        where (model.name, model.tenant_id, model.export_number)
-            is distinct from (excluded.name, excluded.tenant_id, excluded.export_number)
+        where (model.name, model.tenant_id, model.classification, model.icon, model.is_hidden,
+                model.is_paused, model.export_number)
+            is distinct from (excluded.name, excluded.tenant_id, excluded.classification,
+                excluded.icon, excluded.is_hidden, excluded.is_paused, excluded.export_number)
     -- xmax is 0 in an inserted row, and the updating transaction in an updated one.
     returning key, xmax = 0 as added
 )

@@ -4,6 +4,7 @@ use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::Deserialize;
 
+use super::require_printable;
 use crate::domain::error::RequestError;
 
 /// Verifies tokens with the gateway's public key.
@@ -84,8 +85,10 @@ fn name(
 ) -> Result<String, RequestError> {
     let text = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     let accepted = claim.filter(|claim| claim.verified == Some(true) || is_trusted);
-    accepted.and_then(|claim| text(field(claim))).ok_or_else(|| {
+    let name = accepted.and_then(|claim| text(field(claim))).ok_or_else(|| {
         let error = claim.and_then(|claim| text(&claim.valid_error_message));
         RequestError::NotVerifiedByGateway(error.unwrap_or_else(|| default_error.to_owned()))
-    })
+    })?;
+    require_printable(&name)?;
+    Ok(name)
 }

@@ -8,6 +8,7 @@ pub mod login_token;
 mod secret;
 mod trusted_peer;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
@@ -22,8 +23,19 @@ pub use self::secret::CredentialFields;
 use super::api::Api;
 use super::json::JsonObject;
 use crate::domain::error::RequestError;
-use crate::domain::keys::{KEY_LIMIT, is_valid_key};
+use crate::domain::keys::{KEY_LIMIT, has_control_character, is_valid_key};
 use crate::service::app::{App, has_secret};
+use crate::service::limit::RateLimitKey;
+
+const UNPRINTABLE_NAME: &str = "the name of the app or the user has a control character";
+
+/// Refuses the name of an application or user in a header if it has a control character.
+fn require_printable(name: &str) -> Result<(), RequestError> {
+    if has_control_character(name) {
+        return Err(RequestError::InvalidJwt(UNPRINTABLE_NAME));
+    }
+    Ok(())
+}
 
 /// The means to verify credentials.
 #[derive(Default)]
@@ -57,7 +69,7 @@ enum Proof {
     /// The gateway's token. Its signature was verified.
     Jwt(Claims),
     /// The address of a trusted peer, a gateway that has verified the user whom it names.
-    TrustedPeer { user: Option<String> },
+    TrustedPeer { peer: IpAddr, user: Option<String> },
 }
 
 impl Credentials {
@@ -98,6 +110,16 @@ impl Credentials {
         }
     }
 
+    /// Whose rate limit the request counts for.
+    pub(super) fn rate_limit_key(&self) -> RateLimitKey {
+        match &self.proof {
+            Proof::TrustedPeer { peer, user } if self.app_code.is_empty() => {
+                RateLimitKey::User { peer: *peer, name: user.clone().unwrap_or_default() }
+            }
+            _ => RateLimitKey::App(self.app_code.clone()),
+        }
+    }
+
     /// Whether the login service must be asked for the user.
     pub(super) fn has_login_token(&self) -> bool {
         matches!(self.proof, Proof::Secret { user: ClaimedUser::LoginToken(_), .. })
@@ -122,7 +144,7 @@ impl Credentials {
                 name.clone().filter(|_| trusts_username)
             }
             Proof::Jwt(claims) => Some(claims.user(trusts_username)?),
-            Proof::TrustedPeer { user } => user.clone(),
+            Proof::TrustedPeer { user, .. } => user.clone(),
         };
         user.filter(|user| is_valid_key(user, KEY_LIMIT)).ok_or(RequestError::UserMissing)
     }

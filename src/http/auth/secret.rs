@@ -1,11 +1,13 @@
 //! An application's code and secret, and how it names its user.
 
 use axum::http::request::Parts;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::{Credentials, Proof};
+use super::{Credentials, Proof, UNPRINTABLE_NAME};
 use crate::domain::error::RequestError;
+use crate::domain::keys::has_control_character;
 use crate::http::json::{JsonObject, field_names};
 
 /// The credentials of a body, or of the JSON object in the header `X-Bkapi-Authorization`.
@@ -14,21 +16,25 @@ use crate::http::json::{JsonObject, field_names};
 pub struct CredentialFields {
     /// The application's code. If the header `X-Bkapi-Authorization` is present, credentials are
     /// read from there only.
+    #[serde(deserialize_with = "name")]
     bk_app_code: Claimed,
     /// The application's secret.
     bk_app_secret: Claimed,
     /// The user's login token.
     bk_token: Claimed,
     /// The user's name, from an application that is trusted with user names.
+    #[serde(deserialize_with = "name")]
     bk_username: Claimed,
     /// The older name of `bk_app_code`.
     #[schema(deprecated)]
+    #[serde(deserialize_with = "name")]
     app_code: Claimed,
     /// The older name of `bk_app_secret`.
     #[schema(deprecated)]
     app_secret: Claimed,
     /// The older name of `bk_username`.
     #[schema(deprecated)]
+    #[serde(deserialize_with = "name")]
     username: Claimed,
     /// Not supported: a request with it is refused.
     #[schema(deprecated)]
@@ -59,13 +65,22 @@ impl<'de> Deserialize<'de> for Claimed {
     }
 }
 
+/// A name of an application or user. Control characters are refused.
+fn name<'de, D: Deserializer<'de>>(value: D) -> Result<Claimed, D::Error> {
+    let claimed = Claimed::deserialize(value)?;
+    if claimed.0.as_deref().is_some_and(has_control_character) {
+        return Err(D::Error::custom("expected no control characters"));
+    }
+    Ok(claimed)
+}
+
 /// Reads the credentials from the header `X-Bkapi-Authorization`, or from the body without it.
 pub(super) fn find(head: &Parts, body: &JsonObject<'_>) -> Result<Credentials, RequestError> {
     let fields = match head.headers.get("x-bkapi-authorization") {
         Some(header) => {
             let is_single = head.headers.get_all("x-bkapi-authorization").iter().count() == 1;
             let json = std::str::from_utf8(header.as_bytes()).ok().filter(|_| is_single);
-            json.and_then(parse_header).ok_or(RequestError::AuthorizationNotJson)?
+            parse_header(json.ok_or(RequestError::AuthorizationNotJson)?)?
         }
         None => body.decode()?,
     };
@@ -76,9 +91,11 @@ pub(super) fn find(head: &Parts, body: &JsonObject<'_>) -> Result<Credentials, R
     fields.check()
 }
 
-fn parse_header(json: &str) -> Option<CredentialFields> {
-    let object = JsonObject::parse(json, field_names::<CredentialFields>())?;
-    object.require_unique_keys().and_then(|()| object.decode()).ok()
+fn parse_header(json: &str) -> Result<CredentialFields, RequestError> {
+    let object = JsonObject::parse(json, field_names::<CredentialFields>());
+    let object = object.filter(|object| object.require_unique_keys().is_ok());
+    let object = object.ok_or(RequestError::AuthorizationNotJson)?;
+    object.decode().or(Err(RequestError::InvalidJwt(UNPRINTABLE_NAME)))
 }
 
 impl CredentialFields {

@@ -3,7 +3,7 @@
 use axum::http::request::Parts;
 use ipnet::IpNet;
 
-use super::{Credentials, Proof};
+use super::{Credentials, Proof, require_printable};
 use crate::domain::error::RequestError;
 use crate::http::api::{ClientAddr, first_key};
 
@@ -11,11 +11,11 @@ use crate::http::api::{ClientAddr, first_key};
 pub(super) fn find(trusted: &[IpNet], head: &Parts) -> Result<Credentials, RequestError> {
     // A socket for IPv4 and IPv6 reports IPv4 peers as mapped IPv6 addresses.
     let peer = head.extensions.get().map(|ClientAddr(address)| address.to_canonical());
-    if !peer.is_some_and(|address| trusted.iter().any(|network| network.contains(&address))) {
-        return Err(RequestError::InvalidJwt("[X-Bkapi-JWT] is missing"));
-    }
+    let peer = peer.filter(|address| trusted.iter().any(|network| network.contains(address)));
+    let peer = peer.ok_or(RequestError::InvalidJwt("[X-Bkapi-JWT] is missing"))?;
     let app_code = first_key(&head.headers, &["x-bkcmdb-app-code", "bk-app-code"]);
     let user = first_key(&head.headers, &["x-bkcmdb-user", "bk-username", "bk_user"]);
-    let proof = Proof::TrustedPeer { user };
+    app_code.iter().chain(&user).try_for_each(|name| require_printable(name))?;
+    let proof = Proof::TrustedPeer { peer, user };
     Ok(Credentials { app_code: app_code.unwrap_or_default(), proof })
 }

@@ -90,10 +90,19 @@ impl Collection {
                 .value(fields.tenant(&self.tenant)?)
                 .value(fields.key("bk_obj_id", KEY_LIMIT)?)
                 .optional(name)
+                .optional(fields.optional_text("bk_classification_id"))
+                .optional(fields.optional_text("bk_obj_icon"))
+                .optional(fields.optional_boolean("bk_ishidden"))
+                .optional(fields.optional_boolean("bk_ispaused"))
                 .optional(fields.optional_integer(self.id_field)?),
             Stage::Kinds => row
+                .value(fields.tenant(&self.tenant)?)
                 .value(fields.key("bk_asst_id", KEY_LIMIT)?)
                 .optional(name)
+                .optional(fields.optional_text("src_des"))
+                .optional(fields.optional_text("dest_des"))
+                .optional(fields.optional_text("direction"))
+                .optional(fields.optional_boolean("ispre"))
                 .optional(fields.optional_integer(self.id_field)?),
             Stage::ModelAssociations => {
                 let mapping = fields.text("mapping")?;
@@ -108,6 +117,8 @@ impl Collection {
                     .value(fields.key("bk_asst_obj_id", KEY_LIMIT)?)
                     .value(fields.key("bk_asst_id", KEY_LIMIT)?)
                     .value(mapping)
+                    .optional(fields.optional_text("on_delete"))
+                    .optional(fields.optional_boolean("ispre"))
                     .optional(fields.optional_integer(self.id_field)?)
             }
             Stage::Instances => {
@@ -155,6 +166,10 @@ impl<'a> Fields<'a> {
         self.get(field).and_then(Value::as_str)
     }
 
+    fn optional_boolean(&self, field: &str) -> Option<bool> {
+        self.get(field).and_then(Value::as_bool)
+    }
+
     fn text(&self, field: &str) -> Result<&'a str, RowError> {
         self.required(field, self.optional_text(field), "a string")
     }
@@ -189,6 +204,8 @@ impl<'a> Fields<'a> {
     /// The document's own tenant, or else that of its collection.
     fn tenant(&self, default: &str) -> Result<String, RowError> {
         const FIELD: &str = "bk_supplier_account";
+        const TENANT_PROBLEM: &str =
+            "is longer than 128 characters or contains a control character";
         let tenant = match self.get(FIELD) {
             None => Tenant::parse(default),
             Some(value) => match integer(value) {
@@ -197,7 +214,7 @@ impl<'a> Fields<'a> {
             },
         };
         let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
-        tenant.ok_or_else(|| RowError::Invalid(format!("{FIELD} is too long or contains NUL")))
+        tenant.ok_or_else(|| RowError::Invalid(format!("{FIELD} {TENANT_PROBLEM}")))
     }
 }
 
