@@ -1,0 +1,157 @@
+//! The generic plans of statements: those that PostgreSQL keeps for any parameters. They must be
+//! the same on an empty database, on many rows that were never analysed, and on analysed ones.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+
+use crate::tidy::files;
+
+/// What the tables hold when a plan is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    Nothing,
+    /// 100,000 links and 20,000 instances, without statistics.
+    NeverAnalyzed,
+    /// The same rows, with statistics.
+    Analyzed,
+}
+
+impl Content {
+    pub(crate) const ALL: [Self; 3] = [Self::Nothing, Self::NeverAnalyzed, Self::Analyzed];
+
+    /// Makes this the content of a new database, or of one with the content before this one.
+    pub(crate) async fn apply(self, conn: &mut PgConnection) {
+        let sql = match self {
+            Self::Nothing => "",
+            Self::NeverAnalyzed => MANY_ROWS,
+            Self::Analyzed => "analyze",
+        };
+        sqlx::raw_sql(sql).execute(conn).await.unwrap();
+    }
+}
+
+/// The model associations are `n:n`, `1:n` and `1:1`, between switches and hosts.
+const MANY_ROWS: &str = "
+    begin;
+    set local session_replication_role = replica;
+    do $$
+    declare
+        name text;
+    begin
+        for name in select relname from pg_class
+            where relnamespace = 'cmdb'::regnamespace and relkind = 'r'
+        loop
+            execute format('alter table cmdb.%I set (autovacuum_enabled = false)', name);
+        end loop;
+    end
+    $$;
+    insert into cmdb.instance (model_id, instance_id)
+    select model.id, number from cmdb.model, generate_series(1, 10000) number
+    where model.key in ('bk_switch', 'host');
+    insert into cmdb.model_association
+        (id, key, source_model_id, target_model_id, association_kind_id, mapping)
+    select 4 * (1000 + number) + 1 + (number - 1) % 3, 'plan_' || number, source.id, target.id, 1,
+        (array['1:1', '1:n', 'n:n'])[1 + (number - 1) % 3]
+    from cmdb.model source, cmdb.model target, generate_series(1, 30) number
+    where source.key = 'bk_switch' and target.key = 'host';
+    insert into cmdb.instance_association (model_association_id, source_id, target_id)
+    select association.id, 1 + number, 1 + number
+    from cmdb.model_association association, generate_series(0, 3332) number
+    where association.key like 'plan_%';
+    commit";
+
+/// The one statement of the program that contains `part`, from its query data.
+pub(crate) fn statement(part: &str) -> String {
+    let queries = files(".sqlx", ".json").into_iter().map(|path| {
+        let data: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        data["query"].as_str().unwrap().to_owned()
+    });
+    let found: Vec<String> = queries.filter(|query| query.contains(part)).collect();
+    assert_eq!(found.len(), 1, "statements with {part:?}");
+    found.into_iter().next().unwrap()
+}
+
+/// What the generic plan of a statement reads: the indexes, and `all of x` for tables that are
+/// scanned sequentially.
+pub(crate) async fn scans(conn: &mut PgConnection, statement: &str) -> BTreeSet<String> {
+    let mut tx = conn.begin().await.unwrap();
+    for sql in [
+        "set local plan_cache_mode = force_generic_plan".to_owned(),
+        format!("prepare planned as {statement}"),
+    ] {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await.unwrap();
+    }
+    let parameters: i32 = sqlx::query_scalar(
+        "select cardinality(parameter_types) from pg_prepared_statements where name = 'planned'",
+    )
+    .fetch_one(&mut *tx)
+    .await
+    .unwrap();
+    let nulls = vec!["null"; usize::try_from(parameters).unwrap()].join(", ");
+    let arguments = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+    let explain = format!("explain (costs off) execute planned{arguments}");
+    let plan: Vec<String> =
+        sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut *tx).await.unwrap();
+    sqlx::raw_sql("deallocate planned").execute(&mut *tx).await.unwrap();
+    tx.rollback().await.unwrap();
+    let scans = plan.iter().filter_map(|line| {
+        let node = line.trim_start_matches([' ', '-', '>']);
+        let name = |rest: &str| rest.split(' ').next().unwrap().to_owned();
+        match node.split_once("Scan ")? {
+            ("Index " | "Index Only ", rest) => Some(name(rest.trim_start_matches("using "))),
+            ("Bitmap Index ", rest) => Some(name(rest.trim_start_matches("on "))),
+            ("Seq ", rest) => Some(format!("all of {}", name(rest.trim_start_matches("on ")))),
+            _ => None,
+        }
+    });
+    scans.collect()
+}
+
+/// The tables that may have more than a few thousand rows.
+const LARGE_TABLES: [&str; 4] =
+    ["instance", "instance_association", "audit_log", "idempotency_record"];
+
+/// Asserts that a statement reads large tables by these indexes only, whatever the tables hold.
+async fn assert_indexes(pool: &PgPool, statement: &str, expected: &[&str]) {
+    let mut conn = pool.acquire().await.unwrap();
+    for content in Content::ALL {
+        content.apply(&mut conn).await;
+        let scans = scans(&mut conn, statement).await;
+        let large: Vec<_> = scans
+            .iter()
+            .filter(|scan| {
+                let of = |table: &&str| {
+                    **scan == format!("all of {table}") || scan.starts_with(&format!("{table}_"))
+                };
+                LARGE_TABLES.iter().any(of)
+            })
+            .collect();
+        assert_eq!(large, expected, "{content:?}");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_batch_looks_up_links_in_unique_indexes_and_instances_by_their_ids(pool: PgPool) {
+    let statement = statement("-- Creates the accepted details of a batch");
+    let indexes = [
+        "instance_association_pair_key",
+        "instance_association_source_key",
+        "instance_association_target_key",
+        "instance_pkey",
+    ];
+    assert_indexes(&pool, &statement, &indexes).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_links_of_an_instance_are_found_by_source_and_by_target(pool: PgPool) {
+    let statement = statement("cmdb.instance_association_by_target");
+    let indexes = [
+        "instance_association_pair_key",
+        "instance_association_target_idx",
+        "instance_association_target_key",
+    ];
+    assert_indexes(&pool, &statement, &indexes).await;
+}
