@@ -25,9 +25,11 @@ comment on constraint instance_association_pkey on cmdb.instance_association is
     'No two links have the same id, whatever their model associations.';
 
 -- The two lowest bits of a model association's id encode its mapping: 1 is 1:1, 2 is 1:n, 3 is n:n.
--- A statement that searches by source or target repeats the condition of one of these indexes.
+-- No mapping needs more than two of these indexes. A statement that searches for links repeats the
+-- condition of the index that it is to use, or searches the view below.
 create unique index instance_association_pair_key
-    on cmdb.instance_association (model_association_id, source_id, target_id);
+    on cmdb.instance_association (model_association_id, source_id, target_id)
+    where model_association_id & 3 <> 1;
 create unique index instance_association_source_key
     on cmdb.instance_association (model_association_id, source_id)
     where model_association_id & 3 = 1;
@@ -39,23 +41,25 @@ create index instance_association_target_idx
     where model_association_id & 3 = 3;
 
 comment on index cmdb.instance_association_pair_key is
-    'No two links of a model association have the same source and target. Also serves searches by '
-    'source.';
+    'In 1:n and n:n, no two links have the same source and target. In 1:1 the next two indexes '
+    'imply that. Serves searches by source.';
 comment on index cmdb.instance_association_source_key is
-    'In 1:1, no two links have the same source.';
+    'In 1:1, no two links have the same source. Serves searches by source.';
 comment on index cmdb.instance_association_target_key is
-    'In 1:1 and 1:n, no two links have the same target. Also serves searches by target there.';
+    'In 1:1 and 1:n, no two links have the same target. Serves searches by target.';
 comment on index cmdb.instance_association_target_idx is
     'Serves searches by target in n:n. A plain index stores equal keys once, a unique one cannot.';
 
-create view cmdb.instance_association_by_target as
-select * from cmdb.instance_association where model_association_id & 3 <> 3
+create view cmdb.instance_association_by_mapping as
+select * from cmdb.instance_association where model_association_id & 3 = 1
+union all
+select * from cmdb.instance_association where model_association_id & 3 = 2
 union all
 select * from cmdb.instance_association where model_association_id & 3 = 3;
 
-comment on view cmdb.instance_association_by_target is
-    'The rows of instance_association. A search of this view by model association and target uses '
-    'one of the two indexes on targets, whatever the mapping.';
+comment on view cmdb.instance_association_by_mapping is
+    'The rows of instance_association. A search of this view by model association and by source or '
+    'target uses the index for the mapping.';
 
 -- Referential integrity relies on table locks. A writer of links needs no lock beyond the one that
 -- every INSERT takes:
@@ -194,14 +198,14 @@ begin
             and (
                 (select true from cmdb.model_association association
                     where association.source_model_id = removed.model_id
-                        and (select true from cmdb.instance_association link
+                        and (select true from cmdb.instance_association_by_mapping link
                             where link.model_association_id = association.id
                                 and link.source_id = removed.instance_id
                             limit 1)
                     limit 1)
                 or (select true from cmdb.model_association association
                     where association.target_model_id = removed.model_id
-                        and (select true from cmdb.instance_association_by_target link
+                        and (select true from cmdb.instance_association_by_mapping link
                             where link.model_association_id = association.id
                                 and link.target_id = removed.instance_id
                             limit 1)
@@ -234,7 +238,9 @@ as $$
 begin
     if exists (
         select from old_model_association removed
-        join cmdb.instance_association link on link.model_association_id = removed.id
+        where (select true from cmdb.instance_association_by_mapping link
+            where link.model_association_id = removed.id
+            limit 1)
     ) then
         raise exception 'a model association that has links cannot be deleted'
             using errcode = 'foreign_key_violation', table = tg_table_name, constraint = tg_name;

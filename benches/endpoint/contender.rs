@@ -80,7 +80,7 @@ impl Client {
 }
 
 const FLOOR: &str = "
-    insert into bare (association, source, target)
+    insert into public.bare (association, source, target)
     select 1, source, target from unnest($1::bigint[], $2::bigint[]) pair (source, target)
     on conflict do nothing returning id, source, target";
 
@@ -96,10 +96,7 @@ const CHECKED: &str = "
             where (
                 select link.source_id from cmdb.instance_association link
                 where link.model_association_id = (select id from association)
-                    and link.target_id = target
-                    and case
-                        when link.model_association_id & 3 = 3 then link.source_id else 0
-                    end = source
+                    and link.source_id = source and link.target_id = target
             ) is not null)
         and 0 < (select count(*) from cmdb.instance
             where model_id = (select source_model_id from association)

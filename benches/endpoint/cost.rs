@@ -101,13 +101,13 @@ async fn wal_position(conn: &mut PgConnection) -> String {
 async fn statements(conn: &mut PgConnection, dataset: &Dataset, details: usize, mix: Mix) -> f64 {
     let mut client = Contender::Endpoint.connect(dataset).await;
     let mapping = Mapping::ManyToMany;
-    sqlx::query("select pg_stat_statements_reset()").execute(&mut *conn).await.unwrap();
+    sqlx::query("select public.pg_stat_statements_reset()").execute(&mut *conn).await.unwrap();
     for _ in 0..REQUESTS {
         let request = batch(mapping, mix, details, dataset.size);
         client.send(&request).await;
     }
     let calls: i64 = sqlx::query_scalar(
-        "select sum(calls)::bigint from pg_stat_statements
+        "select sum(calls)::bigint from public.pg_stat_statements
          where dbid = (select oid from pg_database where datname = current_database())
              and query not like '%pg_stat_statements%'",
     )

@@ -3,7 +3,7 @@
 --
 --   model association:  $1 id; $1 & 3 is the mapping: 1 is 1:1, 2 is 1:n, 3 is n:n
 --   its models:         $2 source model, $3 whether it is built in, $4 target model, $5 likewise
---   caller:             $6 tenant key, $7 cache version on which the request was authorized
+--   caller:             $6 tenant or null if it is not stored, $7 cache version on which the request was authorized
 --   details:            $8 source ids, $9 target ids, $10 accepted (one each for every detail),
 --                       $11 number of distinct sources, $12 number of distinct targets
 --   expected state:     $13 source missing, $14 target missing, $15 source of target,
@@ -13,9 +13,6 @@
 --   idempotency record: $20 key or null, $21 request hash, $22 language,
 --                       $23 error code of each detail, null if it is accepted
 with
-caller_tenant as materialized (
-    select (select id from cmdb.tenant where key = $6) as id
-),
 -- The links that a detail may conflict with. Each scalar subquery is one search in a unique index.
 -- Its conditions leave PostgreSQL no other index, so the plan does not depend on statistics.
 existing as materialized (
@@ -23,7 +20,8 @@ existing as materialized (
         case when $1 & 3 = 3 then
             (select link.source_id from cmdb.instance_association link
                 where link.model_association_id = $1 and link.source_id = given.source_id
-                    and link.target_id = given.target_id)
+                    and link.target_id = given.target_id
+                    and link.model_association_id & 3 <> 1)
         else
             (select link.source_id from cmdb.instance_association link
                 where link.model_association_id = $1 and link.target_id = given.target_id
@@ -48,13 +46,12 @@ comparison as materialized (
         or $11 <> (
             select count(*) from cmdb.instance
             where model_id = $2 and instance_id = any ($8)
-                and (tenant_id = caller_tenant.id or tenant_id = 0 and $3))
+                and (tenant_id = $6 or tenant_id = 0 and $3))
         or $12 <> (
             select count(*) from cmdb.instance
             where model_id = $4 and instance_id = any ($9)
-                and (tenant_id = caller_tenant.id or tenant_id = 0 and $5))
+                and (tenant_id = $6 or tenant_id = 0 and $5))
         as is_needed
-    from caller_tenant
 ),
 -- Instances are not looked up for a pair that is linked already: its error is known.
 detail as materialized (
@@ -62,14 +59,14 @@ detail as materialized (
         is_needed and (source_of_target = source_id) is not true and (
             select true from cmdb.instance
             where model_id = $2 and instance_id = source_id
-                and (tenant_id = caller_tenant.id or tenant_id = 0 and $3)
+                and (tenant_id = $6 or tenant_id = 0 and $3)
         ) is null as source_missing,
         is_needed and (source_of_target = source_id) is not true and (
             select true from cmdb.instance
             where model_id = $4 and instance_id = target_id
-                and (tenant_id = caller_tenant.id or tenant_id = 0 and $5)
+                and (tenant_id = $6 or tenant_id = 0 and $5)
         ) is null as target_missing
-    from caller_tenant, comparison, existing
+    from comparison, existing
 ),
 staleness as materialized (
     select version <> $7 as is_stale from cmdb.cache_version
@@ -77,6 +74,8 @@ staleness as materialized (
 -- One row for each reason to write nothing.
 mismatch as materialized (
     select from staleness where is_stale
+    union all
+    select from existing where accepted and $6::integer is null
     union all
     select
     from detail
@@ -95,19 +94,6 @@ mismatch as materialized (
 advisory_lock as materialized (
     select pg_advisory_xact_lock(1668113506, $1) where $1 & 3 = 1
 ),
--- A tenant is stored when its first link is created. The update keeps the key; it makes the
--- statement return the id if another transaction has just stored the tenant.
-new_tenant as (
-    insert into cmdb.tenant (key)
-    select $6 from caller_tenant
-    where caller_tenant.id is null
-        and exists (select from detail where accepted) and not exists (select from mismatch)
-    on conflict (key) do update set key = excluded.key
-    returning id
-),
-link_tenant as materialized (
-    select id from caller_tenant where id is not null union all select id from new_tenant
-),
 -- Ids ascend in the order of the details. Two conditions are always true and have side effects: the
 -- count takes the advisory lock, and set_config lets the trigger of 0002_instance_association.sql
 -- skip its check once, since this statement has found all instances.
@@ -123,8 +109,8 @@ new_link as materialized (
 inserted as (
     insert into cmdb.instance_association
         (id, model_association_id, tenant_id, source_id, target_id)
-    select new_link.id, $1, link_tenant.id, source_id, target_id
-    from new_link, link_tenant
+    select id, $1, $6, source_id, target_id
+    from new_link
     order by target_id, source_id
     returning id
 ),
@@ -132,7 +118,7 @@ audit_record as (
     insert into cmdb.audit_log
         (origin, request_id, app, user_name, tenant_id, model_association_id,
          association_ids, source_ids, target_ids)
-    select 'request', $17, $18, $19, (select id from link_tenant), $1,
+    select 'request', $17, $18, $19, $6, $1,
         range_agg(int8range(id, id, '[]')), array_agg(source_id), array_agg(target_id)
     from (select * from new_link order by id) new_link
     having count(*) > 0

@@ -26,8 +26,8 @@ pub struct NewLinks<'a> {
     /// The model association of all links, with the cache version on which the request was
     /// authorized.
     pub association: &'a ModelAssociation,
-    /// The tenant that the links will belong to.
-    pub tenant: &'a Tenant,
+    /// The surrogate key of the tenant that the links will belong to. Without it nothing is written.
+    pub tenant_id: Option<i32>,
     /// All details of the request.
     pub details: &'a [Detail],
     /// The decision on each detail.
@@ -82,7 +82,7 @@ pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Resu
         association.target_model_id,
         association.target_is_built_in,
         // caller
-        links.tenant.as_str(),
+        links.tenant_id,
         association.version.0,
         // details
         &source_ids as &[Option<i64>],
@@ -159,21 +159,24 @@ pub async fn list_of_instance(
 ) -> sqlx::Result<Vec<StoredLink>> {
     sqlx::query_as!(
         StoredLink,
-        // A materialized expression, so that only these two searches find links.
+        // A materialized expression, and OFFSET 0 in its subqueries, keep PostgreSQL from joining the
+        // links in another way than by one search for each model association.
         r#"with link as materialized (
                select link.*
                from cmdb.model_association association
                cross join lateral (
-                   select * from cmdb.instance_association
+                   select * from cmdb.instance_association_by_mapping
                    where model_association_id = association.id and source_id = $2
+                   offset 0
                ) link
                where association.source_model_id = $1
                union
                select link.*
                from cmdb.model_association association
                cross join lateral (
-                   select * from cmdb.instance_association_by_target
+                   select * from cmdb.instance_association_by_mapping
                    where model_association_id = association.id and target_id = $2
+                   offset 0
                ) link
                where association.target_model_id = $1
            )

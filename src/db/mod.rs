@@ -14,6 +14,7 @@ pub mod model_association;
 pub mod permission;
 pub mod pool;
 pub mod schema;
+pub mod tenant;
 
 use std::time::Duration;
 

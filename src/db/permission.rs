@@ -4,7 +4,6 @@ use sqlx::PgConnection;
 
 use super::cache_version::CacheVersion;
 use super::model_association::ModelAssociation;
-use crate::domain::keys::Tenant;
 use crate::domain::permission::{MissingPermission, Scope};
 
 /// The models of which a user may edit every instance.
@@ -69,7 +68,7 @@ pub async fn find(conn: &mut PgConnection, user: &str) -> sqlx::Result<UserPermi
 #[tracing::instrument(skip_all, name = "db.permission.list_instance_access")]
 pub async fn list_instance_access(
     conn: &mut PgConnection, user: &str, permissions: &UserPermissions,
-    association: &ModelAssociation, tenant: &Tenant, source_ids: &[i64], target_ids: &[i64],
+    association: &ModelAssociation, tenant_id: Option<i32>, source_ids: &[i64], target_ids: &[i64],
 ) -> sqlx::Result<Vec<InstanceAccess>> {
     let rows = sqlx::query!(
         r#"select model.id as model_id, model.key, model.name as model_name,
@@ -89,8 +88,7 @@ pub async fn list_instance_access(
            join cmdb.instance
                on instance.model_id = wanted.model_id and instance.instance_id = wanted.id
            join cmdb.model on model.id = wanted.model_id
-           join cmdb.tenant on tenant.id = instance.tenant_id
-           where tenant.key = $8 or instance.tenant_id = 0 and model.is_built_in
+           where instance.tenant_id = $8 or instance.tenant_id = 0 and model.is_built_in
            order by side, instance_id"#,
         user,
         association.source_model_id,
@@ -99,7 +97,7 @@ pub async fn list_instance_access(
         association.target_model_id,
         target_ids,
         permissions.may_edit_all_of(association.target_model_id),
-        tenant.as_str(),
+        tenant_id,
     )
     .fetch_all(conn)
     .await?;

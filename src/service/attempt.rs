@@ -16,6 +16,7 @@ use crate::db::cache_version::CacheVersion;
 use crate::db::model::Model;
 use crate::db::model_association::ModelAssociation;
 use crate::db::permission::UserPermissions;
+use crate::db::tenant::StoredTenant;
 use crate::domain::keys::Tenant;
 
 /// How often a request is run again at most. So many conflicts within 15 s do not come from other
@@ -33,6 +34,8 @@ pub struct Caches {
     models: Cache<[String; 2], Arc<Model>>,
     /// By key and tenant.
     model_associations: Cache<[String; 2], Arc<ModelAssociation>>,
+    /// By key.
+    tenants: Cache<String, Arc<StoredTenant>>,
     /// By the user's name.
     permissions: Cache<String, Arc<UserPermissions>>,
     /// The version that was found current last, and when the statement was sent.
@@ -45,6 +48,7 @@ impl Default for Caches {
             apps: new_cache(),
             models: new_cache(),
             model_associations: new_cache(),
+            tenants: new_cache(),
             permissions: new_cache(),
             current: Mutex::default(),
         }
@@ -97,6 +101,14 @@ impl Lookups<'_> {
         let cache_key = [key, tenant.as_str()].map(str::to_owned);
         let cache = &self.service.caches.model_associations;
         self.find(cache, cache_key, query, |association| association.version).await
+    }
+
+    /// The tenant's surrogate key, if it is stored.
+    pub(super) async fn tenant_id(&self, tenant: &Tenant) -> Result<Option<i32>, Error> {
+        let query = async |conn: &mut PgConnection| db::tenant::find(conn, tenant).await;
+        let cache = &self.service.caches.tenants;
+        let key = tenant.as_str().to_owned();
+        Ok(self.find(cache, key, query, |found| found.version).await?.map(|found| found.id))
     }
 
     /// The models of which the user may edit every instance.

@@ -70,9 +70,11 @@ pub async fn create_many(
     check_models(found, key, (source_model, target_model))?;
     let association = association.ok_or(RequestError::UnknownModelAssociation)?;
     let permissions = edit_permissions(cx).await?;
+    let mut tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
 
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
-        let authorizing = authorize_edit(conn, cx, permissions.as_deref(), &association, details);
+        let permissions = permissions.as_deref();
+        let authorizing = authorize_edit(conn, cx, permissions, &association, tenant_id, details);
         let authorized = authorizing.instrument(step!("authorize")).await?;
         // The first plan expects no conflicting links, and the authorized instances. If the stored
         // state differs, nothing is written, and the next plan expects that state.
@@ -87,6 +89,10 @@ pub async fn create_many(
                 return Ok(outcomes(&decisions, Vec::new()));
             }
             cx.require_time_for_statement()?;
+            // Only the first links of a tenant store it.
+            if is_stored_state && tenant_id.is_none() {
+                tenant_id = Some(db::tenant::insert(conn, &cx.tenant).await?);
+            }
             let idempotency = cx.idempotency_key.as_deref().map(|key| IdempotencyEntry {
                 key,
                 request_hash: idempotency::hash(&cx.tenant, links),
@@ -94,7 +100,7 @@ pub async fn create_many(
             });
             let new_links = NewLinks {
                 association: &association,
-                tenant: &cx.tenant,
+                tenant_id,
                 details,
                 decisions: &decisions,
                 expected: &expected,

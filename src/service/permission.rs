@@ -44,7 +44,7 @@ pub(super) async fn edit_permissions(
 /// the batch.
 pub(super) async fn authorize_edit(
     conn: &mut PgConnection, cx: &RequestContext<'_>, permissions: Option<&UserPermissions>,
-    association: &ModelAssociation, details: &[Detail],
+    association: &ModelAssociation, tenant_id: Option<i32>, details: &[Detail],
 ) -> Result<AuthorizedInstances, Error> {
     let ModelAssociation { source_model_id, target_model_id, .. } = *association;
     let models = [source_model_id, target_model_id];
@@ -55,9 +55,10 @@ pub(super) async fn authorize_edit(
     };
     let sources: Vec<i64> = details.iter().filter_map(|detail| detail.source).collect();
     let targets: Vec<i64> = details.iter().filter_map(|detail| detail.target).collect();
-    let (user, tenant) = (&cx.caller.user, &cx.tenant);
+    let user = &cx.caller.user;
     let list = db::permission::list_instance_access;
-    let existing = list(conn, user, permissions, association, tenant, &sources, &targets).await?;
+    let existing =
+        list(conn, user, permissions, association, tenant_id, &sources, &targets).await?;
     let missing: Vec<_> = existing.iter().filter_map(|access| access.missing.clone()).collect();
     if !missing.is_empty() {
         return Err(RequestError::PermissionDenied(missing).into());

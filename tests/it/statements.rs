@@ -21,8 +21,8 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_details(pool:
         proxy.statements() - before
     };
     let pairs = |source: i64, length: i64| (1..=length).map(|n| (source, n)).collect::<Vec<_>>();
-    // The application, the model association, the user's permissions, and the write.
-    assert_eq!(statements(&[], &[(300, 1)]).await, 4, "the first request, with empty caches");
+    // The application, the model association, the user's permissions, the tenant, and the write.
+    assert_eq!(statements(&[], &[(300, 1)]).await, 5, "the first request, with empty caches");
     for (source, length) in [(1, 1), (2, 20), (3, 199)] {
         let new = pairs(source, length);
         // Everything but the write is cached.
@@ -72,7 +72,7 @@ async fn that_an_application_is_not_registered_is_cached(pool: PgPool) {
         setup.authenticator.trusted_peers = vec!["10.0.0.0/8".parse().unwrap()];
     });
     let body = batch("bk_switch_default_host", &[(1, 1)]);
-    for expected in [4, 1] {
+    for expected in [5, 1] {
         let mut request = Request::post("/api/v3/createmany/instassociation")
             .header("x-bkcmdb-user", "admin")
             .header("x-bkcmdb-app-code", "not_registered")

@@ -104,6 +104,7 @@ set reason = (
         from cmdb.instance_association
         where model_association_id = skipped.model_association_id
             and source_id = skipped.source_id and target_id = skipped.target_id
+            and model_association_id & 3 <> 1
         union all
         select id, source_id, target_id
         from cmdb.instance_association

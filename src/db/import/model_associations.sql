@@ -30,7 +30,8 @@ checked as (
             when target_model_id is null then format('model %s does not exist', target_model)
             when kind_id is null then format('association kind %s does not exist', kind)
             when differs and exists (
-                select from cmdb.instance_association where model_association_id = stored_id)
+                select from cmdb.instance_association_by_mapping
+                where model_association_id = stored_id)
             then format('model association %s has links and is stored with other models or '
                 'another mapping', key)
         end as reason

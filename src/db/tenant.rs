@@ -1,0 +1,39 @@
+//! Tenants.
+
+use sqlx::PgConnection;
+
+use super::cache_version::CacheVersion;
+use crate::domain::keys::Tenant;
+
+/// A tenant as it is stored.
+#[derive(Debug)]
+pub struct StoredTenant {
+    /// The cache version when it was read.
+    pub version: CacheVersion,
+    /// Its surrogate key.
+    pub id: i32,
+}
+
+/// Finds a tenant. One that has neither instances nor links may not be stored.
+#[tracing::instrument(skip_all, name = "db.tenant.find")]
+pub async fn find(conn: &mut PgConnection, tenant: &Tenant) -> sqlx::Result<Option<StoredTenant>> {
+    let found = sqlx::query_as!(
+        StoredTenant,
+        r#"select id, (select version from cmdb.cache_version) as "version!: CacheVersion"
+           from cmdb.tenant where key = $1"#,
+        tenant.as_str(),
+    );
+    found.fetch_optional(conn).await
+}
+
+/// Stores a tenant, unless it is stored already, and returns its surrogate key.
+#[tracing::instrument(skip_all, name = "db.tenant.insert")]
+pub async fn insert(conn: &mut PgConnection, tenant: &Tenant) -> sqlx::Result<i32> {
+    // The update makes the statement return a row also if another transaction has just stored it.
+    let id = sqlx::query_scalar!(
+        "insert into cmdb.tenant (key) values ($1)
+         on conflict (key) do update set key = excluded.key returning id",
+        tenant.as_str(),
+    );
+    id.fetch_one(conn).await
+}
