@@ -1,4 +1,4 @@
--- The schema, and the inventory: tenants, models, association kinds, model associations, instances.
+-- The inventory: tenants, models, association kinds, model associations, instances.
 --
 -- Every name of a table, function or sequence is written with its schema, and every function has a
 -- search_path of its own. So no setting of a role, a database or a connection, and no temporary
@@ -8,7 +8,8 @@
 -- the operating system, which corrupts the indexes in that order. Under "C", lower() and ~* convert
 -- ASCII letters only, so a case-insensitive search names the collation "und-x-icu".
 
-create schema if not exists cmdb;
+-- The program creates the schema before the migrations, because its table of applied migrations is
+-- in it.
 
 comment on schema cmdb is
     'The inventory of a CMDB: models, their instances, and the associations between these; and the '

@@ -3,7 +3,8 @@
 --
 --   model association:  $1 id; $1 & 3 is the mapping: 1 is 1:1, 2 is 1:n, 3 is n:n
 --   its models:         $2 source model, $3 whether it is built in, $4 target model, $5 likewise
---   caller:             $6 tenant or null if it is not stored, $7 cache version on which the request was authorized
+--   caller:             $6 tenant, null if it is not stored; $7 cache version on which the request
+--                       was authorized
 --   details:            $8 source ids, $9 target ids, $10 accepted (one each for every detail),
 --                       $11 number of distinct sources, $12 number of distinct targets
 --   expected state:     $13 source missing, $14 target missing, $15 source of target,

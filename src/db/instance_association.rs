@@ -26,7 +26,7 @@ pub struct NewLinks<'a> {
     /// The model association of all links, with the cache version on which the request was
     /// authorized.
     pub association: &'a ModelAssociation,
-    /// The surrogate key of the tenant that the links will belong to. Without it nothing is written.
+    /// The surrogate key of the tenant of the links. Nothing is written without it.
     pub tenant_id: Option<i32>,
     /// All details of the request.
     pub details: &'a [Detail],
@@ -159,8 +159,8 @@ pub async fn list_of_instance(
 ) -> sqlx::Result<Vec<StoredLink>> {
     sqlx::query_as!(
         StoredLink,
-        // A materialized expression, and OFFSET 0 in its subqueries, keep PostgreSQL from joining the
-        // links in another way than by one search for each model association.
+        // The materialized expression, and OFFSET 0 in its subqueries, keep PostgreSQL from joining
+        // the links in another way than by one search for each model association.
         r#"with link as materialized (
                select link.*
                from cmdb.model_association association

@@ -3,24 +3,42 @@
 use std::sync::LazyLock;
 
 use sqlx::PgConnection;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 
 /// The schema of all tables, and its table of applied migrations.
 const SCHEMA: &str = "cmdb";
 const MIGRATIONS: &str = "cmdb._sqlx_migrations";
 
-/// The migrations, compiled in.
-///
+/// The migrations, compiled in. Running them creates the schema.
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = migrator();
+    migrator.create_schema(SCHEMA);
+    migrator
+});
+
 /// Migrations of a newer program in the database are ignored: each one leaves the previous release
 /// of the program working.
-pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!();
-    migrator.create_schema(SCHEMA);
     // Dangerous only for a database that has a table of applied migrations under another name.
     migrator.dangerous_set_table_name(MIGRATIONS);
     migrator.set_ignore_missing(true);
     migrator
-});
+}
+
+/// Applies the pending migrations. Concurrent calls wait for each other.
+pub async fn migrate(conn: &mut PgConnection) -> Result<(), MigrateError> {
+    let schema_exists: bool = sqlx::query_scalar("select to_regnamespace($1) is not null")
+        .bind(SCHEMA)
+        .fetch_one(&mut *conn)
+        .await?;
+    if schema_exists {
+        // CREATE SCHEMA IF NOT EXISTS takes the privilege to create one, even if it exists.
+        migrator().run(conn).await
+    } else {
+        MIGRATOR.run(conn).await
+    }
+}
 
 /// Counts the migrations that are not applied to the database.
 pub async fn count_pending(conn: &mut PgConnection) -> sqlx::Result<usize> {

@@ -5,6 +5,7 @@ use sqlx::migrate::MigrateError;
 use tokio::time::{Instant, timeout_at};
 
 use super::Error;
+use crate::db;
 use crate::db::pool::Pool;
 use crate::db::schema::is_read_only;
 pub use crate::db::schema::{MIGRATOR, count_pending};
@@ -12,7 +13,7 @@ pub use crate::db::schema::{MIGRATOR, count_pending};
 /// Applies the pending migrations and returns their number. Concurrent calls wait for each other.
 pub async fn migrate(conn: &mut PgConnection) -> Result<usize, MigrateError> {
     let pending = count_pending(conn).await?;
-    MIGRATOR.run(conn).await?;
+    db::schema::migrate(conn).await?;
     Ok(pending)
 }
 

@@ -179,25 +179,31 @@ pub(crate) async fn block_link_writers(pool: &PgPool) -> Transaction<'static, Po
     blocker
 }
 
-/// A role with all privileges on the tables and sequences of a test's database, which owns nothing.
-/// Its name is the database's, because all databases share their roles.
+/// A role that owns nothing. Its name is the database's, because all databases share their roles.
 pub(crate) struct Role<'a> {
     pool: &'a PgPool,
     name: String,
 }
 
 impl<'a> Role<'a> {
+    /// A role with all privileges on the tables and sequences of a test's database.
     pub(crate) async fn new(pool: &'a PgPool, limits: &str) -> Self {
-        let database: String =
-            sqlx::query_scalar("select current_database()").fetch_one(pool).await.unwrap();
-        let role = Self { pool, name: database.to_lowercase().replace('-', "_") };
+        let role = Self::without_privileges(pool).await;
         role.run(&format!(
-            "create role ROLE login password 'x' {limits};
+            "alter role ROLE {limits};
              grant usage on schema cmdb to ROLE;
              grant all on all tables in schema cmdb to ROLE;
              grant all on all sequences in schema cmdb to ROLE"
         ))
         .await;
+        role
+    }
+
+    pub(crate) async fn without_privileges(pool: &'a PgPool) -> Self {
+        let database: String =
+            sqlx::query_scalar("select current_database()").fetch_one(pool).await.unwrap();
+        let role = Self { pool, name: database.to_lowercase().replace('-', "_") };
+        role.run("create role ROLE login password 'x'").await;
         role
     }
 

@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
 
 use crate::app::{TestApp, batch};
 use crate::binary::Program;
+use crate::constraints::Role;
 
 async fn names(pool: &PgPool, sql: &'static str) -> Vec<String> {
     sqlx::query_scalar(sql).fetch_all(pool).await.unwrap()
@@ -107,6 +108,18 @@ async fn no_setting_leads_a_statement_to_another_schema(pool: PgPool) {
     let used = "select relname::text from pg_stat_user_tables
                 where schemaname = 'other' and n_tup_ins > 0";
     assert_eq!(names(&pool, used).await, [""; 0]);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_role_that_owns_the_schema_but_not_the_database_can_migrate(pool: PgPool) {
+    let role = Role::without_privileges(&pool).await;
+    let program = Program::at(role.options().to_url_lossy().as_str());
+    assert_eq!(program.run(&["migrate"]).status, 2);
+    role.run("create schema cmdb authorization ROLE").await;
+    for applied in ["8 migrations applied\n", "0 migrations applied\n"] {
+        assert_eq!(program.run(&["migrate"]).stderr, applied);
+    }
+    role.drop().await;
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
