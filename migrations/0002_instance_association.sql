@@ -13,7 +13,9 @@ create table cmdb.instance_association (
 comment on table cmdb.instance_association is
     'A link from one instance to another. A row has 32 bytes of columns, no text. Triggers check '
     'that the tenant and the model association exist, and that the tenant sees both instances. '
-    'Foreign keys would lock every row that they check, and to lock a row is to write to it.';
+    'Foreign keys would lock every row that they check, and a row lock writes to the table.';
+comment on column cmdb.instance_association.model_association_id is
+    'The model association, whose source and target models are those of the instances.';
 comment on column cmdb.instance_association.tenant_id is
     'The tenant of the request or of the exported row that created the link. Only this tenant sees '
     'the link, but it counts for the mapping of every tenant.';
@@ -25,8 +27,8 @@ comment on constraint instance_association_pkey on cmdb.instance_association is
     'No two links have the same id, whatever their model associations.';
 
 -- The two lowest bits of a model association's id encode its mapping: 1 is 1:1, 2 is 1:n, 3 is n:n.
--- No mapping needs more than two of these indexes. A statement that searches for links repeats the
--- condition of the index that it is to use, or searches the view below.
+-- A link is in two of these indexes, whatever the mapping. A statement that searches for links
+-- repeats the condition of the index that it uses, or searches the view below.
 create unique index instance_association_pair_key
     on cmdb.instance_association (model_association_id, source_id, target_id)
     where model_association_id & 3 <> 1;
@@ -41,8 +43,8 @@ create index instance_association_target_idx
     where model_association_id & 3 = 3;
 
 comment on index cmdb.instance_association_pair_key is
-    'In 1:n and n:n, no two links have the same source and target. In 1:1 the next two indexes '
-    'imply that. Serves searches by source.';
+    'In 1:n and n:n, no two links have the same source and target. In 1:1, source_key implies '
+    'that. Serves searches by source.';
 comment on index cmdb.instance_association_source_key is
     'In 1:1, no two links have the same source. Serves searches by source.';
 comment on index cmdb.instance_association_target_key is
@@ -177,7 +179,8 @@ comment on function cmdb.lock_instance_association() is
 
 create trigger instance_lock_before_delete before delete or truncate on cmdb.instance
     for each statement execute function cmdb.lock_instance_association();
-create trigger instance_lock_before_update before update of model_id, instance_id on cmdb.instance
+create trigger instance_lock_before_update
+    before update of model_id, instance_id, tenant_id on cmdb.instance
     for each statement execute function cmdb.lock_instance_association();
 create trigger model_association_lock_before_delete
     before delete or truncate on cmdb.model_association
@@ -275,20 +278,3 @@ create trigger instance_restrict_linked_truncate after truncate on cmdb.instance
     for each statement execute function cmdb.restrict_linked_truncate();
 create trigger model_association_restrict_linked_truncate after truncate on cmdb.model_association
     for each statement execute function cmdb.restrict_linked_truncate();
-
-create function cmdb.tenant_restrict_change() returns trigger
-    language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-begin
-    raise exception 'a tenant cannot be deleted and its id cannot change: links refer to it'
-        using errcode = 'foreign_key_violation', table = tg_table_name, constraint = tg_name;
-end
-$$;
-
-comment on function cmdb.tenant_restrict_change() is
-    'Raises an error. For triggers on statements that are not allowed.';
-
-create trigger tenant_restrict_delete before delete or truncate on cmdb.tenant
-    for each statement execute function cmdb.tenant_restrict_change();
-create trigger tenant_restrict_update before update of id on cmdb.tenant
-    for each statement execute function cmdb.tenant_restrict_change();

@@ -29,13 +29,17 @@ comment on table cmdb.audit_log is
 comment on column cmdb.audit_log.origin is
     'request: an API request created the links. import: the import command did.';
 comment on column cmdb.audit_log.request_id is
-    'The id of the request, as in its response and in the server''s log.';
+    'The id of the request, as in its answer and in the server''s log. Gateways may give requests '
+    'the same id.';
+comment on column cmdb.audit_log.app is
+    'The code of the application; empty if a trusted peer named none.';
 comment on column cmdb.audit_log.association_ids is 'The ids of the created links.';
 comment on column cmdb.audit_log.source_ids is
     'The source of each created link, in the order of the link ids. Null for an import.';
 comment on column cmdb.audit_log.target_ids is
     'The target of each created link, in the order of the link ids. Null for an import.';
-comment on constraint audit_log_pkey on cmdb.audit_log is 'A record has an id of its own.';
-comment on constraint audit_log_origin_check on cmdb.audit_log is 'The origin is known.';
+comment on constraint audit_log_pkey on cmdb.audit_log is 'No two records have the same id.';
+comment on constraint audit_log_origin_check on cmdb.audit_log is
+    'The origin is request or import.';
 comment on constraint audit_log_request_check on cmdb.audit_log is
     'The record of a request names the request, its application and its user.';

@@ -18,9 +18,10 @@ comment on table cmdb.app is 'An application that may call the API.';
 comment on column cmdb.app.code is 'The name that the application sends (bk_app_code).';
 comment on column cmdb.app.trusts_username is
     'Whether bk_username, sent by this application, identifies the user without further proof.';
+comment on column cmdb.app.enabled is 'Whether its requests are accepted.';
 comment on column cmdb.app.apis is 'The names of the endpoints that it may call. Null: all.';
 comment on column cmdb.app.tenants is 'The keys of the tenants that it may act for. Null: all.';
-comment on constraint app_pkey on cmdb.app is 'An application has an id of its own.';
+comment on constraint app_pkey on cmdb.app is 'No two applications have the same id.';
 comment on constraint app_code_key on cmdb.app is 'No two applications have the same code.';
 comment on constraint app_code_check on cmdb.app is
     'A code has 1 to 128 characters, none of them a control character.';
@@ -40,7 +41,7 @@ create table cmdb.app_secret (
 create index app_secret_app_idx on cmdb.app_secret (app_id);
 
 comment on table cmdb.app_secret is
-    'A secret of an application. While a secret is rotated, the application has two valid ones.';
+    'A secret of an application. The newest two are valid, so that a secret can be rotated.';
 comment on column cmdb.app_secret.hash is
     'HMAC-SHA-256 of the secret, keyed with the salt. Secrets are long and random, so a fast hash '
     'is safe.';

@@ -15,12 +15,14 @@ create table cmdb.permission_grant (
     constraint permission_grant_model_fk foreign key (model_id) references cmdb.model (id)
 );
 
-comment on table cmdb.permission_grant is 'Allows a user to edit instances.';
+comment on table cmdb.permission_grant is
+    'Allows a user to edit instances, for every tenant. A grant for one instance remains when the '
+    'instance is deleted, and applies to a later one with the same id.';
 comment on column cmdb.permission_grant.model_id is 'The model of the instances. Null: all models.';
 comment on column cmdb.permission_grant.instance_id is
     'The instance that the user may edit. Null: all instances of the model.';
 comment on constraint permission_grant_pkey on cmdb.permission_grant is
-    'A grant has an id of its own.';
+    'No two grants have the same id.';
 comment on constraint permission_grant_key on cmdb.permission_grant is
     'No user has the same grant twice.';
 comment on constraint permission_grant_user_name_check on cmdb.permission_grant is

@@ -26,7 +26,7 @@ comment on column cmdb.idempotency_record.request_hash is
 comment on column cmdb.idempotency_record.request_id is 'The request id in the stored response.';
 comment on column cmdb.idempotency_record.language is 'The language of the stored response.';
 comment on column cmdb.idempotency_record.association_ids is
-    'The ids of the created links. In ascending order they belong to the details in their order.';
+    'The ids of the created links. The n-th lowest id is that of the n-th detail that was created.';
 comment on column cmdb.idempotency_record.refusals is
     'The error code of each detail, in the order of the request. Null where a link was created.';
 comment on constraint idempotency_record_pkey on cmdb.idempotency_record is

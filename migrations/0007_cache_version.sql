@@ -11,20 +11,24 @@ comment on table cmdb.cache_version is
     'One row. A transaction that changes a table that servers cache sets a new, random version. '
     'The statement that writes links compares it with the version of the cached data.';
 comment on column cmdb.cache_version.is_current is 'Always true.';
-comment on constraint cache_version_pkey on cmdb.cache_version is 'No two rows are equal.';
+comment on constraint cache_version_pkey on cmdb.cache_version is
+    'With the check: there is at most one row.';
 comment on constraint cache_version_is_current_check on cmdb.cache_version is
     'With the primary key: there is at most one row.';
 
 insert into cmdb.cache_version default values;
 
 -- The row triggers below are deferred, so a transaction locks the row only while it commits. The
--- setting cmdb.cache_version_bumped lasts until the transaction ends and limits it to one update.
+-- setting cmdb.cache_version_bumped is the id of the last transaction of this session that changed
+-- the version, so that each does so once.
 create function cmdb.bump_cache_version() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if current_setting('cmdb.cache_version_bumped', true) is distinct from 'yes' then
-        perform set_config('cmdb.cache_version_bumped', 'yes', true);
+    if current_setting('cmdb.cache_version_bumped', true)
+        is distinct from pg_current_xact_id()::text
+    then
+        perform set_config('cmdb.cache_version_bumped', pg_current_xact_id()::text, true);
         update cmdb.cache_version set version = default;
     end if;
     return null;
@@ -43,11 +47,10 @@ begin
     loop
         execute format(
             'create constraint trigger %1$s_bump_cache_version
-                after %2$s update or delete on cmdb.%1$s
+                after insert or update or delete on cmdb.%1$s
                 deferrable initially deferred
                 for each row execute function cmdb.bump_cache_version()',
-            -- Nothing that is cached can depend on a tenant that did not exist.
-            cached_table, case cached_table when 'tenant' then '' else 'insert or' end);
+            cached_table);
         execute format(
             'create trigger %1$s_bump_cache_version_truncate after truncate on cmdb.%1$s
                 for each statement execute function cmdb.bump_cache_version()',

@@ -1,6 +1,6 @@
 //! A drop-in server for association endpoints of BlueKing CMDB, on PostgreSQL.
 //!
-//! Calls go from left to right, and imports with them; `tests/it/tidy.rs` checks the imports.
+//! Calls go from left to right, and `use` declarations with them, which `tests/it/tidy.rs` checks.
 //!
 //! ```text
 //! main ── cli ──┬── server, http ────┐

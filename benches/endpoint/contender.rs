@@ -97,6 +97,7 @@ const CHECKED: &str = "
                 select link.source_id from cmdb.instance_association link
                 where link.model_association_id = (select id from association)
                     and link.source_id = source and link.target_id = target
+                    and link.model_association_id & 3 <> 1
             ) is not null)
         and 0 < (select count(*) from cmdb.instance
             where model_id = (select source_model_id from association)
@@ -133,7 +134,8 @@ async fn detail_by_detail(
         .unwrap();
         let stored: i64 = sqlx::query_scalar(
             "select count(*) from cmdb.instance_association
-             where model_association_id = $1 and source_id = $2 and target_id = $3",
+             where model_association_id = $1 and source_id = $2 and target_id = $3
+                 and model_association_id & 3 <> 1",
         )
         .bind(id)
         .bind(source)

@@ -20,7 +20,7 @@ pub struct Violations {
 }
 
 /// The rules that sound data follows.
-pub const INVARIANTS: [Invariant; 11] = [
+pub const INVARIANTS: [Invariant; 12] = [
     Invariant {
         name: "every link's model association exists",
         sql: "select id,
@@ -133,12 +133,20 @@ pub const INVARIANTS: [Invariant; 11] = [
               where highest.id > last_value or (highest.id = last_value and not is_called)",
     },
     Invariant {
+        name: "cached data has a version",
+        sql: "select 1::bigint, 'cache_version has no row'
+              where not exists (select from cmdb.cache_version)",
+    },
+    Invariant {
         name: "the indexes, constraints and triggers that enforce these rules are enabled",
         sql: "with expected (kind, table_name, name) as (values
                   ('index', 'instance_association', 'instance_association_pkey'),
-                  ('index', 'instance_association', 'instance_association_pair_key'),
-                  ('index', 'instance_association', 'instance_association_source_key'),
-                  ('index', 'instance_association', 'instance_association_target_key'),
+                  ('index', 'instance_association',
+                      'instance_association_pair_key where ((model_association_id & 3) <> 1)'),
+                  ('index', 'instance_association',
+                      'instance_association_source_key where ((model_association_id & 3) = 1)'),
+                  ('index', 'instance_association',
+                      'instance_association_target_key where ((model_association_id & 3) <> 3)'),
                   ('index', 'instance', 'instance_pkey'),
                   ('index', 'model_association', 'model_association_pkey'),
                   ('constraint', 'model_association', 'model_association_id_check'),
@@ -155,14 +163,18 @@ pub const INVARIANTS: [Invariant; 11] = [
                   ('trigger', 'model_association', 'model_association_restrict_linked_delete'),
                   ('trigger', 'model_association', 'model_association_restrict_linked_truncate'),
                   ('trigger', 'tenant', 'tenant_restrict_delete'),
-                  ('trigger', 'tenant', 'tenant_restrict_update')
+                  ('trigger', 'tenant', 'tenant_restrict_update'),
+                  ('constraint', 'tenant', 'tenant_shared_check'),
+                  ('trigger', 'model', 'model_restrict_update')
                   union all
-                  select 'trigger', cached, cached || '_bump_cache_version'
+                  select 'trigger', cached, cached || '_bump_cache_version' || suffix
                   from unnest('{app,app_secret,permission_grant,model,model_association,tenant}'
-                      ::text[]) cached
+                          ::text[]) cached,
+                      unnest('{\"\",_truncate}'::text[]) suffix
               ),
               enabled (kind, table_id, name) as (
-                  select 'index', indrelid, relname
+                  select 'index', indrelid,
+                      relname || coalesce(' where ' || pg_get_expr(indpred, indrelid), '')
                   from pg_index join pg_class on pg_class.oid = indexrelid
                   where indisunique and indisvalid
                   union all
@@ -180,7 +192,7 @@ pub const INVARIANTS: [Invariant; 11] = [
     },
 ];
 
-/// Links without an audit record: SQL clients wrote them, or the record was deleted. Both is
+/// Links without an audit record: SQL clients wrote them, or the record was deleted. Both are
 /// allowed.
 pub const UNAUDITED: Invariant = Invariant {
     name: "every link was written by the server or an import",

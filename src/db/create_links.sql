@@ -14,8 +14,8 @@
 --   idempotency record: $20 key or null, $21 request hash, $22 language,
 --                       $23 error code of each detail, null if it is accepted
 with
--- The links that a detail may conflict with. Each scalar subquery is one search in a unique index.
--- Its conditions leave PostgreSQL no other index, so the plan does not depend on statistics.
+-- The links that a detail may conflict with. Each scalar subquery is one search in a unique index:
+-- no other index fits its conditions as well, so the plan does not depend on statistics.
 existing as materialized (
     select given.*,
         case when $1 & 3 = 3 then
@@ -70,7 +70,7 @@ detail as materialized (
     from comparison, existing
 ),
 staleness as materialized (
-    select version <> $7 as is_stale from cmdb.cache_version
+    select not exists (select from cmdb.cache_version where version = $7) as is_stale
 ),
 -- One row for each reason to write nothing.
 mismatch as materialized (
@@ -106,7 +106,7 @@ new_link as materialized (
         and (select set_config('cmdb.guard_may_skip', 'yes', true)) = 'yes'
     order by position
 ),
--- Inserted in the order of targets, so that concurrent batches wait for each other one way only.
+-- Inserted in the order of targets, so that concurrent batches lock keys in the same order.
 inserted as (
     insert into cmdb.instance_association
         (id, model_association_id, tenant_id, source_id, target_id)
@@ -132,7 +132,7 @@ new_idempotency_record as (
     from new_link
     having $20::text is not null and not exists (select from mismatch)
 )
--- One row: the new ids; or if nothing was written, the state of each detail. The others are null.
+-- One row: the new ids, null if there are none; and on a mismatch the state of each detail.
 select (select array_agg(id order by id) from inserted) as created,
     (select is_stale from staleness) as "is_stale!",
     array_agg(source_missing order by position) as "source_missing: Vec<bool>",

@@ -26,7 +26,7 @@ pub struct NewLinks<'a> {
     /// The model association of all links, with the cache version on which the request was
     /// authorized.
     pub association: &'a ModelAssociation,
-    /// The surrogate key of the tenant of the links. Nothing is written without it.
+    /// The surrogate key of the tenant of the links. No link is written without it.
     pub tenant_id: Option<i32>,
     /// All details of the request.
     pub details: &'a [Detail],

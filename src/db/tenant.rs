@@ -14,7 +14,7 @@ pub struct StoredTenant {
     pub id: i32,
 }
 
-/// Finds a tenant. One that has neither instances nor links may not be stored.
+/// Finds a tenant. It is stored with its first instance or link.
 #[tracing::instrument(skip_all, name = "db.tenant.find")]
 pub async fn find(conn: &mut PgConnection, tenant: &Tenant) -> sqlx::Result<Option<StoredTenant>> {
     let found = sqlx::query_as!(
@@ -26,14 +26,12 @@ pub async fn find(conn: &mut PgConnection, tenant: &Tenant) -> sqlx::Result<Opti
     found.fetch_optional(conn).await
 }
 
-/// Stores a tenant, unless it is stored already, and returns its surrogate key.
+/// Stores a tenant, unless it is stored already.
 #[tracing::instrument(skip_all, name = "db.tenant.insert")]
-pub async fn insert(conn: &mut PgConnection, tenant: &Tenant) -> sqlx::Result<i32> {
-    // The update makes the statement return a row also if another transaction has just stored it.
-    let id = sqlx::query_scalar!(
-        "insert into cmdb.tenant (key) values ($1)
-         on conflict (key) do update set key = excluded.key returning id",
+pub async fn insert(conn: &mut PgConnection, tenant: &Tenant) -> sqlx::Result<()> {
+    let insert = sqlx::query!(
+        "insert into cmdb.tenant (key) values ($1) on conflict (key) do nothing",
         tenant.as_str(),
     );
-    id.fetch_one(conn).await
+    insert.execute(conn).await.map(drop)
 }

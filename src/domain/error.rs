@@ -29,8 +29,8 @@ pub enum RequestError {
     AppCodeMissing,
     #[error("no app secret")]
     AppSecretMissing,
-    #[error("gateway token: {0}")]
-    InvalidJwt(&'static str),
+    #[error("identity header: {0}")]
+    InvalidIdentityHeader(&'static str),
     #[error("the gateway says: {:?}", truncate(.0))]
     NotVerifiedByGateway(String),
     #[error("unsupported credentials: bk_signature")]

@@ -69,7 +69,7 @@ impl Api {
         match self {
             Self::Gateway => Ok(body.decode::<TenantField>()?.tenant()),
             Self::Cmdb => Tenant::parse(&first_key(headers, &names).unwrap_or_default())
-                .ok_or(RequestError::InvalidJwt(INVALID_TENANT_HEADER)),
+                .ok_or(RequestError::InvalidIdentityHeader(INVALID_TENANT_HEADER)),
         }
     }
 }

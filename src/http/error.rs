@@ -92,7 +92,7 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         }
         E::AppCodeMissing => common_error("APP Code [bk_app_code] cannot be empty"),
         E::AppSecretMissing => common_error("APP Secret [bk_app_secret] cannot be empty"),
-        E::InvalidJwt(reason) => {
+        E::InvalidIdentityHeader(reason) => {
             gateway(1_306_408, format!("APIGateway JWT verification failed, {reason}"))
         }
         E::NotVerifiedByGateway(message) => common_error(message),
@@ -244,7 +244,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
         E::AppMissing,
         E::AppCodeMissing,
         E::AppSecretMissing,
-        E::InvalidJwt("[X-Bkapi-JWT] is missing"),
+        E::InvalidIdentityHeader("[X-Bkapi-JWT] is missing"),
         E::NotVerifiedByGateway("app not found".to_owned()),
         E::SignatureUnsupported,
         E::AccessTokenUnsupported,

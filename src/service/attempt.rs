@@ -19,11 +19,11 @@ use crate::db::permission::UserPermissions;
 use crate::db::tenant::StoredTenant;
 use crate::domain::keys::Tenant;
 
-/// How often a request is run again at most. So many conflicts within 15 s do not come from other
-/// transactions alone, and the request fails.
+/// How often a request is run again at most. More conflicts than this within 15 s point to a bug,
+/// and the request fails.
 const MAX_RETRIES: usize = 100;
 
-/// How long after it was found current a version may still be used for reads.
+/// How long a version may be used for reads after a statement has found it current.
 const READ_STALENESS: Duration = Duration::from_secs(5);
 
 /// The caches of a server.
@@ -59,8 +59,8 @@ fn new_cache<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>() -
     Cache::builder().max_capacity(10_000).time_to_live(Duration::from_mins(5)).build()
 }
 
-/// The lookups of one attempt to serve a request. All of them are of one version, or the attempt
-/// fails with [`Error::Stale`].
+/// The lookups of one attempt to serve a request. All that they find is of one version, or the
+/// attempt fails with [`Error::Stale`].
 pub struct Lookups<'a> {
     service: &'a Service,
     deadline: Instant,
@@ -77,7 +77,8 @@ struct Used {
 }
 
 impl Lookups<'_> {
-    /// The application with this code. That there is none is cached too: gateways verify others.
+    /// The application with this code. That it is not stored is cached, too: an application that a
+    /// gateway identifies need not be.
     pub async fn app(&self, code: &str) -> Result<Option<Arc<App>>, Error> {
         let query = async |conn: &mut PgConnection| Ok(Some(db::app::find(conn, code).await?));
         self.find(&self.service.caches.apps, code.to_owned(), query, |app| app.version).await
@@ -156,9 +157,9 @@ impl Lookups<'_> {
         Ok(())
     }
 
-    /// Whether an answer may be given that depends on the lookups. Refusals and writes take a
-    /// statement of this attempt that has found their version current. A read may follow from a
-    /// version that was current a few seconds ago.
+    /// Whether an answer may be given that depends on the lookups. A refusal or a write is answered
+    /// only after a statement of this attempt has found their version current. The answer to a read
+    /// may follow from a version that was current within [`READ_STALENESS`].
     async fn are_current(&self, is_refusal: bool) -> Result<bool, Error> {
         let Used { version, is_current } = *self.used();
         let Some(version) = version.filter(|_| !is_current) else { return Ok(true) };

@@ -8,7 +8,7 @@ use tracing::{Instrument, info_span};
 
 use super::context::RequestContext;
 use super::idempotency;
-use super::permission::{authorize_edit, authorize_view, edit_permissions};
+use super::permission::{authorize_edit, authorize_view, user_permissions};
 use super::{Error, Service, with_connection};
 use crate::db;
 pub use crate::db::instance_association::StoredLink;
@@ -69,8 +69,8 @@ pub async fn create_many(
     let found = association.as_ref().map(|found| (&*found.source_model, &*found.target_model));
     check_models(found, key, (source_model, target_model))?;
     let association = association.ok_or(RequestError::UnknownModelAssociation)?;
-    let permissions = edit_permissions(cx).await?;
-    let mut tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
+    let permissions = user_permissions(cx).await?;
+    let tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
 
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let permissions = permissions.as_deref();
@@ -79,20 +79,21 @@ pub async fn create_many(
         // The first plan expects no conflicting links, and the authorized instances. If the stored
         // state differs, nothing is written, and the next plan expects that state.
         let mut expected = authorized.expected_state(details);
-        let mut is_stored_state = false;
+        let mut expected_is_stored = false;
         loop {
             let decisions =
                 step!("plan").in_scope(|| plan(association.mapping, details, &expected));
             let writes_nothing =
                 cx.idempotency_key.is_none() && decisions.iter().all(Result::is_err);
-            if is_stored_state && writes_nothing {
+            if expected_is_stored && writes_nothing {
                 return Ok(outcomes(&decisions, Vec::new()));
             }
-            cx.require_time_for_statement()?;
-            // Only the first links of a tenant store it.
-            if is_stored_state && tenant_id.is_none() {
-                tenant_id = Some(db::tenant::insert(conn, &cx.tenant).await?);
+            if expected_is_stored && tenant_id.is_none() && decisions.iter().any(Result::is_ok) {
+                // The first links of a tenant. A new tenant changes the cache version.
+                db::tenant::insert(conn, &cx.tenant).await?;
+                return Err(Error::Stale);
             }
+            cx.require_time_for_statement()?;
             let idempotency = cx.idempotency_key.as_deref().map(|key| IdempotencyEntry {
                 key,
                 request_hash: idempotency::hash(&cx.tenant, links),
@@ -118,7 +119,7 @@ pub async fn create_many(
                 WriteOutcome::Stale => return Err(Error::Stale),
                 WriteOutcome::Created(ids) => return Ok(outcomes(&decisions, ids)),
                 WriteOutcome::Mismatch(stored) if authorized.cover_existing(details, &stored) => {
-                    (expected, is_stored_state) = (stored, true);
+                    (expected, expected_is_stored) = (stored, true);
                 }
                 // An instance was added after the authorization.
                 WriteOutcome::Mismatch(_) => return Err(Error::Conflict),

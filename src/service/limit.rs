@@ -7,13 +7,15 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::Error;
+use crate::domain::batch::DETAIL_LIMIT;
 use crate::domain::error::{RateLimit, RequestError};
 
 /// If there are more callers than this, those that are idle are removed from memory.
 const CAPACITY: usize = 10_000;
 
-/// The highest cost of a request, at any endpoint.
-const LARGEST_REQUEST: NonZeroU32 = NonZeroU32::new(500).unwrap();
+/// The smallest burst. No request costs more, at any endpoint.
+const MIN_BURST: NonZeroU32 = NonZeroU32::new(500).unwrap();
+const _: () = assert!(DETAIL_LIMIT <= MIN_BURST.get() as usize);
 
 /// Whose requests count together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,9 +40,9 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Allows this many details a second, and at once at least as many as the largest request has.
+    /// Allows this many details a second, and at once as many as in a second, but at least 500.
     pub fn new(rate: NonZeroU32) -> Self {
-        let burst = rate.max(LARGEST_REQUEST);
+        let burst = rate.max(MIN_BURST);
         Self {
             rate: rate.get(),
             burst: burst.get(),

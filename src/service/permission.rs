@@ -30,8 +30,8 @@ pub(super) enum AuthorizedInstances {
     },
 }
 
-/// The permissions that editing takes; `None`: none, because permissions are not checked.
-pub(super) async fn edit_permissions(
+/// The user's permissions; `None` if permissions are not checked.
+pub(super) async fn user_permissions(
     cx: &RequestContext<'_>,
 ) -> Result<Option<Arc<UserPermissions>>, Error> {
     match cx.service.authorization {

@@ -338,8 +338,10 @@ async fn a_tenant_owns_the_links_it_creates_and_is_stored_with_the_first(pool: P
     insert_own_instances(&app).await;
     let new_tenants = "select count(*) from cmdb.tenant where key = '42'";
     let missing = for_tenant(batch("bk_switch_default_host", &[(1, 1)]), json!(42));
-    assert_eq!(app.post(missing).await.maps().0, [0_usize; 0]);
-    assert_eq!(app.count(new_tenants).await, 0);
+    for headers in [&[][..], &[("idempotency-key", "k")]] {
+        assert_eq!(app.post_with(headers, missing.clone()).await.maps().0, [0_usize; 0]);
+        assert_eq!(app.count(new_tenants).await, 0);
+    }
     for (source, tenant) in [(1, json!(42)), (2, json!("tenant")), (3, json!(0))] {
         let body = for_tenant(batch("host_belong_plat", &[(source, 0)]), tenant);
         assert_eq!(app.post(body).await.ids().len(), 1);

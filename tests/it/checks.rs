@@ -19,10 +19,12 @@ async fn run_check(pool: &PgPool) -> (Vec<(&'static str, String)>, i64) {
     violations(check(&mut pool.acquire().await.unwrap()).await.unwrap())
 }
 
-const NO_INDEX: &str = "index instance_association_pair_key on table instance_association \
-    is missing or disabled; index instance_association_source_key on table instance_association \
-    is missing or disabled; index instance_association_target_key on table instance_association \
-    is missing or disabled";
+const NO_INDEX: &str = "index instance_association_pair_key where ((model_association_id & 3) <> 1) \
+    on table instance_association is missing or disabled; \
+    index instance_association_source_key where ((model_association_id & 3) = 1) \
+    on table instance_association is missing or disabled; \
+    index instance_association_target_key where ((model_association_id & 3) <> 3) \
+    on table instance_association is missing or disabled";
 
 const NO_TRIGGER: &str =
     "trigger instance_lock_before_delete on table instance is missing or disabled";
@@ -194,6 +196,25 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         (
             vec!["drop trigger instance_lock_before_delete on cmdb.instance"],
             vec![(enforced, NO_TRIGGER)],
+        ),
+        (
+            vec![
+                "drop index cmdb.instance_association_target_key",
+                "create unique index instance_association_target_key
+                 on cmdb.instance_association (model_association_id, target_id)
+                 where model_association_id & 3 = 2",
+                "drop trigger app_bump_cache_version_truncate on cmdb.app",
+            ],
+            vec![(
+                enforced,
+                "index instance_association_target_key where ((model_association_id & 3) <> 3) \
+                 on table instance_association is missing or disabled; \
+                 trigger app_bump_cache_version_truncate on table app is missing or disabled",
+            )],
+        ),
+        (
+            vec!["delete from cmdb.cache_version"],
+            vec![("cached data has a version", "cache_version has no row")],
         ),
         (
             vec![

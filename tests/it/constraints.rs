@@ -130,6 +130,11 @@ async fn rows_that_links_refer_to_cannot_be_deleted_or_rekeyed(pool: PgPool) {
         ),
         ("delete from cmdb.tenant", Some("tenant_restrict_delete".to_owned())),
         ("update cmdb.tenant set id = 9", Some("tenant_restrict_update".to_owned())),
+        ("update cmdb.tenant set key = 'nil' where id = 0", Some("tenant_shared_check".to_owned())),
+        (
+            "update cmdb.model set key = 'server' where key = 'host'",
+            Some("model_restrict_update".to_owned()),
+        ),
         // Rows without links can be deleted.
         (
             "update cmdb.instance set name = 'renamed', instance_id = instance_id where instance_id = 1",
@@ -163,6 +168,7 @@ async fn links_and_instances_can_be_changed_under_read_committed_only(pool: PgPo
             LINK,
             "delete from cmdb.instance where instance_id = 9",
             "update cmdb.instance set instance_id = 999 where instance_id = 9",
+            "update cmdb.instance set tenant_id = 0 where instance_id = 9",
         ] {
             let mut tx = conn.begin_with(level).await.unwrap();
             assert_eq!(rejection(&mut tx, sql).await, Some("0A000".to_owned()), "{level}: {sql}");
@@ -251,6 +257,25 @@ async fn a_deletion_waits_for_a_link_writer_and_is_then_rejected(pool: PgPool) {
     wait_until_blocked(&pool, 1).await;
     writer.commit().await.unwrap();
     assert_eq!(deleting.await.unwrap(), Some("instance_restrict_linked_delete".to_owned()));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_change_of_tenant_waits_for_a_link_writer_and_is_then_rejected(pool: PgPool) {
+    let mut writer = pool.begin().await.unwrap();
+    let tenant = "insert into cmdb.tenant (id, key) values (1, 'tenant')";
+    assert_eq!(rejection(&mut pool.acquire().await.unwrap(), tenant).await, None);
+    assert_eq!(rejection(&mut writer, LINK).await, None);
+    let changing = tokio::spawn({
+        let pool = pool.clone();
+        async move {
+            let mut conn = pool.acquire().await.unwrap();
+            let sql = "update cmdb.instance set tenant_id = 1 where name = 'host-1'";
+            rejection(&mut conn, sql).await
+        }
+    });
+    wait_until_blocked(&pool, 1).await;
+    writer.commit().await.unwrap();
+    assert_eq!(changing.await.unwrap(), Some("instance_restrict_linked_update".to_owned()));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]

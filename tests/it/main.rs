@@ -34,8 +34,8 @@ mod logins; // users verified by the login service
 mod operations; // metrics, logs, traces and TLS
 mod permissions; // which instances a user may edit
 mod plan; // planning a batch, against a reference implementation
-mod plans; // the plans of statements, whatever the tables hold
 mod pool; // the connection pool
+mod query_plans; // the plans of statements, whatever the tables hold
 mod races; // concurrent writers
 mod related_links; // the links of one instance
 mod replay; // the requests of a whole inventory, in order

@@ -30,7 +30,7 @@ async fn every_object_is_in_the_schema_cmdb(pool: PgPool) {
     assert_eq!(names(&pool, unpinned).await, [""; 0]);
 }
 
-/// Primary keys of the table of migrations aside, which is sqlx's.
+/// Except sqlx's own table of migrations and its primary key.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn every_table_constraint_index_and_function_has_a_comment(pool: PgPool) {
     let undocumented = "

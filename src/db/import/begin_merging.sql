@@ -6,9 +6,12 @@ lock table cmdb.instance_association in share row exclusive mode;
 analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
 
 insert into cmdb.tenant (key)
-select tenant from staged_model
-union select tenant from staged_kind
-union select tenant from staged_model_association
-union select tenant from staged_instance
-union select tenant from staged_link
+select tenant from (
+    select tenant from staged_model
+    union select tenant from staged_kind
+    union select tenant from staged_model_association
+    union select tenant from staged_instance
+    union select tenant from staged_link
+) staged
+where not exists (select from cmdb.tenant where key = staged.tenant)
 on conflict (key) do nothing;

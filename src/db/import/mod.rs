@@ -39,8 +39,8 @@ impl Stage {
 pub struct Row(String);
 
 impl Row {
-    /// Adds a value without its NUL characters, which a text column cannot store. Only names can
-    /// have them: keys were checked.
+    /// Adds a value without its NUL characters, which a text column cannot store. Keys have none:
+    /// they were checked.
     #[must_use]
     pub fn value(mut self, value: impl Display) -> Self {
         self.0.push('\t');
@@ -105,8 +105,8 @@ pub struct RejectedRow {
     pub reason: String,
 }
 
-/// Whether the database holds nothing but the built-in data of the migrations: 12 models, 6
-/// association kinds and 1 model association.
+/// Whether the database has no inventory and no application but the data of the migrations: 12
+/// models, 6 association kinds and 1 model association.
 pub async fn is_empty(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select not exists (select from cmdb.instance)

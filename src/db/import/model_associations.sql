@@ -1,5 +1,5 @@
--- Merges the staged model associations. Of valid rows with the same key, those with the lowest
--- export number are kept; the last of these is merged.
+-- Merges the staged model associations. Of valid rows with the same tenant and key, those with the
+-- lowest export number are kept; the last of these is merged.
 
 create temporary table candidate_model_association on commit drop as
 with resolved as (
@@ -60,7 +60,7 @@ with merged as (
     insert into cmdb.model_association
         (key, tenant_id, name, source_model_id, target_model_id, association_kind_id, mapping,
          on_delete, is_predefined)
-    select key, tenant_id, coalesce(nullif(name, ''), stored_name, ''), source_model_id,
+    select key, tenant_id, coalesce(name, stored_name, ''), source_model_id,
         target_model_id, kind_id, mapping, coalesce(on_delete, stored_on_delete, 'none'),
         coalesce(is_predefined, stored_is_predefined)
     from candidate_model_association

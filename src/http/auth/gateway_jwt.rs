@@ -50,7 +50,7 @@ impl JwtVerifier {
 
     pub(super) fn verify(&self, token: &str) -> Result<Claims, RequestError> {
         decode(token, &self.key, &self.validation).map(|data| data.claims).map_err(|error| {
-            RequestError::InvalidJwt(match error.kind() {
+            RequestError::InvalidIdentityHeader(match error.kind() {
                 ErrorKind::ExpiredSignature => "[X-Bkapi-JWT] has expired",
                 ErrorKind::ImmatureSignature => "[X-Bkapi-JWT] is not valid yet",
                 ErrorKind::InvalidIssuer => "[X-Bkapi-JWT] has invalid issuer",

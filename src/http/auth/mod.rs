@@ -23,7 +23,7 @@ pub use self::secret::CredentialFields;
 use super::api::Api;
 use super::json::JsonObject;
 use crate::domain::error::RequestError;
-use crate::domain::keys::{KEY_LIMIT, has_control_character, is_valid_key};
+use crate::domain::keys::{KEY_LIMIT, has_control_character, is_valid_key, is_valid_name};
 use crate::service::app::{App, has_secret};
 use crate::service::limit::RateLimitKey;
 
@@ -32,7 +32,7 @@ const UNPRINTABLE_NAME: &str = "the name of the app or the user has a control ch
 /// Refuses the name of an application or user in a header if it has a control character.
 fn require_printable(name: &str) -> Result<(), RequestError> {
     if has_control_character(name) {
-        return Err(RequestError::InvalidJwt(UNPRINTABLE_NAME));
+        return Err(RequestError::InvalidIdentityHeader(UNPRINTABLE_NAME));
     }
     Ok(())
 }
@@ -146,6 +146,6 @@ impl Credentials {
             Proof::Jwt(claims) => Some(claims.user(trusts_username)?),
             Proof::TrustedPeer { user, .. } => user.clone(),
         };
-        user.filter(|user| is_valid_key(user, KEY_LIMIT)).ok_or(RequestError::UserMissing)
+        user.filter(|user| is_valid_name(user)).ok_or(RequestError::UserMissing)
     }
 }

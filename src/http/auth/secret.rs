@@ -95,7 +95,7 @@ fn parse_header(json: &str) -> Result<CredentialFields, RequestError> {
     let object = JsonObject::parse(json, field_names::<CredentialFields>());
     let object = object.filter(|object| object.require_unique_keys().is_ok());
     let object = object.ok_or(RequestError::AuthorizationNotJson)?;
-    object.decode().or(Err(RequestError::InvalidJwt(UNPRINTABLE_NAME)))
+    object.decode().or(Err(RequestError::InvalidIdentityHeader(UNPRINTABLE_NAME)))
 }
 
 impl CredentialFields {

@@ -12,7 +12,7 @@ pub(super) fn find(trusted: &[IpNet], head: &Parts) -> Result<Credentials, Reque
     // A socket for IPv4 and IPv6 reports IPv4 peers as mapped IPv6 addresses.
     let peer = head.extensions.get().map(|ClientAddr(address)| address.to_canonical());
     let peer = peer.filter(|address| trusted.iter().any(|network| network.contains(address)));
-    let peer = peer.ok_or(RequestError::InvalidJwt("[X-Bkapi-JWT] is missing"))?;
+    let peer = peer.ok_or(RequestError::InvalidIdentityHeader("[X-Bkapi-JWT] is missing"))?;
     let app_code = first_key(&head.headers, &["x-bkcmdb-app-code", "bk-app-code"]);
     let user = first_key(&head.headers, &["x-bkcmdb-user", "bk-username", "bk_user"]);
     app_code.iter().chain(&user).try_for_each(|name| require_printable(name))?;
