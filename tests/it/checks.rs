@@ -19,7 +19,8 @@ async fn run_check(pool: &PgPool) -> (Vec<(&'static str, String)>, i64) {
     violations(check(&mut pool.acquire().await.unwrap()).await.unwrap())
 }
 
-const NO_INDEX: &str = "index instance_association_pair_key where ((model_association_id & 3) <> 1) \
+const NO_INDEX: &str = "\
+    index instance_association_pair_key where ((model_association_id & 3) <> 1) \
     on table instance_association is missing or disabled; \
     index instance_association_source_key where ((model_association_id & 3) = 1) \
     on table instance_association is missing or disabled; \
