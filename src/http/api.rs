@@ -29,7 +29,7 @@ pub enum Api {
 pub struct ClientAddr(pub IpAddr);
 
 /// Marks a request on a connection beyond the connection limit, as a request extension. Endpoints
-/// answer it with [`RequestError::Overloaded`](crate::domain::error::RequestError::Overloaded).
+/// answer it with [`RequestError::Overloaded`].
 #[derive(Debug, Clone, Copy)]
 pub struct OverCapacity;
 

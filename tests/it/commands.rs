@@ -262,6 +262,21 @@ async fn the_log_has_no_secret_and_no_forged_line_at_the_trace_level(pool: PgPoo
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn app_and_grant_refuse_names_with_control_characters(pool: PgPool) {
+    let program = Program::on(&pool);
+    assert_eq!(program.run(&["app", "add", "demo"]).status, 0);
+    for args in [
+        &["app", "add", "a\tb"][..],
+        &["app", "limit", "demo", "--tenant", "a\tb"],
+        &["grant", "add", "--all", "--user", "a\u{85}"],
+    ] {
+        let output = program.run(args);
+        assert_eq!(output.status, 2, "{args:?}");
+        assert!(output.stderr.contains("none of them a control character"), "{}", output.stderr);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_invalid_setting_is_refused_by_name(pool: PgPool) {
     let program = Program::on(&pool);
     for (name, value) in [
