@@ -7,7 +7,8 @@ use serde_json::Value;
 const DETAIL_LIMIT: usize = 200;
 
 /// The keys that may not be repeated.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
+    "idempotency_key",
     "bk_obj_id",
     "bk_asst_obj_id",
     "bk_obj_asst_id",
@@ -69,6 +70,7 @@ struct Decoded {
     models: [String; 2],
     model_association: String,
     details: usize,
+    idempotency_key: Option<String>,
 }
 
 fn decode(body: &Object<'_>) -> Result<Decoded, String> {
@@ -82,7 +84,8 @@ fn decode(body: &Object<'_>) -> Result<Decoded, String> {
     for (index, detail) in details.iter().enumerate() {
         check_detail(detail).map_err(|problem| format!("details[{index}]{problem}"))?;
     }
-    Ok(Decoded { models, model_association, details: details.len() })
+    let idempotency_key = body.get("idempotency_key", "a string", self::text)?;
+    Ok(Decoded { models, model_association, details: details.len(), idempotency_key })
 }
 
 fn check_detail(detail: &[&str]) -> Result<(), String> {
@@ -103,7 +106,15 @@ fn check_detail(detail: &[&str]) -> Result<(), String> {
 
 impl Decoded {
     fn refusal(&self) -> Option<(u64, String)> {
-        let Self { models: [source, target], model_association, details } = self;
+        let Self { models: [source, target], model_association, details, idempotency_key } = self;
+        let is_visible = |key: &String| {
+            (1..=255).contains(&key.len()) && key.bytes().all(|byte| (b'!'..=b'~').contains(&byte))
+        };
+        if idempotency_key.as_ref().is_some_and(|key| !is_visible(key)) {
+            let text =
+                "Parameters error, Idempotency-Key must be 1 to 255 visible ASCII characters";
+            return Some((1_306_406, text.to_owned()));
+        }
         let ids = [
             ("bk_obj_asst_id", model_association),
             ("bk_obj_id", source),

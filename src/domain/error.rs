@@ -71,6 +71,8 @@ pub enum RequestError {
     TooManyDetails,
     #[error("over the rate limit")]
     RateLimited(RateLimit),
+    #[error("the idempotency keys in header and body differ")]
+    IdempotencyKeysDiffer,
     #[error("the idempotency key was used with a different request")]
     IdempotencyKeyReused,
 

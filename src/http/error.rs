@@ -127,6 +127,9 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         E::InvalidIdempotencyKey => parameter_error(format_args!(
             "Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_LIMIT} visible ASCII characters"
         )),
+        E::IdempotencyKeysDiffer => {
+            parameter_error("Idempotency-Key and idempotency_key are not the same")
+        }
         E::IdempotencyKeyReused => {
             parameter_error("Idempotency-Key was used with a different request")
         }
@@ -258,6 +261,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
             problem: "expected an integer, got a string".to_owned(),
         },
         E::InvalidIdempotencyKey,
+        E::IdempotencyKeysDiffer,
         E::RateLimited(RateLimit {
             app: Some(app()),
             rate: 100,

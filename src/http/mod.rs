@@ -10,6 +10,7 @@ pub mod endpoints;
 mod envelope;
 mod error;
 mod health;
+mod idempotency;
 pub mod json;
 mod language;
 mod metrics;

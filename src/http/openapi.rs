@@ -16,6 +16,7 @@ use super::auth::CredentialFields;
 use super::endpoints::{ENDPOINTS, Endpoint, EndpointEntry};
 use super::envelope::{CmdbAnswer, Envelope, GatewayAnswer};
 use super::error::{ErrorAnswer, answer_to, common_errors, detail_text};
+use super::idempotency::IdempotencyField;
 use crate::domain::error::{DetailError, RequestError};
 use crate::domain::language::Language;
 
@@ -94,7 +95,11 @@ pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) ->
         json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
     }
     let mut schemas = Schemas::new();
-    let mut body = vec![add::<E::Body>(&mut schemas), add::<CredentialFields>(&mut schemas)];
+    let mut body = vec![
+        add::<E::Body>(&mut schemas),
+        add::<IdempotencyField>(&mut schemas),
+        add::<CredentialFields>(&mut schemas),
+    ];
     add::<E::Data>(&mut schemas);
     let (prefix, tag, answer) = match api {
         Api::Gateway => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::channel::{Channel, Sender};
 use serde::Serialize;
@@ -23,12 +23,12 @@ use super::auth::{CredentialFields, Credentials};
 use super::endpoints::{Endpoint, EndpointEntry};
 use super::envelope::Envelope;
 use super::error::{answer_to, headers_of};
+use super::idempotency::{IdempotencyField, idempotency_key};
 use super::json::{JsonObject, field_names};
 use super::success::{Counts, Page, Success};
 use super::{AppState, body, metrics};
 use crate::domain::error::RequestError;
 use crate::domain::identity::Caller;
-use crate::domain::keys::is_valid_idempotency_key;
 use crate::domain::language::Language;
 use crate::service::attempt::{Lookups, Next, Retry};
 use crate::service::context::RequestContext;
@@ -79,7 +79,8 @@ async fn handle<E: Endpoint>(
 
     // The JSON object, of which only the known keys are kept.
     let (body_fields, tenant_fields) = (field_names::<E::Body>(), exchange.api.tenant_fields());
-    let known = [body_fields, tenant_fields, field_names::<CredentialFields>()].concat();
+    let key_field = field_names::<IdempotencyField>();
+    let known = [body_fields, tenant_fields, key_field, field_names::<CredentialFields>()].concat();
     let text = match body.trim_ascii() {
         "" | "null" if exchange.api == Api::Cmdb && !E::REQUIRES_BODY => "{}",
         _ => &body,
@@ -157,7 +158,7 @@ impl<'a> Received<'a> {
         json.require_unique_keys()?;
         let body = json.decode::<E::Body>()?;
         let tenant = exchange.api.tenant(&head.headers, json)?;
-        let idempotency_key = idempotency_key(&head.headers)?;
+        let idempotency_key = idempotency_key(&head.headers, json)?;
         let input = E::check(body)?;
 
         // The rate limit.
@@ -183,15 +184,6 @@ impl<'a> Received<'a> {
             None => E::handle(&cx, &input).await,
         }
     }
-}
-
-/// The request's `Idempotency-Key`. Several headers are refused.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, RequestError> {
-    let mut values = headers.get_all("idempotency-key").iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let key = value.to_str().ok().filter(|key| is_valid_idempotency_key(key));
-    let key = key.filter(|_| values.next().is_none());
-    key.map(|key| Some(key.to_owned())).ok_or(RequestError::InvalidIdempotencyKey)
 }
 
 /// What identifies a request in its answer, the log, the metrics and its trace.

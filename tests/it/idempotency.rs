@@ -147,6 +147,34 @@ async fn a_key_is_refused_unless_it_is_1_to_255_visible_ascii_characters(pool: P
     }
 }
 
+/// The ESB drops the header, and passes unknown keys of the body.
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_key_in_the_body_means_the_same_as_the_header(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let without = batch("bk_switch_default_host", &[(1, 1)]);
+    let with = |key: Value| {
+        let mut body = without.clone();
+        body["idempotency_key"] = key;
+        body
+    };
+    let first = app.post(with(json!("k"))).await;
+    assert_eq!(first.ids().len(), 1);
+    assert_replayed(&app.post(with(json!("k"))).await, &first);
+    assert_replayed(&send(&app, "k", without.clone()).await, &first);
+    assert_replayed(&send(&app, "k", with(json!("k"))).await, &first);
+    assert_replayed(&send(&app, "k", with(json!(null))).await, &first);
+
+    let differ = "Parameters error, Idempotency-Key and idempotency_key are not the same";
+    send(&app, "k", with(json!("another"))).await.assert_refused(200, 1_306_406, differ);
+    let message = "Parameters error, Idempotency-Key must be 1 to 255 visible ASCII characters";
+    for invalid in ["", "a b", "é", &"x".repeat(256)] {
+        app.post(with(json!(invalid))).await.assert_refused(200, 1_306_406, message);
+    }
+    let wrong_type =
+        "Deserializing JSON data failed: idempotency_key: expected a string, got an integer";
+    app.post(with(json!(7))).await.assert_refused(200, 1_199_000, wrong_type);
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn no_answer_is_stored_for_a_request_without_a_key(pool: PgPool) {
     let app = TestApp::new(pool).await;
