@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -158,9 +158,10 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_GATEWAY_ISSUER", value_name = "NAME")]
     pub gateway_issuer: Option<String>,
 
-    /// Networks whose identity headers are trusted at the CMDB API, such as `10.0.0.0/8,::1/128`.
-    /// Default: none
+    /// Networks whose identity headers are trusted at the CMDB API, such as `10.0.0.0/8,::1`; an
+    /// address is a network of its own. Default: none
     #[arg(long, env = "CMDB_TRUSTED_PEERS", value_name = "CIDRS", value_delimiter = ',')]
+    #[arg(value_parser = network)]
     pub trusted_peers: Vec<IpNet>,
 
     /// Maximum number of details per second on this server, for each application, and for each user
@@ -172,6 +173,20 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_BODY_LIMIT", default_value_t = 1_048_576, value_name = "BYTES")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=8_388_608))]
     pub body_limit: u32,
+}
+
+/// Parses a network or an address. A network of mapped IPv4 addresses is that IPv4 network.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network: IpNet = network
+        .map_err(|_| "it should look like `10.0.0.0/8`, `10.1.2.3` or `fd00::/8`".to_owned())?;
+    let mapped = match network {
+        IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+        IpNet::V4(_) => None,
+    };
+    let v4 = mapped.and_then(|(address, length)| IpNet::new(address.into(), length).ok());
+    Ok(v4.unwrap_or(network))
 }
 
 fn authorization() -> impl TypedValueParser<Value = Authorization> {
@@ -267,4 +282,26 @@ pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> 
         let host = socket.unwrap_or_else(|| options.get_host().to_owned());
         Error::Connect(host, options.get_port(), error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_read_from_an_address_and_from_mapped_addresses_too() {
+        for (text, expected) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            (" 10.1.2.3 ", "10.1.2.3/32"),
+            ("::1", "::1/128"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), expected, "{text}");
+        }
+        for invalid in ["", "10.0.0.0/99", "localhost", "10.0.0.0/8;::1"] {
+            assert!(network(invalid).is_err(), "{invalid}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Outcome, require_migrated};
 use crate::config::{self, ServeSettings};
@@ -94,6 +94,9 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
 }
 
 fn authenticator(settings: &ServeSettings) -> anyhow::Result<Authenticator> {
+    for network in settings.trusted_peers.iter().filter(|network| network.prefix_len() == 0) {
+        warn!(%network, "CMDB_TRUSTED_PEERS trusts every address to name users");
+    }
     let login = settings.login_url.as_deref().map(LoginService::new).transpose();
     let login = login.context("CMDB_LOGIN_URL cannot be used")?;
     Ok(Authenticator { jwt: jwt(settings)?, login, trusted_peers: settings.trusted_peers.clone() })

@@ -1,5 +1,7 @@
 //! Why a request, or one detail of a batch, is refused. Codes and texts are in `http::error`.
 
+use std::net::IpAddr;
+
 use strum::{EnumCount, FromRepr, IntoStaticStr, VariantArray};
 
 use super::permission::MissingPermission;
@@ -31,6 +33,8 @@ pub enum RequestError {
     AppSecretMissing,
     #[error("identity header: {0}")]
     InvalidIdentityHeader(&'static str),
+    #[error("no gateway token, and CMDB_TRUSTED_PEERS does not contain {}", address(.0.as_ref()))]
+    UntrustedPeer(Option<IpAddr>),
     #[error("the gateway says: {:?}", truncate(.0))]
     NotVerifiedByGateway(String),
     #[error("unsupported credentials: bk_signature")]
@@ -143,6 +147,11 @@ impl DetailError {
     pub fn name(self) -> &'static str {
         self.into()
     }
+}
+
+/// The address of a peer, for the log.
+fn address(peer: Option<&IpAddr>) -> String {
+    peer.map_or("the peer".to_owned(), IpAddr::to_string)
 }
 
 /// The first characters of a text that a caller sent, for the log.

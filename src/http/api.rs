@@ -68,7 +68,7 @@ impl Api {
         ];
         match self {
             Self::Gateway => Ok(body.decode::<TenantField>()?.tenant()),
-            Self::Cmdb => Tenant::parse(&first_key(headers, &names).unwrap_or_default())
+            Self::Cmdb => Tenant::parse(&first_key(headers, &names)?.unwrap_or_default())
                 .ok_or(RequestError::InvalidIdentityHeader(INVALID_TENANT_HEADER)),
         }
     }
@@ -83,10 +83,21 @@ pub(super) fn first_of<'a>(headers: &'a HeaderMap, names: &[&str]) -> Option<&'a
 }
 
 /// The key in the first of these headers that is present and not empty. A value that is not UTF-8
-/// becomes NUL, which is a control character.
-pub(super) fn first_key(headers: &HeaderMap, names: &[&str]) -> Option<String> {
-    let key = String::from_utf8(first_of(headers, names)?.as_bytes().to_vec());
-    Some(key.unwrap_or_else(|_| "\0".to_owned()))
+/// becomes NUL, which is a control character. Refuses a header that is sent twice.
+pub(super) fn first_key(
+    headers: &HeaderMap, names: &[&str],
+) -> Result<Option<String>, RequestError> {
+    names.iter().try_for_each(|name| require_single(headers, name))?;
+    let key = first_of(headers, names).map(|value| value.as_bytes().to_vec());
+    Ok(key.map(|key| String::from_utf8(key).unwrap_or_else(|_| "\0".to_owned())))
+}
+
+/// Refuses an identity header that is sent twice.
+pub(super) fn require_single(headers: &HeaderMap, name: &str) -> Result<(), RequestError> {
+    match headers.get_all(name).iter().count() {
+        0 | 1 => Ok(()),
+        _ => Err(RequestError::InvalidIdentityHeader("an identity header is sent twice")),
+    }
 }
 
 /// The tenant in a body.

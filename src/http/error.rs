@@ -95,6 +95,10 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         E::InvalidIdentityHeader(reason) => {
             gateway(1_306_408, format!("APIGateway JWT verification failed, {reason}"))
         }
+        // Only the log names the address.
+        E::UntrustedPeer(_) => {
+            gateway(1_306_408, "APIGateway JWT verification failed, [X-Bkapi-JWT] is missing")
+        }
         E::NotVerifiedByGateway(message) => common_error(message),
         E::SignatureUnsupported => {
             common_error("bk_signature is not supported, please use bk_app_secret")
@@ -247,7 +251,8 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
         E::AppMissing,
         E::AppCodeMissing,
         E::AppSecretMissing,
-        E::InvalidIdentityHeader("[X-Bkapi-JWT] is missing"),
+        E::InvalidIdentityHeader("[X-Bkapi-JWT] has expired"),
+        E::UntrustedPeer(None),
         E::NotVerifiedByGateway("app not found".to_owned()),
         E::SignatureUnsupported,
         E::AccessTokenUnsupported,

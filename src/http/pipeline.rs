@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, error, error_span, info, warn};
 
-use super::api::{Api, OverCapacity};
+use super::api::{Api, ClientAddr, OverCapacity};
 use super::auth::{CredentialFields, Credentials};
 use super::endpoints::{Endpoint, EndpointEntry};
 use super::envelope::Envelope;
@@ -206,12 +206,14 @@ impl Exchange {
         let headers = request.headers();
         let (request_id, language) = (api.request_id(headers), api.language(headers));
         let trace = traces::request(request.method(), &route, headers);
+        let peer = request.extensions().get::<ClientAddr>();
         // At the highest level, so that the id is on every line, whatever the filter.
         let span = error_span!(
             "request",
             id = &*request_id,
             method = request.method().as_str(),
             path = request.uri().path(),
+            peer = peer.map(|ClientAddr(address)| display(address.to_canonical())),
             app = Empty,
             user = Empty,
             trace_id = traces::id(&trace),

@@ -325,6 +325,37 @@ async fn plain_identity_headers_are_accepted_from_trusted_peers_only(pool: PgPoo
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn an_identity_header_that_is_sent_twice_is_refused(pool: PgPool) {
+    let gateway = JwtVerifier::new(PUBLIC_KEY, None).unwrap();
+    let app = TestApp::with(pool, |setup| {
+        setup.authenticator.jwt = Some(gateway);
+        setup.authenticator.trusted_peers = vec!["10.1.2.3/32".parse().unwrap()];
+    })
+    .await;
+    let token = signed(&claims());
+    let jwt = ("x-bkapi-jwt", token.as_str());
+    let user = ("x-bkcmdb-user", "admin");
+    for headers in [
+        vec![jwt, jwt],
+        vec![user, user],
+        vec![user, ("bk-app-code", "a"), ("bk-app-code", "b")],
+        vec![user, ("http_bk_supplier_account", "0"), ("http_bk_supplier_account", "1")],
+        vec![jwt, ("x-bkcmdb-supplier-account", "0"), ("x-bkcmdb-supplier-account", "0")],
+    ] {
+        let mut request = Request::post(CMDB_PATH);
+        for (name, value) in &headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(one_detail(1).to_string().into()).unwrap();
+        request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
+        let json = app.send(request).await.json;
+        assert_eq!(json["bk_error_code"], 1_306_408, "{headers:?}");
+        let message = "APIGateway JWT verification failed, an identity header is sent twice";
+        assert_eq!(json["bk_error_msg"], message);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_tenant_comes_from_the_header_at_the_cmdb_api_and_from_the_body_at_the_gateway_api(
     pool: PgPool,
 ) {

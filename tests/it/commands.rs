@@ -277,6 +277,21 @@ async fn app_and_grant_refuse_names_with_control_characters(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_log_names_a_peer_that_is_not_trusted_and_the_setting(pool: PgPool) {
+    let mut server = Program::on(&pool).serve(&["--trusted-peers", " 10.0.0.0/8 ,::/0"]);
+    let url = server.url("/api/v3/createmany/instassociation");
+    let request = reqwest::Client::new().post(url).header("bk_user", "admin").body("{}");
+    let answer = request.send().await.unwrap().text().await.unwrap();
+    assert!(answer.contains("[X-Bkapi-JWT] is missing"), "{answer}");
+    assert!(!answer.contains("127.0.0.1"), "{answer}");
+    server.signal("TERM");
+    let (_, log) = server.wait();
+    assert!(log.contains("peer=127.0.0.1"), "{log}");
+    assert!(log.contains("CMDB_TRUSTED_PEERS does not contain 127.0.0.1"), "{log}");
+    assert!(log.contains("trusts every address"), "{log}");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_invalid_setting_is_refused_by_name(pool: PgPool) {
     let program = Program::on(&pool);
     for (name, value) in [

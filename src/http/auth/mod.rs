@@ -20,7 +20,7 @@ use self::gateway_jwt::{Claims, JwtVerifier};
 use self::login_token::LoginService;
 use self::secret::ClaimedUser;
 pub use self::secret::CredentialFields;
-use super::api::Api;
+use super::api::{Api, require_single};
 use super::json::JsonObject;
 use crate::domain::error::RequestError;
 use crate::domain::keys::{KEY_LIMIT, has_control_character, is_valid_key, is_valid_name};
@@ -80,6 +80,7 @@ impl Credentials {
         if let Some(verifier) = &authenticator.jwt
             && let Some(token) = head.headers.get("x-bkapi-jwt")
         {
+            require_single(&head.headers, "x-bkapi-jwt")?;
             let claims = verifier.verify(&String::from_utf8_lossy(token.as_bytes()))?;
             return Ok(Self { app_code: claims.app_code()?, proof: Proof::Jwt(claims) });
         }

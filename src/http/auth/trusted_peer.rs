@@ -1,5 +1,7 @@
 //! The identity headers that a gateway sends to the CMDB, from the networks that are trusted.
 
+use std::net::IpAddr;
+
 use axum::http::request::Parts;
 use ipnet::IpNet;
 
@@ -11,10 +13,10 @@ use crate::http::api::{ClientAddr, first_key};
 pub(super) fn find(trusted: &[IpNet], head: &Parts) -> Result<Credentials, RequestError> {
     // A socket for IPv4 and IPv6 reports IPv4 peers as mapped IPv6 addresses.
     let peer = head.extensions.get().map(|ClientAddr(address)| address.to_canonical());
-    let peer = peer.filter(|address| trusted.iter().any(|network| network.contains(address)));
-    let peer = peer.ok_or(RequestError::InvalidIdentityHeader("[X-Bkapi-JWT] is missing"))?;
-    let app_code = first_key(&head.headers, &["x-bkcmdb-app-code", "bk-app-code"]);
-    let user = first_key(&head.headers, &["x-bkcmdb-user", "bk-username", "bk_user"]);
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    let peer = peer.filter(is_trusted).ok_or(RequestError::UntrustedPeer(peer))?;
+    let app_code = first_key(&head.headers, &["x-bkcmdb-app-code", "bk-app-code"])?;
+    let user = first_key(&head.headers, &["x-bkcmdb-user", "bk-username", "bk_user"])?;
     app_code.iter().chain(&user).try_for_each(|name| require_printable(name))?;
     let proof = Proof::TrustedPeer { peer, user };
     Ok(Credentials { app_code: app_code.unwrap_or_default(), proof })
