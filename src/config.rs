@@ -176,11 +176,11 @@ pub struct ServeSettings {
 }
 
 /// Parses a network or an address. A network of mapped IPv4 addresses is that IPv4 network.
-fn network(text: &str) -> Result<IpNet, String> {
+fn network(text: &str) -> Result<IpNet, &'static str> {
     let text = text.trim();
-    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let network: IpNet = network
-        .map_err(|_| "it should look like `10.0.0.0/8`, `10.1.2.3` or `fd00::/8`".to_owned())?;
+    let network: Option<IpNet> =
+        text.parse().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
+    let network = network.ok_or("it should look like `10.0.0.0/8`, `10.1.2.3` or `fd00::/8`")?;
     let mapped = match network {
         IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
         IpNet::V4(_) => None,

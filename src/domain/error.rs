@@ -33,6 +33,10 @@ pub enum RequestError {
     AppSecretMissing,
     #[error("identity header: {0}")]
     InvalidIdentityHeader(&'static str),
+    #[error(
+        "no BK_USER: a proxy drops headers with underscores (nginx: underscores_in_headers on)"
+    )]
+    UserHeaderMissing,
     #[error("no gateway token, and CMDB_TRUSTED_PEERS does not contain {}", address(.0.as_ref()))]
     UntrustedPeer(Option<IpAddr>),
     #[error("the gateway says: {:?}", truncate(.0))]

@@ -95,6 +95,9 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         E::InvalidIdentityHeader(reason) => {
             gateway(1_306_408, format!("APIGateway JWT verification failed, {reason}"))
         }
+        E::UserHeaderMissing => {
+            gateway(1_306_408, "APIGateway JWT verification failed, [BK_USER] is missing")
+        }
         // Only the log names the address.
         E::UntrustedPeer(_) => {
             gateway(1_306_408, "APIGateway JWT verification failed, [X-Bkapi-JWT] is missing")
@@ -252,6 +255,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
         E::AppCodeMissing,
         E::AppSecretMissing,
         E::InvalidIdentityHeader("[X-Bkapi-JWT] has expired"),
+        E::UserHeaderMissing,
         E::UntrustedPeer(None),
         E::NotVerifiedByGateway("app not found".to_owned()),
         E::SignatureUnsupported,

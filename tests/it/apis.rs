@@ -324,6 +324,30 @@ async fn plain_identity_headers_are_accepted_from_trusted_peers_only(pool: PgPoo
     assert_eq!(callers, [("from_esb".to_owned(), "admin".to_owned())]);
 }
 
+/// nginx drops headers with underscores unless it is told not to, and with them the tenant.
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_trusted_peer_whose_headers_with_underscores_were_dropped_is_refused(pool: PgPool) {
+    let app = TestApp::with(pool, |setup| {
+        setup.authenticator.trusted_peers = vec!["10.1.2.3/32".parse().unwrap()];
+    })
+    .await;
+    let code = async |headers: &[(&str, &str)]| {
+        let mut request = Request::post(CMDB_PATH);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(one_detail(1).to_string().into()).unwrap();
+        request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
+        app.send(request).await.json["bk_error_code"].as_i64().unwrap()
+    };
+    let (hyphens, app_code) = (("bk-username", "admin"), ("bk-app-code", "esb"));
+    for dropped in [&[hyphens, app_code][..], &[hyphens], &[app_code], &[]] {
+        assert_eq!(code(dropped).await, 1_306_408, "{dropped:?}");
+    }
+    assert_eq!(code(&[hyphens, app_code, ("bk_user", "admin")]).await, 0);
+    assert_eq!(code(&[("x-bkcmdb-user", "admin"), ("x-bkcmdb-app-code", "esb")]).await, 0);
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_identity_header_that_is_sent_twice_is_refused(pool: PgPool) {
     let gateway = JwtVerifier::new(PUBLIC_KEY, None).unwrap();
@@ -338,7 +362,7 @@ async fn an_identity_header_that_is_sent_twice_is_refused(pool: PgPool) {
     for headers in [
         vec![jwt, jwt],
         vec![user, user],
-        vec![user, ("bk-app-code", "a"), ("bk-app-code", "b")],
+        vec![("bk_user", "admin"), ("bk-app-code", "a"), ("bk-app-code", "b")],
         vec![user, ("http_bk_supplier_account", "0"), ("http_bk_supplier_account", "1")],
         vec![jwt, ("x-bkcmdb-supplier-account", "0"), ("x-bkcmdb-supplier-account", "0")],
     ] {

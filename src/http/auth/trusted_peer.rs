@@ -15,6 +15,13 @@ pub(super) fn find(trusted: &[IpNet], head: &Parts) -> Result<Credentials, Reque
     let peer = head.extensions.get().map(|ClientAddr(address)| address.to_canonical());
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let peer = peer.filter(is_trusted).ok_or(RequestError::UntrustedPeer(peer))?;
+    // The older ESB sends `Bk-Username` and `Bk-App-Code` beside `BK_USER`. If only that one is
+    // missing, a proxy has dropped all headers with underscores, the tenant's among them.
+    let has = |name| head.headers.contains_key(name);
+    let has_hyphens_only = has("bk-username") || has("bk-app-code") || !has("x-bkcmdb-user");
+    if !has("bk_user") && has_hyphens_only {
+        return Err(RequestError::UserHeaderMissing);
+    }
     let app_code = first_key(&head.headers, &["x-bkcmdb-app-code", "bk-app-code"])?;
     let user = first_key(&head.headers, &["x-bkcmdb-user", "bk-username", "bk_user"])?;
     app_code.iter().chain(&user).try_for_each(|name| require_printable(name))?;
