@@ -27,6 +27,7 @@ use axum::extract::Request;
 use axum::routing::{MethodFilter, get, on};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+use tower::util::MapRequest;
 
 pub use self::api::{Api, ClientAddr, OverCapacity};
 use self::auth::Authenticator;
@@ -73,12 +74,28 @@ pub fn router(state: AppState) -> Router {
             router = add_routes(router, endpoint, *api, &state);
         }
     }
-    router.fallback(move |request: Request| {
+    let router = router.fallback(move |request: Request| {
         pipeline::refuse(state, Api::Gateway, "other".to_owned(), request, RequestError::NotFound)
-    })
+    });
+    Router::new().fallback_service(MapRequest::new(router, normalize_path))
 }
 
-/// Adds an endpoint's path at an API. A slash at the end of the path is optional.
+/// Removes repeated slashes, and one at the end, from a path of an API. As at the original, they
+/// make no difference.
+fn normalize_path(mut request: Request) -> Request {
+    let path = request.uri().path();
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let normalized: String = segments.flat_map(|segment| ["/", segment]).collect();
+    if path != normalized && normalized.starts_with("/api/") {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        if let Ok(uri) = format!("{normalized}{query}").parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// Adds an endpoint's path at an API, without the slash at its end.
 fn add_routes(
     router: Router, endpoint: &'static EndpointEntry, api: Api, state: &AppState,
 ) -> Router {
@@ -91,11 +108,7 @@ fn add_routes(
     };
     let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::POST);
     let methods = on(filter, serve).fallback(refuse);
-    let router = match path.strip_suffix('/') {
-        Some(without_slash) => router.route(without_slash, methods.clone()),
-        None => router,
-    };
-    router.route(&path, methods)
+    router.route(path.trim_end_matches('/'), methods)
 }
 
 /// The routes for operators.

@@ -278,7 +278,7 @@ async fn app_and_grant_refuse_names_with_control_characters(pool: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_log_names_a_peer_that_is_not_trusted_and_the_setting(pool: PgPool) {
-    let mut server = Program::on(&pool).serve(&["--trusted-peers", " 10.0.0.0/8 ,::/0"]);
+    let server = Program::on(&pool).serve(&["--trusted-peers", " 10.0.0.0/8 ,::/0"]);
     let url = server.url("/api/v3/createmany/instassociation");
     let request = reqwest::Client::new().post(url).header("bk_user", "admin").body("{}");
     let answer = request.send().await.unwrap().text().await.unwrap();

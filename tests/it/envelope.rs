@@ -48,15 +48,30 @@ async fn a_method_other_than_post_is_answered_in_the_envelope(pool: PgPool) {
     }
 }
 
-#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn the_trailing_slash_is_optional(pool: PgPool) {
-    let app = TestApp::new(pool).await;
-    let mut body = batch("bk_switch_connect_host", &[(1, 1)]);
-    body["bk_app_code"] = "esb_test".into();
-    body["bk_app_secret"] = "xxx".into();
-    body["bk_username"] = "admin".into();
-    let request = Request::post(PATH.trim_end_matches('/')).body(body.to_string().into()).unwrap();
-    assert_eq!(app.send(request).await.ids().len(), 1);
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn repeated_slashes_and_one_at_the_end_make_no_difference_at_both_apis(pool: PgPool) {
+    let app = TestApp::with(pool, |setup| {
+        setup.authenticator.trusted_peers = vec!["10.1.2.3/32".parse().unwrap()];
+    })
+    .await;
+    let status = async |path: &str| {
+        app.send(Request::post(path).body("{}".into()).unwrap()).await.status.as_u16()
+    };
+    let gateway = "/api/c/compapi/v2/cc/batch_create_instance_association";
+    let cmdb = "/api/v3/createmany/instassociation";
+    for path in [gateway, cmdb] {
+        let doubled = path.replace('/', "//");
+        for same in [path, &format!("{path}/"), &doubled, &format!("{doubled}//?a=b")] {
+            assert_eq!(status(same).await, 200, "{same}");
+        }
+        for other in [&format!("{path}/."), &format!("{path}%2F"), &path.to_uppercase()] {
+            assert_eq!(status(other).await, 404, "{other}");
+        }
+        let (start, end) = path.rsplit_once('/').unwrap();
+        assert_eq!(status(&format!("{start}{end}")).await, 404);
+    }
+    assert_eq!(app.status("/healthz").await, 200);
+    assert_eq!(app.status("//healthz").await, 404);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
