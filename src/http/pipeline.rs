@@ -92,19 +92,19 @@ async fn handle<E: Endpoint>(
 
     // A permit to use the database: not before the body, so that slow senders hold none. The other
     // steps may be repeated: after a conflict, or if a cached value was stale.
-    let mut permit = Some(service.acquire_permit()?);
+    let mut progress = Progress { permit: Some(service.acquire_permit()?), ..Progress::default() };
     let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
-    let (mut retry, mut charge) = (Retry::new(service, deadline), None);
+    let mut retry = Retry::new(service, deadline);
     let result = loop {
         let lookups = retry.lookups();
-        let attempt = received.attempt::<E>(&credentials, &lookups, &mut charge, &mut permit);
+        let attempt = received.attempt::<E>(&credentials, &lookups, &mut progress);
         match retry.accept(&lookups, attempt.await).await {
             Ok(Next::Answer(success)) => break Ok(success),
             Ok(Next::Repeat) => {}
             Err(error) => break Err(error),
         }
     };
-    if let Some(charge) = charge {
+    if let Some(charge) = progress.charge {
         charge.charge_if_refused(&result);
     }
     result
@@ -120,11 +120,20 @@ struct Received<'a> {
     deadline: Instant,
 }
 
+/// What the attempts to serve a request hand on to the next one.
+#[derive(Default)]
+struct Progress<'a> {
+    permit: Option<SemaphorePermit<'a>>,
+    /// The charge for the rate limit, since the application was verified.
+    charge: Option<RateCharge<'a>>,
+    /// Whether the user was verified.
+    has_user: bool,
+}
+
 impl<'a> Received<'a> {
     /// Runs the other steps once, from the lookup of the application to the endpoint.
-    async fn attempt<'c, E: Endpoint>(
-        &'c self, credentials: &'c Credentials, lookups: &Lookups<'_>,
-        charge: &mut Option<RateCharge<'a>>, permit: &mut Option<SemaphorePermit<'a>>,
+    async fn attempt<E: Endpoint>(
+        &self, credentials: &Credentials, lookups: &Lookups<'_>, progress: &mut Progress<'a>,
     ) -> Result<Success<E::Data>, Error> {
         let Self { entry, state, exchange, head, json, deadline } = self;
 
@@ -134,18 +143,22 @@ impl<'a> Received<'a> {
             None => None,
         };
         credentials.verify_app(app.as_deref())?;
-        let (limiter, is_repeated) = (state.service.limiter.as_ref(), charge.is_some());
-        let charge =
-            charge.get_or_insert_with(|| RateCharge::new(limiter, credentials.rate_limit_key()));
-        Span::current().record("app", &credentials.app_code);
+        // The span of the log keeps every value that is recorded, so it is recorded once.
+        let Progress { permit, charge, has_user } = progress;
+        let charge = charge.get_or_insert_with(|| {
+            Span::current().record("app", &credentials.app_code);
+            RateCharge::new(state.service.limiter.as_ref(), credentials.rate_limit_key())
+        });
 
         // The user. No permit is held while the login service is asked, which may take seconds. If
         // the steps are repeated, the user is cached.
-        if credentials.has_login_token() && !is_repeated {
+        if credentials.has_login_token() && !*has_user {
             *permit = None;
         }
         let user = credentials.verify_user(&state.authenticator, app.as_ref(), *deadline).await?;
-        Span::current().record("user", &user);
+        if !std::mem::replace(has_user, true) {
+            Span::current().record("user", &user);
+        }
         if permit.is_none() {
             *permit = Some(state.service.acquire_permit()?);
         }

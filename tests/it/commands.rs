@@ -291,6 +291,30 @@ async fn the_log_names_a_peer_that_is_not_trusted_and_the_setting(pool: PgPool) 
     assert!(log.contains("trusts every address"), "{log}");
 }
 
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_request_that_is_run_again_has_its_application_and_user_once_in_the_log(pool: PgPool) {
+    let program = Program::on(&pool);
+    let secret = program.run(&["app", "add", "demo", "--trust-username"]).stdout;
+    program.run(&["grant", "add", "--user", "admin", "--all"]);
+    let server = program.serve(&[]);
+    let send = async || {
+        let request = reqwest::Client::new().post(server.url(PATH));
+        let request = request.body(demo_request(secret.trim_end()).to_string());
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    send().await;
+    // The next request finds a stale cache.
+    program.run(&["grant", "add", "--user", "another", "--all"]);
+    send().await;
+    server.signal("TERM");
+    let (_, log) = server.wait();
+    let answered: Vec<_> = log.lines().filter(|line| line.contains("answered")).collect();
+    assert_eq!(answered.len(), 2, "{log}");
+    for line in answered {
+        assert_eq!((line.matches("app=").count(), line.matches("user=").count()), (1, 1), "{line}");
+    }
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_invalid_setting_is_refused_by_name(pool: PgPool) {
     let program = Program::on(&pool);
