@@ -80,8 +80,7 @@ pub fn router(state: AppState) -> Router {
     Router::new().fallback_service(MapRequest::new(router, normalize_path))
 }
 
-/// Removes repeated slashes, and one at the end, from a path of an API. As at the original, they
-/// make no difference.
+/// Removes repeated slashes, and those at the end, from a path of an API: they make no difference.
 fn normalize_path(mut request: Request) -> Request {
     let path = request.uri().path();
     let segments = path.split('/').filter(|segment| !segment.is_empty());
