@@ -77,15 +77,18 @@ pub fn router(state: AppState) -> Router {
     let router = router.fallback(move |request: Request| {
         pipeline::refuse(state, Api::Gateway, "other".to_owned(), request, RequestError::NotFound)
     });
-    Router::new().fallback_service(MapRequest::new(router, normalize_path))
+    Router::new().fallback_service(MapRequest::new(router, remove_repeated_slashes))
 }
 
-/// Removes repeated slashes, and those at the end, from a path of an API: they make no difference.
-fn normalize_path(mut request: Request) -> Request {
+/// Removes repeated slashes from a path of an API: they make no difference.
+fn remove_repeated_slashes(mut request: Request) -> Request {
     let path = request.uri().path();
+    if !path.contains("//") {
+        return request;
+    }
     let segments = path.split('/').filter(|segment| !segment.is_empty());
     let normalized: String = segments.flat_map(|segment| ["/", segment]).collect();
-    if path != normalized && normalized.starts_with("/api/") {
+    if normalized.starts_with("/api/") {
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
         if let Ok(uri) = format!("{normalized}{query}").parse() {
             *request.uri_mut() = uri;
@@ -94,7 +97,7 @@ fn normalize_path(mut request: Request) -> Request {
     request
 }
 
-/// Adds an endpoint's path at an API, without the slash at its end.
+/// Adds an endpoint's path at an API. A slash at the end of the path is optional.
 fn add_routes(
     router: Router, endpoint: &'static EndpointEntry, api: Api, state: &AppState,
 ) -> Router {
@@ -107,7 +110,8 @@ fn add_routes(
     };
     let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::POST);
     let methods = on(filter, serve).fallback(refuse);
-    router.route(path.trim_end_matches('/'), methods)
+    let without_slash = path.trim_end_matches('/');
+    router.route(without_slash, methods.clone()).route(&format!("{without_slash}/"), methods)
 }
 
 /// The routes for operators.
