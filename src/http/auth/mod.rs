@@ -18,8 +18,8 @@ use tracing::{Instrument, info_span};
 
 use self::gateway_jwt::{Claims, JwtVerifier};
 use self::login_token::LoginService;
-use self::secret::ClaimedUser;
 pub use self::secret::CredentialFields;
+use self::secret::UserCredential;
 use super::api::{Api, require_single};
 use super::json::JsonObject;
 use crate::domain::error::RequestError;
@@ -62,10 +62,10 @@ pub(super) struct Credentials {
     proof: Proof,
 }
 
-/// What proves the identity of the application, and who the user is.
+/// What verifies the application, and who the user is.
 enum Proof {
     /// The application's secret, from the body or `X-Bkapi-Authorization`.
-    Secret { secret: String, user: ClaimedUser },
+    Secret { secret: String, user: UserCredential },
     /// The gateway's token. Its signature was verified.
     Jwt(Claims),
     /// The address of a trusted peer, a gateway that has verified the user whom it names.
@@ -123,7 +123,7 @@ impl Credentials {
 
     /// Whether the login service must be asked for the user.
     pub(super) fn has_login_token(&self) -> bool {
-        matches!(self.proof, Proof::Secret { user: ClaimedUser::LoginToken(_), .. })
+        matches!(self.proof, Proof::Secret { user: UserCredential::LoginToken(_), .. })
     }
 
     /// Verifies the user of a verified application and returns the user's name.
@@ -132,16 +132,16 @@ impl Credentials {
     ) -> Result<String, RequestError> {
         let trusts_username = app.is_some_and(|app| app.trusts_username);
         let user = match &self.proof {
-            Proof::Secret { user: ClaimedUser::AccessToken, .. } => {
+            Proof::Secret { user: UserCredential::AccessToken, .. } => {
                 return Err(RequestError::AccessTokenUnsupported);
             }
-            Proof::Secret { user: ClaimedUser::LoginToken(token), .. } => {
+            Proof::Secret { user: UserCredential::LoginToken(token), .. } => {
                 let login = authenticator.login.as_ref().ok_or(RequestError::InvalidToken)?;
                 let user = login.user_of(token).instrument(info_span!(target: "trace", "login"));
                 let user = timeout_at(deadline, user).await;
                 Some(user.unwrap_or(Err(RequestError::Unavailable("login service")))?)
             }
-            Proof::Secret { user: ClaimedUser::Name(name), .. } => {
+            Proof::Secret { user: UserCredential::Name(name), .. } => {
                 name.clone().filter(|_| trusts_username)
             }
             Proof::Jwt(claims) => Some(claims.user(trusts_username)?),

@@ -17,35 +17,35 @@ pub struct CredentialFields {
     /// The application's code. If the header `X-Bkapi-Authorization` is present, credentials are
     /// read from there only.
     #[serde(deserialize_with = "name")]
-    bk_app_code: Claimed,
+    bk_app_code: CredentialText,
     /// The application's secret.
-    bk_app_secret: Claimed,
+    bk_app_secret: CredentialText,
     /// The user's login token.
-    bk_token: Claimed,
+    bk_token: CredentialText,
     /// The user's name, from an application that is trusted with user names.
     #[serde(deserialize_with = "name")]
-    bk_username: Claimed,
+    bk_username: CredentialText,
     /// The older name of `bk_app_code`.
     #[schema(deprecated)]
     #[serde(deserialize_with = "name")]
-    app_code: Claimed,
+    app_code: CredentialText,
     /// The older name of `bk_app_secret`.
     #[schema(deprecated)]
-    app_secret: Claimed,
+    app_secret: CredentialText,
     /// The older name of `bk_username`.
     #[schema(deprecated)]
     #[serde(deserialize_with = "name")]
-    username: Claimed,
+    username: CredentialText,
     /// Not supported: a request with it is refused.
     #[schema(deprecated)]
-    bk_access_token: Claimed,
+    bk_access_token: CredentialText,
     /// Not supported: a request with it is refused.
     #[schema(deprecated)]
-    access_token: Claimed,
+    access_token: CredentialText,
 }
 
 /// How an application names its user. If a request has several of these, the first counts.
-pub(super) enum ClaimedUser {
+pub(super) enum UserCredential {
     /// With a token of the gateway, which is not supported.
     AccessToken,
     /// With a login token, which the login service knows.
@@ -56,9 +56,9 @@ pub(super) enum ClaimedUser {
 
 /// A string. An empty string, or a value of another type, counts as absent.
 #[derive(Default, Serialize, ToSchema)]
-struct Claimed(Option<String>);
+struct CredentialText(Option<String>);
 
-impl<'de> Deserialize<'de> for Claimed {
+impl<'de> Deserialize<'de> for CredentialText {
     fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
         let string = String::deserialize(value).ok();
         Ok(Self(string.filter(|string| !string.is_empty())))
@@ -66,12 +66,12 @@ impl<'de> Deserialize<'de> for Claimed {
 }
 
 /// A name of an application or user. Control characters are refused.
-fn name<'de, D: Deserializer<'de>>(value: D) -> Result<Claimed, D::Error> {
-    let claimed = Claimed::deserialize(value)?;
-    if claimed.0.as_deref().is_some_and(has_control_character) {
+fn name<'de, D: Deserializer<'de>>(value: D) -> Result<CredentialText, D::Error> {
+    let text = CredentialText::deserialize(value)?;
+    if text.0.as_deref().is_some_and(has_control_character) {
         return Err(D::Error::custom("expected no control characters"));
     }
-    Ok(claimed)
+    Ok(text)
 }
 
 /// Reads the credentials from the header `X-Bkapi-Authorization`, or from the body without it.
@@ -108,9 +108,9 @@ impl CredentialFields {
             (None, None) => return Err(RequestError::AppMissing),
         };
         let user = match (self.bk_access_token.0.or(self.access_token.0), self.bk_token.0) {
-            (Some(_), _) => ClaimedUser::AccessToken,
-            (None, Some(token)) => ClaimedUser::LoginToken(token),
-            (None, None) => ClaimedUser::Name(self.bk_username.0.or(self.username.0)),
+            (Some(_), _) => UserCredential::AccessToken,
+            (None, Some(token)) => UserCredential::LoginToken(token),
+            (None, None) => UserCredential::Name(self.bk_username.0.or(self.username.0)),
         };
         Ok(Credentials { app_code, proof: Proof::Secret { secret, user } })
     }
