@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::body::Body;
 use axum::http::Request;
 use cmdb_associations::http::ClientAddr;
 use cmdb_associations::http::auth::gateway_jwt::JwtVerifier;
@@ -47,12 +48,23 @@ async fn behind_gateway(pool: PgPool, issuer: Option<&str>) -> TestApp {
     TestApp::with(pool, |setup| setup.authenticator.jwt = Some(gateway)).await
 }
 
-async fn send(app: &TestApp, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+fn request(path: &str, headers: &[(&str, &str)], body: &Value) -> Request<Body> {
     let mut request = Request::post(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    app.send(request.body(body.to_string().into()).unwrap()).await
+    request.body(body.to_string().into()).unwrap()
+}
+
+async fn send(app: &TestApp, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+    app.send(request(path, headers, body)).await
+}
+
+/// Sends a batch of one detail to the CMDB API, from the address 10.1.2.3.
+async fn send_as_peer(app: &TestApp, headers: &[(&str, &str)]) -> Value {
+    let mut request = request(CMDB_PATH, headers, &one_detail(1));
+    request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
+    app.send(request).await.json
 }
 
 fn one_detail(n: i64) -> Value {
@@ -332,13 +344,7 @@ async fn a_trusted_peer_whose_headers_with_underscores_were_dropped_is_refused(p
     })
     .await;
     let code = async |headers: &[(&str, &str)]| {
-        let mut request = Request::post(CMDB_PATH);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let mut request = request.body(one_detail(1).to_string().into()).unwrap();
-        request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
-        app.send(request).await.json["bk_error_code"].as_i64().unwrap()
+        send_as_peer(&app, headers).await["bk_error_code"].as_i64().unwrap()
     };
     let (hyphens, app_code) = (("bk-username", "admin"), ("bk-app-code", "esb"));
     for dropped in [&[hyphens, app_code][..], &[hyphens], &[app_code], &[]] {
@@ -366,13 +372,7 @@ async fn an_identity_header_that_is_sent_twice_is_refused(pool: PgPool) {
         vec![user, ("http_bk_supplier_account", "0"), ("http_bk_supplier_account", "1")],
         vec![jwt, ("x-bkcmdb-supplier-account", "0"), ("x-bkcmdb-supplier-account", "0")],
     ] {
-        let mut request = Request::post(CMDB_PATH);
-        for (name, value) in &headers {
-            request = request.header(*name, *value);
-        }
-        let mut request = request.body(one_detail(1).to_string().into()).unwrap();
-        request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
-        let json = app.send(request).await.json;
+        let json = send_as_peer(&app, &headers).await;
         assert_eq!(json["bk_error_code"], 1_306_408, "{headers:?}");
         let message = "APIGateway JWT verification failed, an identity header is sent twice";
         assert_eq!(json["bk_error_msg"], message);

@@ -10,6 +10,7 @@ use sqlx::PgPool;
 
 use crate::app::{TestApp, batch};
 use crate::constraints::{block_link_writers, wait_until_blocked};
+use crate::related_links;
 
 /// For changes by any client. `check` finds a trigger that is missing.
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
@@ -81,8 +82,7 @@ async fn a_removed_grant_stops_searches_within_5_seconds_and_a_new_one_applies_a
     let search = async || {
         let condition = json!({"bk_obj_id": "host", "bk_inst_id": 1});
         let body = json!({"condition": condition, "fields": ["id"]});
-        let path = "/api/c/compapi/v2/cc/search_related_inst_asso/";
-        app.post_to(path, &[], body).await.json["code"].as_i64().unwrap()
+        app.post_to(related_links::PATH, &[], body).await.json["code"].as_i64().unwrap()
     };
     let mut conn = app.pool.acquire().await.unwrap();
     let everything = [Scope::default()];

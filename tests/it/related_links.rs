@@ -11,7 +11,7 @@ use tower::ServiceExt;
 
 use crate::app::{Reply, TestApp};
 
-const PATH: &str = "/api/c/compapi/v2/cc/search_related_inst_asso/";
+pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/search_related_inst_asso/";
 const CMDB_PATH: &str = "/api/v3/find/instassociation/related";
 
 fn search(model: &str, instance: i64) -> Value {

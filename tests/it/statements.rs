@@ -8,6 +8,7 @@ use sqlx::PgPool;
 
 use crate::app::{TestApp, batch, pool_of};
 use crate::proxy::Proxy;
+use crate::related_links;
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_number_of_statements_does_not_depend_on_the_number_of_details(pool: PgPool) {
@@ -45,7 +46,7 @@ async fn a_search_with_warm_caches_takes_one_statement(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
     let app = TestApp::on(pool_of(proxy.options.clone(), 1));
-    let path = "/api/c/compapi/v2/cc/search_related_inst_asso/";
+    let path = related_links::PATH;
     let search = |user: &str| {
         let condition = json!({"bk_obj_id": "host", "bk_inst_id": 1});
         json!({"condition": condition, "fields": ["id"], "bk_username": user})

@@ -5,6 +5,7 @@ lock table cmdb.instance_association in share row exclusive mode;
 
 analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
 
+-- PostgreSQL checks constraints before it looks for conflicts, and the tenant "0" has a fixed id.
 insert into cmdb.tenant (key)
 select tenant from (
     select tenant from staged_model
