@@ -85,9 +85,11 @@ check-api: ## Send random valid and invalid requests with schemathesis, EXAMPLES
 check-deploy: ## Check the files in deploy/ with the tools that read them
 	.dev/deploy $(LOCAL)
 
-prepare: ## Generate the query data in .sqlx and the settings table in docs/configuration.md
+prepare: ## Generate .sqlx, src/db/schema_objects.tsv and the settings in docs/configuration.md
 	$(THROWAWAY) .dev/queries .sqlx
-	UPDATE_DOCS=1 cargo test --locked --test it the_configuration_page_has_the_settings_of_help
+	UPDATE_DOCS=1 $(THROWAWAY) cargo test --locked --test it -- --exact \
+		schema::the_expected_objects_are_those_that_the_migrations_make \
+		tidy::the_configuration_page_has_the_settings_of_help
 
 $(TOOLS)/bin/cargo-deny:
 	cargo install --locked --version $(CARGO_DENY_VERSION) --root $(TOOLS) cargo-deny

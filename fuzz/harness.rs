@@ -18,6 +18,7 @@ use cmdb_associations::http::auth::Authenticator;
 use cmdb_associations::http::auth::gateway_jwt::JwtVerifier;
 use cmdb_associations::http::{AppState, ClientAddr, operations, router};
 use cmdb_associations::service::attempt::Caches;
+use cmdb_associations::service::database::State;
 use cmdb_associations::service::import::{Error, read_collection};
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::service::{Pool, Service};
@@ -66,6 +67,7 @@ fn server() -> (Runtime, Router) {
         service: Arc::new(service),
         authenticator: Arc::new(authenticator),
         readiness: pool,
+        database: watch::channel(State::default()).1,
         body_budget: Arc::default(),
         body_limit: BODY_LIMIT,
         request_timeout: Duration::from_secs(15),

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use super::Outcome;
 use crate::http::endpoints::ENDPOINTS;
 use crate::service;
+use crate::service::database::Purpose;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AppCommand {
@@ -67,7 +68,7 @@ pub(super) struct AppArgs {
 
 impl AppCommand {
     pub(super) async fn run(self) -> anyhow::Result<Outcome> {
-        let mut conn = super::connect().await?;
+        let mut conn = super::connect(Purpose::Manage).await?;
         let mut out = io::stdout();
         match self {
             Self::Add { code, trust_username, secret_stdin } => {

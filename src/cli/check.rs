@@ -5,18 +5,27 @@ use std::io::{self, Write};
 use super::Outcome;
 use crate::service;
 use crate::service::check::Violations;
+use crate::service::database::Purpose;
 
 pub(super) async fn check(strict: bool) -> anyhow::Result<Outcome> {
-    let mut conn = super::connect().await?;
+    let mut conn = super::connect(Purpose::Check).await?;
     let report = service::check::check(&mut conn).await?;
 
     let mut out = io::stdout().lock();
     for (name, violations) in &report.invariants {
         print_violations(&mut out, "broken", name, violations)?;
     }
-    let (name, unaudited) = &report.unaudited;
-    print_violations(&mut out, "noted", name, unaudited)?;
-    let success = report.is_sound() && !(strict && unaudited.count > 0);
+    for (name, violations) in &report.warnings {
+        print_violations(&mut out, "warning", name, violations)?;
+    }
+    for skipped in &report.skipped {
+        writeln!(out, "skipped {skipped}")?;
+    }
+    let mut success = report.is_sound();
+    if let Some((name, unaudited)) = &report.unaudited {
+        print_violations(&mut out, "noted", name, unaudited)?;
+        success &= !strict || unaudited.count == 0;
+    }
     Ok(if success { Outcome::Success } else { Outcome::Negative })
 }
 

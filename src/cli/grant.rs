@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use super::Outcome;
 use crate::domain::permission::Scope;
 use crate::service;
+use crate::service::database::Purpose;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GrantCommand {
@@ -51,7 +52,7 @@ impl GrantArgs {
 
 impl GrantCommand {
     pub(super) async fn run(self) -> anyhow::Result<Outcome> {
-        let mut conn = super::connect().await?;
+        let mut conn = super::connect(Purpose::Manage).await?;
         match self {
             Self::Add(args) => {
                 service::permission::add(&mut conn, &args.user, &args.scopes()).await?;

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::Outcome;
 use crate::service;
+use crate::service::database::Purpose;
 use crate::service::import::{RejectedRow, Stats};
 
 /// How many rejected rows are printed. The report has all of them.
@@ -29,7 +30,7 @@ pub(super) async fn import(
     };
     let mut report = report.map(create).transpose()?.map(BufWriter::new);
 
-    let mut conn = super::connect().await?;
+    let mut conn = super::connect(Purpose::Import).await?;
     if if_empty && !service::import::is_empty(&mut conn).await? {
         writeln!(stderr, "nothing was imported: the database is not empty")?;
         return Ok(Outcome::Negative);

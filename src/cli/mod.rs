@@ -10,13 +10,14 @@ mod serve;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use anyhow::Context;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sqlx::PgConnection;
 
 use self::app::AppCommand;
 use self::grant::GrantCommand;
 use crate::config::{self, Listen, LogSettings, ServeSettings};
+use crate::service::database::{Database, Purpose};
 use crate::telemetry::traces::Traces;
 use crate::{service, telemetry};
 
@@ -40,7 +41,7 @@ enum Command {
     /// Run the server
     Serve(ServeSettings),
     /// Apply pending migrations
-    Migrate,
+    Migrate(MigrateArgs),
     /// Import an export of the original CMDB
     ///
     /// DIR contains files written by mongoexport: one for each collection, named after it, such as
@@ -69,6 +70,17 @@ enum Command {
     },
     /// Ask the server at the configured address whether it is ready, and exit with 0 or 1
     Healthcheck(Listen),
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// How long to wait for each lock of a table, such as `2s`; 0: without a limit
+    #[arg(long, default_value = "0", value_name = "TIME")]
+    lock_timeout: String,
+    /// Also set, as defaults of the role in this database, the settings that the server relies on
+    /// behind a pooler that assigns a connection for each transaction
+    #[arg(long)]
+    set_role_defaults: bool,
 }
 
 /// The result of a command that did not fail.
@@ -123,7 +135,7 @@ impl Command {
     async fn run(self) -> anyhow::Result<Outcome> {
         match self {
             Self::Serve(settings) => serve::serve(settings).await,
-            Self::Migrate => migrate().await,
+            Self::Migrate(args) => migrate(&args).await,
             Self::Import { dir, report, if_empty } => {
                 import::import(&dir, report.as_deref(), if_empty).await
             }
@@ -135,23 +147,19 @@ impl Command {
     }
 }
 
-/// Connects to the database. Fails if migrations are pending.
-async fn connect() -> anyhow::Result<PgConnection> {
-    let mut conn = config::connect(&config::database()?).await?;
-    require_migrated(&mut conn).await?;
-    Ok(conn)
+/// Connects to the database. Fails if it cannot be used for this purpose.
+async fn connect(purpose: Purpose) -> anyhow::Result<PgConnection> {
+    let database = Database::from(config::database()?);
+    Ok(service::database::connect(&database, purpose).await?)
 }
 
-async fn require_migrated(conn: &mut PgConnection) -> anyhow::Result<()> {
-    match service::schema::count_pending(conn).await? {
-        0 => Ok(()),
-        pending => bail!("{pending} migrations are pending: run `cmdb-associations migrate` first"),
-    }
-}
-
-async fn migrate() -> anyhow::Result<Outcome> {
-    let mut conn = config::connect(&config::database()?).await?;
-    let applied = service::schema::migrate(&mut conn).await?;
+async fn migrate(args: &MigrateArgs) -> anyhow::Result<Outcome> {
+    let mut conn = connect(Purpose::Migrate).await?;
+    let applied = service::database::migrate(&mut conn, &args.lock_timeout).await?;
     writeln!(io::stderr(), "{applied} migrations applied")?;
+    if args.set_role_defaults {
+        service::database::set_role_defaults(&mut conn).await?;
+        writeln!(io::stderr(), "defaults of the role set; connections that are open keep theirs")?;
+    }
     Ok(Outcome::Success)
 }

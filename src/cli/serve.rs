@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -15,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::{Outcome, require_migrated};
-use crate::config::{self, ServeSettings};
+use super::Outcome;
+use crate::config::{self, Listen, ServeSettings};
 use crate::http::AppState;
 use crate::http::auth::Authenticator;
 use crate::http::auth::gateway_jwt::JwtVerifier;
@@ -24,6 +23,7 @@ use crate::http::auth::login_token::LoginService;
 use crate::server::tls::{RELOAD_INTERVAL, Tls};
 use crate::server::{Limits, Socket};
 use crate::service::attempt::Caches;
+use crate::service::database::{self, Database, Monitor};
 use crate::service::limit::Limiter;
 use crate::service::{Pool, Service};
 use crate::telemetry::metrics::Metrics;
@@ -38,13 +38,16 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     tokio::pin!(shutdown);
     let metrics = Metrics::install()?;
     let (authenticator, tls) = (authenticator(&settings)?, tls(&settings)?);
-    let database = config::database()?;
-    let (listener, ops) = tokio::select! {
-        started = start(&settings, &database) => started?,
-        () = &mut shutdown => return Ok(Outcome::Success),
-    };
-
+    let database = Database::from(config::database()?);
     let pool = Pool::new(database.clone(), settings.database_connections);
+    let (migrates, accepts_data_loss) = (!settings.no_migrate, settings.accept_data_loss);
+    let mut monitor = Monitor::new(database.clone(), pool.clone(), migrates, accepts_data_loss);
+    tokio::select! {
+        started = monitor.start() => started?,
+        () = &mut shutdown => return Ok(Outcome::Success),
+    }
+    let (listener, ops) = listen_all(&settings.listen).await?;
+
     let requests = settings.requests.map_or(settings.database_connections * 8, NonZeroU32::get);
     let (draining, watched) = watch::channel(false);
     let service = Service {
@@ -59,6 +62,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         service: Arc::new(service),
         authenticator: Arc::new(authenticator),
         readiness: Pool::new(database, 1),
+        database: monitor.state(),
         body_budget: Arc::default(),
         body_limit: settings.body_limit as usize,
         request_timeout: config::REQUEST_TIMEOUT,
@@ -68,6 +72,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     };
 
     let mut background = JoinSet::new();
+    background.spawn(monitor.run(database::INTERVAL, database::RETRY_INTERVAL));
     background.spawn(maintain(pool.clone(), Arc::clone(&state.metrics)));
     background.spawn(service::idempotency::purge(pool.clone()));
     let (mut router, operations) = (http::router(state.clone()), http::operations(state));
@@ -131,20 +136,11 @@ async fn maintain(pool: Pool, metrics: Arc<Metrics>) {
     }
 }
 
-/// Migrates the database, or fails if it must not and migrations are pending, and listens on the
-/// addresses.
-async fn start(
-    settings: &ServeSettings, database: &PgConnectOptions,
-) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
-    let mut conn = config::connect(database).await?;
-    if settings.no_migrate {
-        require_migrated(&mut conn).await?;
-    } else {
-        service::schema::migrate(&mut conn).await?;
-    }
-    let listener = listen(settings.listen.listen).await?;
+/// Listens on the address for callers and, if there is one, on the address for operators.
+async fn listen_all(addresses: &Listen) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
+    let listener = listen(addresses.listen).await?;
     info!(address = %listener.local_addr()?, "listening");
-    let Some(address) = settings.listen.ops_listen else { return Ok((listener, None)) };
+    let Some(address) = addresses.ops_listen else { return Ok((listener, None)) };
     let ops = listen(address).await?;
     info!(address = %ops.local_addr()?, "listening for health checks and metrics");
     Ok((listener, Some(ops)))

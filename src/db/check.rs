@@ -138,57 +138,15 @@ pub const INVARIANTS: [Invariant; 12] = [
               where not exists (select from cmdb.cache_version)",
     },
     Invariant {
-        name: "the indexes, constraints and triggers that enforce these rules are enabled",
-        sql: "with expected (kind, table_name, name) as (values
-                  ('index', 'instance_association', 'instance_association_pkey'),
-                  ('index', 'instance_association',
-                      'instance_association_pair_key where ((model_association_id & 3) <> 1)'),
-                  ('index', 'instance_association',
-                      'instance_association_source_key where ((model_association_id & 3) = 1)'),
-                  ('index', 'instance_association',
-                      'instance_association_target_key where ((model_association_id & 3) <> 3)'),
-                  ('index', 'instance', 'instance_pkey'),
-                  ('index', 'model_association', 'model_association_pkey'),
-                  ('constraint', 'model_association', 'model_association_id_check'),
-                  ('constraint', 'model_association', 'model_association_mapping_check'),
-                  ('trigger', 'model_association', 'model_association_assign_id'),
-                  ('trigger', 'instance_association', 'instance_association_guard_insert'),
-                  ('trigger', 'instance_association', 'instance_association_guard_update'),
-                  ('trigger', 'instance', 'instance_lock_before_delete'),
-                  ('trigger', 'instance', 'instance_lock_before_update'),
-                  ('trigger', 'instance', 'instance_restrict_linked_delete'),
-                  ('trigger', 'instance', 'instance_restrict_linked_update'),
-                  ('trigger', 'instance', 'instance_restrict_linked_truncate'),
-                  ('trigger', 'model_association', 'model_association_lock_before_delete'),
-                  ('trigger', 'model_association', 'model_association_restrict_linked_delete'),
-                  ('trigger', 'model_association', 'model_association_restrict_linked_truncate'),
-                  ('trigger', 'tenant', 'tenant_restrict_delete'),
-                  ('trigger', 'tenant', 'tenant_restrict_update'),
-                  ('constraint', 'tenant', 'tenant_shared_check'),
-                  ('trigger', 'model', 'model_restrict_update')
-                  union all
-                  select 'trigger', cached, cached || '_bump_cache_version' || suffix
-                  from unnest('{app,app_secret,permission_grant,model,model_association,tenant}'
-                          ::text[]) cached,
-                      unnest('{\"\",_truncate}'::text[]) suffix
-              ),
-              enabled (kind, table_id, name) as (
-                  select 'index', indrelid,
-                      relname || coalesce(' where ' || pg_get_expr(indpred, indrelid), '')
-                  from pg_index join pg_class on pg_class.oid = indexrelid
-                  where indisunique and indisvalid
-                  union all
-                  select 'constraint', conrelid, conname from pg_constraint where convalidated
-                  union all
-                  select 'trigger', tgrelid, tgname from pg_trigger where tgenabled in ('O', 'A')
-              )
-              select 1::bigint,
-                  format('%s %s on table %s is missing or disabled', kind, name, table_name)
-              from expected
-              where not exists (
-                  select from enabled
-                  where (enabled.kind, table_id, enabled.name::text)
-                      = (expected.kind, to_regclass('cmdb.' || table_name), expected.name))",
+        name: "the unique keys of links apply to their mappings",
+        sql: "select 1::bigint, format('index %s does not apply where %s', name, condition)
+              from (values
+                  ('instance_association_pair_key', '((model_association_id & 3) <> 1)'),
+                  ('instance_association_source_key', '((model_association_id & 3) = 1)'),
+                  ('instance_association_target_key', '((model_association_id & 3) <> 3)')
+              ) expected (name, condition)
+              join pg_index on indexrelid = to_regclass('cmdb.' || name)
+              where pg_get_expr(indpred, indrelid) is distinct from condition",
     },
 ];
 

@@ -8,12 +8,16 @@ pub mod cache_version;
 pub mod check;
 pub mod idempotency;
 pub mod import;
+pub mod index;
 pub mod instance_association;
 pub mod model;
 pub mod model_association;
 pub mod permission;
 pub mod pool;
 pub mod schema;
+pub mod sequence;
+pub mod server;
+pub mod session;
 pub mod tenant;
 
 use std::time::Duration;
@@ -31,6 +35,8 @@ pub enum ErrorClass {
     Conflict,
     /// The database is unreachable, too slow or out of a resource.
     Unavailable,
+    /// The database is not as the program needs it, and a person must repair it.
+    NeedsAttention,
     /// A bug of this server.
     Bug,
 }
@@ -42,6 +48,7 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
         E::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
             Some(error) if is_conflict(error) => ErrorClass::Conflict,
             Some(error) if is_unavailable(error.code()) => ErrorClass::Unavailable,
+            Some(error) if needs_attention(error) => ErrorClass::NeedsAttention,
             Some(_) | None => ErrorClass::Bug,
         },
         E::Io(_)
@@ -50,6 +57,8 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
         | E::PoolTimedOut
         | E::PoolClosed
         | E::WorkerCrashed => ErrorClass::Unavailable,
+        // A pooler or a role whose settings are not those that the program relies on.
+        E::Configuration(_) => ErrorClass::NeedsAttention,
         _ => ErrorClass::Bug,
     }
 }
@@ -63,15 +72,37 @@ fn is_conflict(error: &PgDatabaseError) -> bool {
         // unique_violation, foreign_key_violation
         "23505" | "23503" => {
             matches!(error.table(), Some("instance_association" | "idempotency_record"))
+                && !is_assigned_id(error)
         }
         _ => false,
     }
 }
 
+/// Whether a sequence has assigned an id that exists.
+fn is_assigned_id(error: &PgDatabaseError) -> bool {
+    error.code() == "23505"
+        && error.table() != Some("idempotency_record")
+        && error.constraint().is_some_and(|name| name.ends_with("_pkey"))
+}
+
+/// Whether tables, functions, privileges or sequences are not as the program needs them.
+fn needs_attention(error: &PgDatabaseError) -> bool {
+    match error.code() {
+        // invalid_schema_name, undefined_table, undefined_column, undefined_function,
+        // insufficient_privilege, invalid_catalog_name, sequence_generator_limit_exceeded,
+        // data_corrupted, index_corrupted
+        "3F000" | "42P01" | "42703" | "42883" | "42501" | "3D000" | "2200H" | "XX001" | "XX002" => {
+            true
+        }
+        _ => is_assigned_id(error),
+    }
+}
+
 fn is_unavailable(code: &str) -> bool {
     match code {
-        // query_canceled, lock_not_available, read_only_sql_transaction
-        "57014" | "55P03" | "25006" => true,
+        // query_canceled, lock_not_available, read_only_sql_transaction, feature_not_supported: the
+        // result types of a prepared statement have changed
+        "57014" | "55P03" | "25006" | "0A000" => true,
         // classes: connection exception, invalid authorization, insufficient resources, operator
         // intervention, system error
         _ => ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)),
@@ -79,8 +110,10 @@ fn is_unavailable(code: &str) -> bool {
 }
 
 /// Whether the connection can be used again after this error. A connection to a read-only database
-/// is not: a new one may lead to the primary.
+/// is not: a new one may lead to the primary. A prepared statement with other result types is not.
 pub fn is_connection_usable_after(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(DatabaseError::code);
-    code.is_some_and(|code| !["08", "57P", "25006"].iter().any(|class| code.starts_with(class)))
+    code.is_some_and(|code| {
+        !["08", "57P", "25006", "0A000"].iter().any(|class| code.starts_with(class))
+    })
 }

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode};
 use deadpool::managed::{RecycleError, RecycleResult, Status};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::timeout;
 
-use super::STATEMENT_TIMEOUT;
+use super::session::Database;
 
 /// How long [`Pool::acquire`] waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -36,12 +35,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Pool(managed::Pool<Connector>);
 
 impl Pool {
-    /// A pool of at most `size` connections. PostgreSQL cancels their statements after
-    /// [`STATEMENT_TIMEOUT`].
+    /// A pool of at most `size` connections, each prepared for requests.
     #[expect(clippy::missing_panics_doc, reason = "it never panics")]
-    pub fn new(options: PgConnectOptions, size: u32) -> Self {
-        let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-        let connector = Connector(options.options([("statement_timeout", timeout)]));
+    pub fn new(database: impl Into<Database>, size: u32) -> Self {
+        let connector = Connector(database.into());
         let pool = managed::Pool::builder(connector).max_size(size as usize);
         let pool = pool.queue_mode(QueueMode::Lifo).build();
         Self(pool.expect("only a pool with timeouts needs a runtime"))
@@ -130,14 +127,16 @@ fn is_expired(metrics: &Metrics) -> bool {
 }
 
 /// Opens connections, and checks each before it is acquired again.
-struct Connector(PgConnectOptions);
+struct Connector(Database);
 
 impl Manager for Connector {
     type Type = PgConnection;
     type Error = sqlx::Error;
 
     async fn create(&self) -> sqlx::Result<PgConnection> {
-        self.0.connect().await
+        let mut conn = self.0.options.connect().await?;
+        self.0.prepare(&mut conn).await?;
+        Ok(conn)
     }
 
     async fn recycle(

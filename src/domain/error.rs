@@ -1,5 +1,7 @@
 //! Why a request, or one detail of a batch, is refused. Codes and texts are in `http::error`.
 
+use std::error::Error;
+use std::iter::successors;
 use std::net::IpAddr;
 
 use strum::{EnumCount, FromRepr, IntoStaticStr, VariantArray};
@@ -93,6 +95,8 @@ pub enum RequestError {
 
     #[error("{0} is unavailable")]
     Unavailable(&'static str),
+    #[error("the database needs attention")]
+    NeedsAttention,
     #[error("internal error")]
     Internal,
 }
@@ -151,6 +155,17 @@ impl DetailError {
     pub fn name(self) -> &'static str {
         self.into()
     }
+}
+
+/// An error and its causes in one line. A cause whose text is already at the end is not repeated.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    for cause in successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// The address of a peer, for the log.

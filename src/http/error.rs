@@ -73,6 +73,10 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         }
         E::Overloaded => unavailable("The server is overloaded"),
         E::Unavailable(service) => unavailable(format_args!("{service} is unavailable")),
+        E::NeedsAttention => {
+            gateway(1_306_201, "The database needs attention, please contact the administrator")
+                .with(StatusCode::SERVICE_UNAVAILABLE)
+        }
         E::Internal => {
             common_error("Internal error, please try again later or contact the administrator")
                 .with(StatusCode::INTERNAL_SERVER_ERROR)
@@ -233,6 +237,8 @@ pub(super) fn headers_of(error: &RequestError) -> HeaderMap {
         RequestError::Unavailable(_) | RequestError::Overloaded => {
             vec![(header::RETRY_AFTER, "1".to_owned())]
         }
+        // A person has to repair it.
+        RequestError::NeedsAttention => vec![(header::RETRY_AFTER, "30".to_owned())],
         _ => Vec::new(),
     };
     headers.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
@@ -287,6 +293,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
         }]),
         E::Unavailable("Postgres"),
         E::Unavailable("login service"),
+        E::NeedsAttention,
         E::Internal,
     ]
 }

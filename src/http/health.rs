@@ -17,20 +17,22 @@ pub(super) async fn liveness() -> &'static str {
     "ok\n"
 }
 
-/// 200 while the database answers and accepts writes, its migrations are applied, and the server is
+/// 200 while the database answers, accepts writes and is as the program needs it, and the server is
 /// not shutting down; else 503 with the reason.
 pub(super) async fn readiness(State(state): State<AppState>) -> (StatusCode, String) {
-    match readiness_error(&state).await {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    if let Some(reason) = readiness_error(&state).await {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     }
+    let warning = state.database.borrow().warning.as_ref().map(|warning| format!("{warning}\n"));
+    (StatusCode::OK, format!("ready\n{}", warning.unwrap_or_default()))
 }
 
 /// Why the server should get no requests, if there is a reason.
-pub(super) async fn readiness_error(state: &AppState) -> Option<&'static str> {
+pub(super) async fn readiness_error(state: &AppState) -> Option<String> {
     if *state.draining.borrow() {
-        return Some("draining");
+        return Some("draining".to_owned());
     }
-    let error = service::schema::readiness_error(&state.readiness, Instant::now() + TIMEOUT).await;
-    error.unwrap_or(Some("Postgres is unavailable"))
+    let found = service::database::find_problem(&state.readiness, Instant::now() + TIMEOUT).await;
+    let found = found.unwrap_or_else(|_| Some("Postgres is unavailable".to_owned()));
+    found.or_else(|| state.database.borrow().problem.clone())
 }

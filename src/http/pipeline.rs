@@ -359,7 +359,9 @@ fn finish(
         Err(cause) => {
             let cause = error_chain(&cause);
             match error {
-                Some(RequestError::Internal) => error!(code, duration_ms, cause, "failed"),
+                Some(RequestError::Internal | RequestError::NeedsAttention) => {
+                    error!(code, duration_ms, cause, "failed");
+                }
                 Some(RequestError::Unavailable(_)) => {
                     warn!(code, duration_ms, cause, "unavailable");
                 }

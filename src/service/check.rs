@@ -1,16 +1,25 @@
 //! Checks that the stored data is sound.
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 pub use crate::db::check::Violations;
 use crate::db::check::{INVARIANTS, UNAUDITED, find_violations};
+use crate::db::sequence::SequenceBehind;
+use crate::db::{index, schema, sequence, session};
 
-/// The result of a check. Each invariant is given by its name.
+/// What was checked, by its name, and what was found.
+type Checked = (&'static str, Violations);
+
+/// The result of a check.
 pub struct Report {
     /// The invariants of sound data, and what violates them.
-    pub invariants: Vec<(&'static str, Violations)>,
-    /// Links without an audit record. They violate no invariant.
-    pub unaudited: (&'static str, Violations),
+    pub invariants: Vec<Checked>,
+    /// What can lead to violations.
+    pub warnings: Vec<Checked>,
+    /// Links without an audit record, if they could be counted. They violate no invariant.
+    pub unaudited: Option<Checked>,
+    /// What could not be checked, and why.
+    pub skipped: Vec<&'static str>,
 }
 
 impl Report {
@@ -22,18 +31,53 @@ impl Report {
 
 /// Checks the data in one snapshot.
 pub async fn check(conn: &mut PgConnection) -> sqlx::Result<Report> {
-    let mut tx = conn.begin_with("begin isolation level repeatable read read only").await?;
+    let begin = "begin isolation level repeatable read read only";
+    let mut tx = session::begin(conn, begin).await?;
     let report = check_in_transaction(&mut tx).await?;
     tx.rollback().await?;
     Ok(report)
 }
 
-/// Checks the data that the current transaction sees.
+/// Checks the data that the current transaction sees. Changes settings of the transaction.
 pub async fn check_in_transaction(conn: &mut PgConnection) -> sqlx::Result<Report> {
-    let mut invariants = Vec::new();
+    let has_newer = schema::find_applied(conn).await?.has_newer;
+    let differences = schema::find_differences(conn, has_newer).await?;
+    let is_readable = !differences.iter().any(|difference| difference.prevents_reading);
+    let differences = differences.into_iter().map(|difference| difference.description);
+    let differences = violations(differences.collect());
+    let mut report = Report {
+        invariants: vec![("the schema is as the migrations made it", differences)],
+        warnings: Vec::new(),
+        unaudited: None,
+        skipped: Vec::new(),
+    };
+    if !is_readable {
+        report.skipped.push("the data: tables are missing or changed");
+        return Ok(report);
+    }
+    let invariants = &mut report.invariants;
     for invariant in &INVARIANTS {
         invariants.push((invariant.name, find_violations(conn, invariant).await?));
     }
-    let unaudited = (UNAUDITED.name, find_violations(conn, &UNAUDITED).await?);
-    Ok(Report { invariants, unaudited })
+    let behind = sequence::list_behind(conn).await?.into_iter();
+    let behind =
+        behind.map(|behind: SequenceBehind| format!("{}: run `{}`", behind.name, behind.cure()));
+    invariants.push(("no sequence is behind the rows of its table", violations(behind.collect())));
+    let other_keys = index::find_other_keys(conn).await?;
+    invariants.push(("every index has the keys of its table", violations(other_keys)));
+    match index::find_corruption(conn).await? {
+        Some(corruption) => {
+            invariants.push(("amcheck finds no index corrupt", violations(corruption)));
+        }
+        None => report.skipped.push("amcheck: not installed, or not allowed for this role"),
+    }
+    let collations = index::find_other_collations(conn).await?;
+    report.warnings.push(("no index depends on a changed collation", violations(collations)));
+    report.unaudited = Some((UNAUDITED.name, find_violations(conn, &UNAUDITED).await?));
+    Ok(report)
+}
+
+fn violations(descriptions: Vec<String>) -> Violations {
+    let count = descriptions.len().try_into().unwrap_or(i64::MAX);
+    Violations { count, examples: descriptions.into_iter().take(10).collect() }
 }

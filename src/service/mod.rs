@@ -6,12 +6,12 @@ pub mod app;
 pub mod attempt;
 pub mod check;
 pub mod context;
+pub mod database;
 pub mod idempotency;
 pub mod import;
 pub mod instance_association;
 pub mod limit;
 pub mod permission;
-pub mod schema;
 
 use metrics::counter;
 use sqlx::PgConnection;
@@ -68,7 +68,7 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match classify(&error) {
             ErrorClass::Conflict => Self::Conflict,
-            ErrorClass::Unavailable | ErrorClass::Bug => Self::Database(error),
+            _ => Self::Database(error),
         }
     }
 }
@@ -78,10 +78,14 @@ impl Error {
     pub fn request_error(&self) -> RequestError {
         match self {
             Self::Refused(error) => error.clone(),
-            Self::Database(error) if classify(error) == ErrorClass::Bug => RequestError::Internal,
-            Self::Stale | Self::Conflict | Self::OutOfTime | Self::Database(_) => {
-                RequestError::Unavailable("Postgres")
-            }
+            Self::Database(error) => match classify(error) {
+                ErrorClass::Bug => RequestError::Internal,
+                ErrorClass::NeedsAttention => RequestError::NeedsAttention,
+                ErrorClass::Conflict | ErrorClass::Unavailable => {
+                    RequestError::Unavailable("Postgres")
+                }
+            },
+            Self::Stale | Self::Conflict | Self::OutOfTime => RequestError::Unavailable("Postgres"),
         }
     }
 }

@@ -17,9 +17,13 @@ const COUNTERS: [(&str, &str); 3] = [
     ("cmdb_requests_limited_total", "Requests refused by the rate limit of their caller"),
 ];
 
-const GAUGES: [(&str, &str); 7] = [
+const GAUGES: [(&str, &str); 8] = [
     ("cmdb_database_connections", "Database connections by state: in_use or idle"),
     ("cmdb_database_connections_max", "Maximum number of database connections"),
+    (
+        "cmdb_database_durable",
+        "1 if PostgreSQL flushes every commit to disk, 0 if a crash can lose acknowledged ones",
+    ),
     ("cmdb_database_waiting", "Requests waiting for a database connection"),
     ("cmdb_client_connections", "Client connections"),
     ("cmdb_tls_certificate_expiry_seconds", "Unix time at which the TLS certificate expires"),

@@ -5,9 +5,7 @@ mod statements;
 pub mod metrics;
 pub mod traces;
 
-use std::error::Error;
 use std::io::{self, IsTerminal};
-use std::iter::successors;
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -16,6 +14,7 @@ use tracing_subscriber::{Layer, fmt};
 use self::statements::StatementTimer;
 use self::traces::Traces;
 use crate::config::{LogFormat, LogSettings};
+pub use crate::domain::error::error_chain;
 
 /// Installs the log, the timing of statements, and the export of traces if it is enabled.
 pub fn init(settings: &LogSettings, traces: &Traces) {
@@ -36,15 +35,4 @@ pub fn init(settings: &LogSettings, traces: &Traces) {
         .with(StatementTimer::layer())
         .with(traces.layer())
         .init();
-}
-
-/// An error and its causes in one line. A cause whose text is already at the end is not repeated.
-pub fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    for cause in successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }

@@ -10,6 +10,7 @@ use cmdb_associations::domain::permission::{Authorization, Scope};
 use cmdb_associations::http::auth::Authenticator;
 use cmdb_associations::http::{AppState, operations, router};
 use cmdb_associations::service::attempt::Caches;
+use cmdb_associations::service::database::State;
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::service::{self, Pool, Service};
 use cmdb_associations::telemetry::metrics::Metrics;
@@ -106,6 +107,7 @@ impl TestApp {
             service: Arc::new(service),
             authenticator: Arc::new(setup.authenticator),
             readiness: serving.clone(),
+            database: watch::channel(State::default()).1,
             body_budget: Arc::default(),
             body_limit: 1 << 20,
             request_timeout: setup.request_timeout,

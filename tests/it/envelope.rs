@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::{Method, Request, StatusCode};
 use cmdb_associations::db::STATEMENT_TIMEOUT;
+use cmdb_associations::service;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -210,7 +211,7 @@ async fn a_body_that_does_not_arrive_in_time_is_refused_as_invalid_json(pool: Pg
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_internal_error_is_answered_without_internals(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    sqlx::query("alter table cmdb.app rename column trusts_username to renamed")
+    sqlx::query("alter table cmdb.app alter column trusts_username type text")
         .execute(&app.pool)
         .await
         .unwrap();
@@ -226,10 +227,10 @@ async fn a_server_is_ready_once_its_migrations_are_applied(pool: PgPool) {
     let app = TestApp::on(pool);
     assert_eq!(
         app.get("/readyz").await,
-        (StatusCode::SERVICE_UNAVAILABLE, "migrations are pending\n".into())
+        (StatusCode::SERVICE_UNAVAILABLE, "the database has no tables of this program\n".into())
     );
     let mut conn = app.pool.acquire().await.unwrap();
-    cmdb_associations::service::schema::migrate(&mut conn).await.unwrap();
+    service::database::migrate(&mut conn, "0").await.unwrap();
     assert_eq!(app.get("/readyz").await, (StatusCode::OK, "ready\n".into()));
 }
 
@@ -239,7 +240,13 @@ async fn a_server_is_not_ready_while_its_database_is_read_only(pool: PgPool) {
         'alter database %I set default_transaction_read_only to on', current_database()); end $$";
     sqlx::query(sql).execute(&pool).await.unwrap();
     let answer = TestApp::on(pool).get("/readyz").await;
-    assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, "the database is read-only\n".into()));
+    assert_eq!(
+        answer,
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database is read-only: default_transaction_read_only is on\n".into()
+        )
+    );
 }
 
 /// Every migration keeps the previous version of the program working.

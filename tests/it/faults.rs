@@ -242,7 +242,7 @@ async fn a_server_recovers_after_its_database_was_stopped_killed_and_frozen() {
 async fn with_fixture() -> Cluster {
     let cluster = Cluster::start();
     let mut conn = cluster.options().connect().await.unwrap();
-    service::schema::migrate(&mut conn).await.unwrap();
+    service::database::migrate(&mut conn, "0").await.unwrap();
     sqlx::raw_sql(include_str!("../fixtures/world.sql")).execute(&mut conn).await.unwrap();
     cluster
 }

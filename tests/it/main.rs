@@ -11,6 +11,7 @@
 mod app; // the production router on the test's database
 mod binary; // the compiled program as a child process
 mod cluster; // a PostgreSQL server of the test's own, which can be stopped and killed
+mod pooler; // a pooler of connections to PostgreSQL, in transaction mode
 mod proxy; // a TCP proxy to PostgreSQL that loses messages and counts statements
 mod socket; // the server on a socket in this process, and a client that writes raw bytes
 
@@ -22,6 +23,7 @@ mod checks; // what the `check` command finds
 mod commands; // the command line
 mod constraints; // what the database rejects from any client
 mod credentials; // application and user credentials
+mod database; // what is checked about the database
 mod description; // the OpenAPI description
 mod envelope; // the form of every answer, and the answers to errors
 mod faults; // failures of PostgreSQL and of the connection to it
@@ -46,4 +48,4 @@ mod statements; // how many statements a request takes
 mod tidy; // rules for the repository itself
 
 // The migrations of every test's database.
-use cmdb_associations::service::schema::MIGRATOR;
+use cmdb_associations::db::schema::MIGRATOR;

@@ -1,8 +1,9 @@
 //! The schema: where its objects are, how they are documented, and that it survives a dump.
 
+use std::fs;
 use std::process::Command;
 
-use cmdb_associations::config::database_at;
+use cmdb_associations::db::schema::list_objects;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
 
 use crate::app::{TestApp, batch};
@@ -67,8 +68,18 @@ async fn every_text_in_an_index_has_the_collation_c(pool: PgPool) {
     assert_eq!(names(&pool, others).await, [""; 0]);
 }
 
-/// Tables of the same names are in another schema, to which the database's settings and the URL
-/// lead.
+/// With `UPDATE_DOCS` in the environment, as `make prepare` sets it, it rewrites the file.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_expected_objects_are_those_that_the_migrations_make(pool: PgPool) {
+    const FILE: &str = "src/db/schema_objects.tsv";
+    let objects = list_objects(&mut pool.acquire().await.unwrap()).await.unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        return fs::write(FILE, objects).unwrap();
+    }
+    assert_eq!(fs::read_to_string(FILE).unwrap(), objects, "run `make prepare`");
+}
+
+/// Tables of the same names are in another schema, to which the database's settings lead.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn no_setting_leads_a_statement_to_another_schema(pool: PgPool) {
     let forge = "
@@ -86,15 +97,7 @@ async fn no_setting_leads_a_statement_to_another_schema(pool: PgPool) {
         end
         $$";
     sqlx::query(forge).execute(&pool).await.unwrap();
-    let mut url = pool.connect_options().to_url_lossy();
-    url.query_pairs_mut().append_pair("options", "-c search_path=other");
-    let options = database_at(url.as_str()).unwrap();
-    let path: String = sqlx::query_scalar("show search_path")
-        .fetch_one(&mut options.connect().await.unwrap())
-        .await
-        .unwrap();
-    assert_eq!(path, "pg_catalog, pg_temp");
-    let program = Program::at(url.as_str());
+    let program = Program::on(&pool);
     for args in [
         &["migrate"][..],
         &["import", "tests/demo/export"],

@@ -11,13 +11,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use self::collection::{Collection, RowError};
 use self::documents::Documents;
 use crate::db;
 use crate::db::import::{Chunk, MergeCounts, Row, Stage};
 pub use crate::db::import::{RejectedRow, is_empty};
+use crate::db::session;
 
 /// Why an import failed. The database is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +113,8 @@ pub async fn import<R: Read>(
     conn: &mut PgConnection, export: &Export, open: impl Fn(&Path) -> io::Result<R>,
     on_staged: impl FnOnce(), mut on_rejection: impl FnMut(&str, &RejectedRow),
 ) -> Result<Vec<Stats>, Error> {
-    let mut tx = conn.begin().await?;
+    let begin = "begin isolation level read committed read write";
+    let mut tx = session::begin(conn, begin).await?;
     db::import::create_stages(&mut tx).await?;
     let mut stats = BTreeMap::new();
     for (number, file) in (0..).zip(&export.files) {

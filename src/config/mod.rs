@@ -3,6 +3,8 @@
 //! The URL of the database contains a password, so it has no flag: other users of the machine can
 //! read command lines.
 
+mod database_url;
+
 use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,11 +15,11 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
-use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::EnvFilter;
 
+pub use self::database_url::UrlError;
 use crate::domain::permission::Authorization;
 
 /// How long a request may take, its body included. Timeouts are in strict order: statement,
@@ -33,9 +35,6 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may leave a response unread.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How long a command waits for a connection to be opened.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The settings without a flag, and their meaning.
 pub const ENVIRONMENT_ONLY: [(&str, &str); 4] = [
@@ -116,6 +115,11 @@ pub struct ServeSettings {
     /// Do not apply pending migrations; refuse to start if there are any
     #[arg(long, env = "CMDB_NO_MIGRATE", value_parser = BoolishValueParser::new())]
     pub no_migrate: bool,
+
+    /// Accept that PostgreSQL can lose acknowledged associations in a crash, because
+    /// `synchronous_commit`, `fsync` or `full_page_writes` is below `on`, without a warning
+    #[arg(long, env = "CMDB_ACCEPT_DATA_LOSS", value_parser = BoolishValueParser::new())]
+    pub accept_data_loss: bool,
 
     /// Maximum number of connections to the database for requests, 1 to 1000. `/readyz` uses one
     /// more
@@ -209,13 +213,8 @@ pub enum Error {
     TwoDatabases,
     #[error("{0}: cannot read {1}")]
     File(&'static str, PathBuf, #[source] io::Error),
-    // The message does not repeat the URL, because it may contain a password.
-    #[error(
-        "{0} is not a PostgreSQL URL: it should look like postgresql://user:password@host/name"
-    )]
-    Url(&'static str),
-    #[error("cannot connect to the database at {0}:{1}")]
-    Connect(String, u16, #[source] sqlx::Error),
+    #[error("{0} {1}")]
+    Url(&'static str, UrlError),
 }
 
 /// The value of an environment variable that is set and not empty.
@@ -252,36 +251,17 @@ pub fn database() -> Result<PgConnectOptions, Error> {
         (None, Some(file)) => (FILE, read_file(FILE, file.into())?),
         (None, None) => ("DATABASE_URL", environment("DATABASE_URL").ok_or(Error::NoDatabase)?),
     };
-    database_at(&url).ok_or(Error::Url(name))
-}
-
-/// Connection options for the database at a URL; none if it is not a PostgreSQL URL.
-pub fn database_at(url: &str) -> Option<PgConnectOptions> {
-    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-        return None;
+    if let Some(mode) = environment("PGSSLMODE") {
+        database_url::require_ssl_mode(&mode).map_err(|error| Error::Url("PGSSLMODE", error))?;
     }
-    // sqlx would log the values of unknown parameters.
-    let parse = || url.parse::<PgConnectOptions>();
-    let options = tracing::subscriber::with_default(NoSubscriber::default(), parse).ok()?;
-    let settings = [
-        // Writes rely on a new snapshot for each statement; the migrations explain why.
-        ("default_transaction_isolation", "read committed"),
-        // Statements name the schema of each table. No other schema can replace a function or type.
-        ("search_path", "pg_catalog, pg_temp"),
-    ];
-    let options = options.application_name("cmdb-associations").options(settings);
-    Some(options.disable_statement_logging())
+    database_at(&url).map_err(|error| Error::Url(name, error))
 }
 
-/// Connects to a database, without a statement timeout.
-pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
-    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, options.connect());
-    let timed_out = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
-    connecting.await.unwrap_or_else(timed_out).map_err(|error| {
-        let socket = options.get_socket().map(|directory| directory.display().to_string());
-        let host = socket.unwrap_or_else(|| options.get_host().to_owned());
-        Error::Connect(host, options.get_port(), error)
-    })
+/// Connection options for the database at a URL.
+pub fn database_at(url: &str) -> Result<PgConnectOptions, UrlError> {
+    let options = database_url::parse(url)?.application_name("cmdb-associations");
+    // Poolers refuse unknown start-up parameters. No value of ours is a floating-point number.
+    Ok(options.extra_float_digits(None).disable_statement_logging())
 }
 
 #[cfg(test)]

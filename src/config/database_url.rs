@@ -1,0 +1,169 @@
+//! The URL of the database. sqlx ignores parameters that it does not know, and could so connect
+//! without encryption or to other tables than the operator wanted. They are refused here.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use reqwest::Url;
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+use tracing::subscriber::NoSubscriber;
+
+use crate::db::session::is_set_by_program;
+
+/// Why a URL cannot be used. The messages repeat nothing that may be a part of a password.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
+pub enum UrlError {
+    #[error(
+        "is not a PostgreSQL URL: it should look like postgresql://user:password@host/name, with \
+         special characters of the password percent-encoded"
+    )]
+    Form,
+    #[error("has the unknown parameter {0}; known are {known}", known = known_parameters())]
+    UnknownParameter(String),
+    #[error("has the parameter {name}={value}, which is not supported; supported is {supported}")]
+    UnsupportedValue { name: String, value: String, supported: String },
+    #[error("names several hosts, which is not supported: name one")]
+    SeveralHosts,
+    #[error("sets {0} in options, or PGOPTIONS does, but the program sets it for each connection")]
+    SetByProgram(String),
+}
+
+/// What is done with a parameter of the URL.
+enum Parameter {
+    /// It has an effect.
+    Used,
+    /// It has an effect, and can have these values only.
+    UsedIfOneOf(&'static [&'static str]),
+    /// It has no effect, and none is needed with these values.
+    IgnoredIfOneOf(&'static [&'static str]),
+    /// It has no effect, and none is needed.
+    Ignored,
+}
+
+use Parameter::{Ignored, IgnoredIfOneOf, Used, UsedIfOneOf};
+
+/// The parameters of libpq that have the same meaning here, and those without which a connection
+/// is as good.
+const PARAMETERS: [(&str, Parameter); 30] = [
+    (
+        "sslmode",
+        UsedIfOneOf(&["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]),
+    ),
+    ("sslrootcert", Used),
+    ("sslcert", Used),
+    ("sslkey", Used),
+    ("host", Used),
+    ("hostaddr", Used),
+    ("port", Used),
+    ("dbname", Used),
+    ("user", Used),
+    ("password", Used),
+    ("application_name", Used),
+    ("options", Used),
+    ("statement-cache-capacity", Used),
+    ("connect_timeout", Ignored),
+    ("keepalives", Ignored),
+    ("keepalives_idle", Ignored),
+    ("keepalives_interval", Ignored),
+    ("keepalives_count", Ignored),
+    ("tcp_user_timeout", Ignored),
+    ("fallback_application_name", Ignored),
+    ("sslcompression", Ignored),
+    ("sslsni", IgnoredIfOneOf(&["1"])),
+    ("sslnegotiation", IgnoredIfOneOf(&["postgres"])),
+    ("ssl_min_protocol_version", IgnoredIfOneOf(&["TLSv1", "TLSv1.1", "TLSv1.2"])),
+    ("channel_binding", IgnoredIfOneOf(&["disable", "prefer"])),
+    ("gssencmode", IgnoredIfOneOf(&["disable", "prefer"])),
+    ("client_encoding", IgnoredIfOneOf(&["UTF8", "utf8", "UTF-8", "utf-8", "auto"])),
+    ("target_session_attrs", IgnoredIfOneOf(&["any", "read-write", "primary"])),
+    ("load_balance_hosts", IgnoredIfOneOf(&["disable"])),
+    ("replication", IgnoredIfOneOf(&["false", "off", "no", "0"])),
+];
+
+fn known_parameters() -> String {
+    PARAMETERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+/// Connection options for the database at a URL.
+pub(super) fn parse(url: &str) -> Result<PgConnectOptions, UrlError> {
+    let mut url = Url::parse(url).or(Err(UrlError::Form))?;
+    // A password with `#`, `?` or `&` that are not percent-encoded ends up in other parts.
+    if !["postgres", "postgresql"].contains(&url.scheme()) || url.fragment().is_some() {
+        return Err(UrlError::Form);
+    }
+    let parameters: Vec<_> =
+        url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-[]".contains(&byte))
+    };
+    if !parameters.iter().all(|(name, _)| is_name(name)) {
+        return Err(UrlError::Form);
+    }
+    let mut used = Vec::new();
+    for (name, value) in &parameters {
+        if is_used(name, value)? {
+            used.push((name, value));
+        }
+    }
+    // `query_pairs_mut` leaves an empty query behind, which is no error.
+    url.query_pairs_mut().clear().extend_pairs(used);
+    // The values of some environment variables are defaults, and sqlx would log others.
+    let parse = || PgConnectOptions::from_url(&url);
+    let mut options = tracing::subscriber::with_default(NoSubscriber::default(), parse)
+        .or(Err(UrlError::Form))?;
+    let host = options.get_host();
+    if host.contains(',') {
+        return Err(UrlError::SeveralHosts);
+    }
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        let address = address.to_owned();
+        options = options.host(&address);
+    }
+    if let Some(name) = options.get_options().and_then(is_set_by_program) {
+        return Err(UrlError::SetByProgram(name.to_owned()));
+    }
+    Ok(options)
+}
+
+/// Refuses a value that `sslmode` cannot have.
+pub(super) fn require_ssl_mode(value: &str) -> Result<(), UrlError> {
+    is_used("sslmode", value).map(drop)
+}
+
+/// Whether a parameter is passed on to sqlx. Refuses one whose meaning would be lost.
+fn is_used(name: &str, value: &str) -> Result<bool, UrlError> {
+    // sqlx's form of one option.
+    if name.starts_with("options[") && name.ends_with(']') {
+        return Ok(true);
+    }
+    let known = PARAMETERS.iter().find(|(known, _)| *known == name);
+    let (_, parameter) = known.ok_or_else(|| UrlError::UnknownParameter(name.to_owned()))?;
+    let unsupported = |supported: Cow<'_, str>| UrlError::UnsupportedValue {
+        name: name.to_owned(),
+        value: printable(value).to_owned(),
+        supported: supported.into_owned(),
+    };
+    match (name, parameter) {
+        ("port", _) if value.parse::<u16>().is_err() => Err(unsupported("1 to 65535".into())),
+        ("hostaddr", _) if value.parse::<IpAddr>().is_err() => {
+            Err(unsupported("an IP address".into()))
+        }
+        ("statement-cache-capacity", _) if value.parse::<u16>().is_err() => {
+            Err(unsupported("a number".into()))
+        }
+        (_, UsedIfOneOf(values) | IgnoredIfOneOf(values)) if !values.contains(&value) => {
+            Err(unsupported(values.join(", ").into()))
+        }
+        (_, Used | UsedIfOneOf(_)) => Ok(true),
+        (_, Ignored | IgnoredIfOneOf(_)) => Ok(false),
+    }
+}
+
+/// A value for a message: a word without any character of a URL's other parts, or nothing.
+fn printable(value: &str) -> &str {
+    let is_word = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    if is_word && value.len() <= 20 { value } else { "…" }
+}

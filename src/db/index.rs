@@ -1,0 +1,139 @@
+//! Whether the indexes agree with their tables. A fault of the disk or an upgrade of the operating
+//! system can corrupt an index, which then no longer enforces its key.
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+/// A B-tree index on columns.
+struct Index {
+    name: String,
+    /// The table, with its schema.
+    table_name: String,
+    /// The columns, separated by commas.
+    columns: String,
+    /// The condition of a partial index, else `true`.
+    condition: String,
+}
+
+async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<Index>> {
+    sqlx::query_as!(
+        Index,
+        r#"select index_class.relname::text as "name!",
+               format('cmdb.%I', table_class.relname) as "table_name!",
+               (select string_agg(quote_ident(attname), ', ' order by position)
+                   from unnest(indkey) with ordinality key (number, position)
+                   join pg_attribute on attrelid = indrelid and attnum = number) as "columns!",
+               coalesce(pg_get_expr(indpred, indrelid), 'true') as "condition!"
+           from pg_index
+           join pg_class index_class on index_class.oid = indexrelid
+           join pg_class table_class on table_class.oid = indrelid
+           join pg_am on pg_am.oid = index_class.relam
+           where table_class.relnamespace = to_regnamespace('cmdb') and amname = 'btree'
+               and indisvalid and indexprs is null
+           order by 2, 1"#
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Reads each index by an index scan and its table by a sequential scan, and describes each index
+/// that has other keys than its table. Changes settings of the current transaction.
+pub async fn find_other_keys(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    let mut others = Vec::new();
+    for Index { name, table_name, columns, condition } in list(conn).await? {
+        // Only this index has the rows in this order.
+        let keys = format!(
+            "select count(*), coalesce(sum(hash_record_extended(key, 0)), 0)::text
+             from (select row({columns}) from {table_name} where {condition} order by {columns})
+                 row (key)"
+        );
+        let mut read = async |uses_index: bool| {
+            let settings = format!(
+                "set local enable_indexscan = {uses_index};
+                 set local enable_indexonlyscan = {uses_index};
+                 set local enable_seqscan = {};
+                 set local enable_sort = {}; set local enable_bitmapscan = off",
+                !uses_index, !uses_index,
+            );
+            sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *conn).await?;
+            let keys = AssertSqlSafe(keys.clone());
+            sqlx::query_as::<_, (i64, String)>(keys).persistent(false).fetch_one(&mut *conn).await
+        };
+        let (in_index, in_table) = (read(true).await?, read(false).await?);
+        if in_index != in_table {
+            others.push(format!(
+                "index {name} has {} keys, and its table {}: run `reindex index cmdb.{name}`",
+                in_index.0, in_table.0
+            ));
+        }
+    }
+    Ok(others)
+}
+
+/// Describes what the extension `amcheck` finds in each index. `None`: it is not installed, or the
+/// role may not use it.
+pub async fn find_corruption(conn: &mut PgConnection) -> sqlx::Result<Option<Vec<String>>> {
+    let function: Option<String> = sqlx::query_scalar!(
+        r#"select format('%I.%I', nspname, proname) as "function!"
+           from pg_proc join pg_namespace on pg_namespace.oid = pronamespace
+           where proname = 'bt_index_check'
+               and proargtypes::regtype[] = array['regclass', 'boolean']::regtype[]
+               and has_function_privilege(pg_proc.oid, 'EXECUTE')
+               and has_schema_privilege(pronamespace, 'USAGE')
+               and exists (
+                   select from pg_depend join pg_extension on pg_extension.oid = refobjid
+                   where objid = pg_proc.oid and extname = 'amcheck')"#
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some(function) = function else { return Ok(None) };
+    let mut found = Vec::new();
+    for Index { name, .. } in list(conn).await? {
+        // With each row of the table looked up in the index.
+        let check = AssertSqlSafe(format!("select {function}($1::regclass, true)"));
+        // An error must not end the transaction.
+        let mut savepoint = conn.begin().await?;
+        let checked =
+            sqlx::query(check).bind(format!("cmdb.{name}")).execute(&mut *savepoint).await;
+        savepoint.rollback().await?;
+        match checked {
+            Err(sqlx::Error::Database(error))
+                if matches!(error.code().as_deref(), Some("XX001" | "XX002")) =>
+            {
+                found.push(format!("index {name}: {}", error.message()));
+            }
+            checked => drop(checked?),
+        }
+    }
+    Ok(Some(found))
+}
+
+/// Describes each index whose order depends on a collation that has another version now than when
+/// the index was built.
+pub async fn find_other_collations(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"with dependency (index_name, collation_name, recorded, actual) as (
+               select index_class.relname, collname,
+                   case collprovider when 'd' then datcollversion else collversion end,
+                   case collprovider
+                       when 'd' then pg_database_collation_actual_version(pg_database.oid)
+                       else pg_collation_actual_version(pg_collation.oid)
+                   end
+               from pg_index
+               join pg_class index_class on index_class.oid = indexrelid
+               cross join unnest(indcollation) collation_id
+               join pg_collation on pg_collation.oid = collation_id
+               join pg_database on datname = current_database()
+               where index_class.relnamespace = to_regnamespace('cmdb')
+           )
+           select distinct
+               format(
+                   'index %s depends on collation %s, which had version %s and has %s: '
+                   'run `reindex index cmdb.%s`',
+                   index_name, collation_name, recorded, actual, index_name) as "description!"
+           from dependency
+           where recorded <> actual
+           order by 1"#
+    )
+    .fetch_all(conn)
+    .await
+}

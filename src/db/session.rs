@@ -1,0 +1,272 @@
+//! The settings of PostgreSQL that statements rely on, and the poolers between it and the program.
+//!
+//! A role or a database can have other defaults, so they are set for each connection, or for each
+//! transaction, and read back: a pooler may drop them.
+
+use std::sync::{Arc, OnceLock};
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, FromRow, PgConnection, Postgres, Row, Transaction,
+};
+
+use super::STATEMENT_TIMEOUT;
+
+/// A setting, and the value that statements rely on.
+type Setting = (&'static str, &'static str);
+
+/// The settings of connections that requests use.
+const REQUESTS: [Setting; 12] = settings("5s");
+
+/// The settings of the transactions of commands, which take as long as they take.
+const COMMANDS: [Setting; 12] = settings("0");
+
+const _: () = assert!(STATEMENT_TIMEOUT.as_secs() == 5, "REQUESTS repeats it");
+
+const fn settings(statement_timeout: &'static str) -> [Setting; 12] {
+    [
+        ("statement_timeout", statement_timeout),
+        ("lock_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"),
+        ("idle_session_timeout", "0"),
+        ("transaction_timeout", "0"),
+        // Writes rely on a new snapshot for each statement; the migrations explain why.
+        ("default_transaction_isolation", "read committed"),
+        ("default_transaction_read_only", "off"),
+        // Triggers must run.
+        ("session_replication_role", "origin"),
+        // An error instead of rows that a policy hides.
+        ("row_security", "off"),
+        // Statements name the schema of each table. No other schema can replace a function or type.
+        ("search_path", "pg_catalog, pg_temp"),
+        ("plan_cache_mode", "auto"),
+        ("jit", "off"),
+    ]
+}
+
+/// The first setting in the start-up option `options` that the program sets itself.
+pub fn is_set_by_program(options: &str) -> Option<&'static str> {
+    let options = options.replace('-', "_");
+    let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let mut words = options.split(|character| !is_word(character)).map(|word| {
+        // `-c name` and `--name`, but also `-cname`.
+        let word = word.trim_start_matches('_');
+        REQUESTS.iter().find(|(name, _)| word == *name || word.strip_prefix('c') == Some(name))
+    });
+    words.find_map(|setting| setting.map(|(name, _)| *name))
+}
+
+/// Why a connection cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
+pub enum SessionError {
+    #[error("settings cannot be changed: {}", differences(.0))]
+    NotSet(Vec<Difference>),
+    #[error(
+        "the pooler assigns a connection for each transaction, so the server relies on the \
+         defaults of its role, but {}: run `cmdb-associations migrate --set-role-defaults`, or {}, \
+         and let the pooler connect anew (pgbouncer: RECONNECT)",
+        differences(.0), statements(.0)
+    )]
+    WrongDefaults(Vec<Difference>),
+    #[error(
+        "the pooler assigns a connection for each transaction and does not keep prepared \
+         statements: use pool_mode = session, or pgbouncer 1.21 or later with \
+         max_prepared_statements"
+    )]
+    NoPreparedStatements,
+}
+
+impl From<SessionError> for sqlx::Error {
+    fn from(error: SessionError) -> Self {
+        Self::Configuration(error.into())
+    }
+}
+
+/// A setting that has another value than expected.
+#[derive(Debug, FromRow)]
+pub struct Difference {
+    name: String,
+    value: String,
+    expected: String,
+    /// The statement that makes the expected value the default of the role.
+    statement: String,
+}
+
+fn differences(differences: &[Difference]) -> String {
+    let describe = |Difference { name, value, expected, .. }: &Difference| {
+        format!("{name} is {value:?}, not {expected:?}")
+    };
+    differences.iter().map(describe).collect::<Vec<_>>().join(", ")
+}
+
+fn statements(differences: &[Difference]) -> String {
+    let statements = differences.iter().map(|difference| format!("`{}`", difference.statement));
+    statements.collect::<Vec<_>>().join(", ")
+}
+
+/// How connections to PostgreSQL are assigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pooling {
+    /// A connection has the same PostgreSQL backend until it is closed.
+    Session,
+    /// A pooler assigns a backend for each transaction. What is set for a session is lost.
+    Transaction,
+}
+
+/// A database, and how connections to it are assigned.
+#[derive(Clone)]
+pub struct Database {
+    /// How to connect.
+    pub options: PgConnectOptions,
+    /// Not known until the first connection was opened by [`Database::detect_pooling`].
+    pooling: Arc<OnceLock<Pooling>>,
+}
+
+impl From<PgConnectOptions> for Database {
+    fn from(options: PgConnectOptions) -> Self {
+        Self { options, pooling: Arc::default() }
+    }
+}
+
+impl Database {
+    /// Finds out how connections are assigned, with an open connection and a second one.
+    pub async fn detect_pooling(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
+        let pooling = detect_pooling(conn, &self.options).await?;
+        self.pooling.get_or_init(|| pooling);
+        Ok(())
+    }
+
+    /// Prepares a new connection for requests. Fails unless it has the settings that they rely on.
+    pub async fn prepare(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
+        let pooling = self.pooling.get().copied().unwrap_or(Pooling::Session);
+        if pooling == Pooling::Session {
+            set(conn, &REQUESTS, false).await?;
+        }
+        let differences = find_differences(conn, &REQUESTS).await?;
+        match pooling {
+            _ if differences.is_empty() => Ok(()),
+            Pooling::Session => Err(SessionError::NotSet(differences).into()),
+            Pooling::Transaction => Err(SessionError::WrongDefaults(differences).into()),
+        }
+    }
+}
+
+/// Finds out how connections are assigned: in a pooler's transaction mode, this connection gets
+/// another backend while another connection's transaction uses the one that it had.
+async fn detect_pooling(
+    conn: &mut PgConnection, options: &PgConnectOptions,
+) -> sqlx::Result<Pooling> {
+    let first = backend_pid(conn).await?;
+    let mut other = match options.connect().await {
+        Ok(other) => other,
+        // A pooler has room for clients: this is PostgreSQL itself, and its last connection.
+        Err(error) if is_out_of_connections(&error) => return Ok(Pooling::Session),
+        Err(error) => return Err(error),
+    };
+    let mut pooling = Pooling::Session;
+    // A pooler that assigns its connections in turn is found out after a few transactions.
+    for _ in 0..3 {
+        let mut tx = other.begin().await?;
+        let held: i32 = sqlx::raw_sql(BACKEND_PID).fetch_one(&mut *tx).await?.try_get(0)?;
+        let is_held = held == first;
+        if backend_pid(conn).await? != first || is_held {
+            pooling = Pooling::Transaction;
+        }
+        tx.rollback().await?;
+    }
+    other.close().await?;
+    Ok(pooling)
+}
+
+const BACKEND_PID: &str = "select pg_catalog.pg_backend_pid()";
+
+/// The process id of the connection's backend, found with a prepared statement.
+async fn backend_pid(conn: &mut PgConnection) -> sqlx::Result<i32> {
+    sqlx::query_scalar(BACKEND_PID).fetch_one(conn).await.map_err(|error| {
+        let code = error.as_database_error().and_then(|error| error.code());
+        // invalid_sql_statement_name, duplicate_prepared_statement
+        match code.as_deref() {
+            Some("26000" | "42P05") => SessionError::NoPreparedStatements.into(),
+            _ => error,
+        }
+    })
+}
+
+fn is_out_of_connections(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "53300")
+}
+
+/// Begins a transaction of a command with the statement `begin`. Fails unless it has the settings
+/// that commands rely on.
+pub async fn begin<'a>(
+    conn: &'a mut PgConnection, begin: &'static str,
+) -> sqlx::Result<Transaction<'a, Postgres>> {
+    let mut tx = conn.begin_with(begin).await?;
+    set(&mut tx, &COMMANDS, true).await?;
+    let differences = find_differences(&mut tx, &COMMANDS).await?;
+    if differences.is_empty() { Ok(tx) } else { Err(SessionError::NotSet(differences).into()) }
+}
+
+/// Makes the settings that requests rely on defaults of the current role in this database.
+pub async fn set_role_defaults(conn: &mut PgConnection) -> sqlx::Result<()> {
+    let wanted = wanted(&REQUESTS);
+    // Only a superuser may set session_replication_role. PostgreSQL's default is what is needed.
+    let sql = format!(
+        "select {STATEMENT} from {wanted} join pg_catalog.pg_settings using (name)
+         where name <> 'session_replication_role'"
+    );
+    for row in sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *conn).await? {
+        let statement: String = row.try_get(0)?;
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// The settings as a table of SQL.
+fn wanted(settings: &[Setting]) -> String {
+    let row = |(name, value): &Setting| format!("('{name}', '{value}')");
+    format!(
+        "(values {}) wanted (name, value)",
+        settings.iter().map(row).collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// The statement for a row of the table. The value is a literal; as one, a list of names would be
+/// a single name.
+const STATEMENT: &str = "
+    pg_catalog.format('alter role %I in database %I set %s = %s',
+        current_user, pg_catalog.current_database(), name,
+        case when name = 'search_path' then value else pg_catalog.quote_literal(value) end)";
+
+/// Whether a row of the table has another value in this session. Versions of PostgreSQL without a
+/// setting need none. A server or a database that is configured to be read-only stays so; a role's
+/// default is changed.
+const DIFFERS: &str = "
+    pg_catalog.current_setting(name, true) <> value
+    and not (name = 'default_transaction_read_only' and exists (
+        select from pg_catalog.pg_settings
+        where pg_settings.name = 'default_transaction_read_only'
+            and source in ('configuration file', 'command line', 'database')))";
+
+async fn set(conn: &mut PgConnection, settings: &[Setting], is_local: bool) -> sqlx::Result<()> {
+    let wanted = wanted(settings);
+    let sql = format!(
+        "select pg_catalog.set_config(name, value, {is_local}) from {wanted} where {DIFFERS}"
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.map(drop)
+}
+
+async fn find_differences(
+    conn: &mut PgConnection, settings: &[Setting],
+) -> sqlx::Result<Vec<Difference>> {
+    let wanted = wanted(settings);
+    let sql = format!(
+        "select name, pg_catalog.current_setting(name) as value, value as expected,
+             {STATEMENT} as statement
+         from {wanted} where {DIFFERS}"
+    );
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await?;
+    rows.iter().map(Difference::from_row).collect()
+}
