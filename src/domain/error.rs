@@ -22,8 +22,8 @@ pub enum RequestError {
     BodyTooLarge(usize),
     #[error("the body did not arrive in time")]
     BodyTimeout,
-    #[error("the body is not a JSON object")]
-    NotJson,
+    #[error("the body is not a JSON object: {0}")]
+    NotJson(NotJson),
 
     #[error("the authorization header is not a JSON object")]
     AuthorizationNotJson,
@@ -99,6 +99,37 @@ pub enum RequestError {
     NeedsAttention,
     #[error("internal error")]
     Internal,
+}
+
+/// What a body is that is not a JSON object. The messages are for the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what it means")]
+pub enum NotJson {
+    #[error("it is incomplete, because the connection failed")]
+    Incomplete,
+    #[error("it is empty")]
+    Empty,
+    #[error("it is compressed (Content-Encoding: {})", truncate(.0))]
+    Compressed(String),
+    #[error("it begins with a byte order mark")]
+    ByteOrderMark,
+    #[error("it is UTF-16 or UTF-32, not UTF-8")]
+    WideCharacters,
+    #[error("it is not UTF-8")]
+    NotUtf8,
+    #[error("it is a form")]
+    Form,
+    #[error("it has a syntax error at line {line}, column {column}")]
+    Syntax {
+        /// The line, from 1.
+        line: usize,
+        /// The byte in the line, from 1; 0 at the end of the line before.
+        column: usize,
+    },
+    #[error("it is JSON, but no object")]
+    NotAnObject,
+    #[error("it contains a surrogate without its other half")]
+    LoneSurrogate,
 }
 
 /// The ends of an association.

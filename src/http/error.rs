@@ -6,7 +6,7 @@ use std::fmt::Display;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 
 use crate::domain::batch::DETAIL_LIMIT;
-use crate::domain::error::{DetailError, End, RateLimit, RequestError};
+use crate::domain::error::{DetailError, End, NotJson, RateLimit, RequestError};
 use crate::domain::keys::IDEMPOTENCY_KEY_LIMIT;
 use crate::domain::language::Language;
 use crate::domain::permission::MissingPermission;
@@ -85,7 +85,7 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             parameter_error(format_args!("the request body is larger than {limit} bytes"))
                 .with(StatusCode::PAYLOAD_TOO_LARGE)
         }
-        E::BodyTimeout | E::NotJson => {
+        E::BodyTimeout | E::NotJson(_) => {
             common_error("Request JSON string is wrong in format, which cannot be analyzed.")
         }
         E::AuthorizationNotJson => parameter_error(
@@ -255,7 +255,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
         E::Overloaded,
         E::BodyTooLarge(1 << 20),
         E::BodyTimeout,
-        E::NotJson,
+        E::NotJson(NotJson::Empty),
         E::AuthorizationNotJson,
         E::AppMissing,
         E::AppCodeMissing,

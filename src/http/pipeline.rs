@@ -71,7 +71,7 @@ async fn handle<E: Endpoint>(
     // The body.
     let deadline = Instant::now() + state.request_timeout;
     let read = body::read(body, state.body_limit, &state.body_budget, deadline);
-    let (body, _budget) = read.await?;
+    let (bytes, _budget) = read.await?;
     if Instant::now() + state.request_timeout / 3 > deadline {
         // The rest of the time is for the permit, the lookups and the statements.
         return Err(RequestError::BodyTimeout.into());
@@ -81,11 +81,13 @@ async fn handle<E: Endpoint>(
     let (body_fields, tenant_fields) = (field_names::<E::Body>(), exchange.api.tenant_fields());
     let key_field = field_names::<IdempotencyField>();
     let known = [body_fields, tenant_fields, key_field, field_names::<CredentialFields>()].concat();
-    let text = match body.trim_ascii() {
-        "" | "null" if exchange.api == Api::Cmdb && !E::REQUIRES_BODY => "{}",
-        _ => &body,
+    let text = match bytes.trim_ascii() {
+        b"" | b"null" if exchange.api == Api::Cmdb && !E::REQUIRES_BODY => Some("{}"),
+        _ => std::str::from_utf8(&bytes).ok(),
     };
-    let json = JsonObject::parse(text, &known).ok_or(RequestError::NotJson)?;
+    let json = text.and_then(|text| JsonObject::parse(text, &known));
+    let not_json = || RequestError::NotJson(body::why_not_json(&head.headers, &bytes));
+    let json = json.ok_or_else(not_json)?;
 
     // The credentials, without any I/O.
     let credentials = Credentials::find(&state.authenticator, exchange.api, &head, &json)?;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::{PATH, TestApp, batch};
+use crate::binary::Program;
 
 /// A valid request with some keys changed.
 fn set(changes: &[(&str, Value)]) -> Value {
@@ -210,6 +211,24 @@ async fn a_body_that_is_not_a_json_object_is_refused_before_its_credentials(pool
     for body in bodies {
         app.post_raw(body).await.assert_refused(200, 1_306_000, message);
     }
+}
+
+/// The unit tests of `http::body` have every kind.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_log_says_why_a_body_is_not_json_and_does_not_contain_it(pool: PgPool) {
+    let server = Program::on(&pool).serve(&[]);
+    let client = reqwest::Client::new();
+    for path in [PATH, "/api/c/compapi/v2/cc/search_related_inst_asso/"] {
+        let request = client.post(server.url(path)).header("content-encoding", "gzip");
+        let answer = request.body(&b"\x1f\x8bmarker"[..]).send().await.unwrap();
+        let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert_eq!(answer["code"], 1_306_000);
+    }
+    server.signal("TERM");
+    let (_, log) = server.wait();
+    let cause = "the body is not a JSON object: it is compressed (Content-Encoding: gzip)";
+    assert_eq!(log.matches(cause).count(), 2, "{log}");
+    assert!(!log.contains("marker"), "{log}");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
