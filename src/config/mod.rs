@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::builder::{BoolishValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use opentelemetry_otlp::OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
@@ -37,7 +38,7 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The settings without a flag, and their meaning.
-pub const ENVIRONMENT_ONLY: [(&str, &str); 4] = [
+pub const ENVIRONMENT_ONLY: [(&str, &str); 5] = [
     (
         "CMDB_DATABASE_URL",
         "URL of the database, such as `postgresql://user:password@host/name`. Default: the value \
@@ -52,6 +53,11 @@ pub const ENVIRONMENT_ONLY: [(&str, &str); 4] = [
         "OTEL_…",
         "The standard variables of OpenTelemetry for service name, resource, sampler, batches, \
          headers, timeout and `OTEL_SDK_DISABLED`. gRPC and compression are not supported",
+    ),
+    (
+        "SSL_CERT_FILE",
+        "File with the certificate authorities, in PEM, that sign the certificates of the login \
+         service and of the collector of traces. Default: those of the system",
     ),
 ];
 
@@ -234,6 +240,14 @@ pub fn exports_traces() -> bool {
     let endpoint = environment("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
         .or_else(|| environment("OTEL_EXPORTER_OTLP_ENDPOINT"));
     endpoint.is_some() && !is("OTEL_SDK_DISABLED", "true") && !is("OTEL_TRACES_EXPORTER", "none")
+}
+
+/// How long the collector of traces may take to answer, by the standard variables.
+pub fn trace_timeout() -> Duration {
+    let timeout = environment("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
+        .or_else(|| environment("OTEL_EXPORTER_OTLP_TIMEOUT"));
+    let timeout = timeout.and_then(|milliseconds| milliseconds.parse().ok());
+    timeout.map_or(OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, Duration::from_millis)
 }
 
 /// The content of the file that a setting names, without trailing white space.

@@ -1,5 +1,6 @@
 //! Logs on stderr, metrics and traces.
 
+mod collector;
 mod statements;
 
 pub mod metrics;

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry::{Key, global};
 use opentelemetry_http::HeaderExtractor;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -18,6 +18,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{Directive, LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
+
+use super::collector::CollectorClient;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
 
@@ -31,9 +33,19 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Traces(Option<SdkTracerProvider>);
 
+/// Why traces cannot be exported.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Error {
+    /// The HTTP client cannot be created.
+    Client(#[from] reqwest::Error),
+    /// A variable has an invalid value.
+    Exporter(#[from] ExporterBuildError),
+}
+
 impl Traces {
     /// Exports to the collector that the environment names.
-    pub fn exported() -> Result<Self, ExporterBuildError> {
+    pub fn exported() -> Result<Self, Error> {
         global::set_text_map_propagator(TraceContextPropagator::new());
         // A service name from the environment takes precedence.
         let mut resource = Resource::builder().build();
@@ -41,7 +53,8 @@ impl Traces {
         if name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
             resource = Resource::builder().with_service_name(NAME).build();
         }
-        let exporter = SpanExporter::builder().with_http().build()?;
+        let client = CollectorClient::new()?;
+        let exporter = SpanExporter::builder().with_http().with_http_client(client).build()?;
         let provider = SdkTracerProvider::builder().with_resource(resource);
         Ok(Self(Some(provider.with_batch_exporter(exporter).build())))
     }

@@ -9,11 +9,14 @@ use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::routing::get;
 use cmdb_associations::http::auth::login_token::LoginService;
+use cmdb_associations::server::tls::Tls;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::app::{Reply, Setup, TestApp, batch, pool_of};
-use crate::socket::{LIMITS, open};
+use crate::app::{PATH, Reply, Setup, TestApp, batch, pool_of};
+use crate::binary::Program;
+use crate::operations::generate_certificate;
+use crate::socket::{LIMITS, open, open_with_tls};
 
 const BAD_TOKEN: &str = "User authentication failed, please check if the bk_token is valid";
 const UNAVAILABLE: &str = "login service is unavailable, please try again later";
@@ -189,6 +192,38 @@ async fn an_unreachable_or_slow_login_service_is_answered_with_503_and_holds_no_
     assert_eq!(slow_app.post(batch("bk_switch_default_host", &[(7, 7)])).await.ids().len(), 1);
     waiting.await.unwrap();
     slow_app.serving.close().await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_certificate_authority_of_the_login_service_is_in_ssl_cert_file(pool: PgPool) {
+    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let files = generate_certificate(dir.path());
+    let other = generate_certificate(other_dir.path()).certificate;
+    let tls = Tls::new(files.certificate.clone(), files.key).unwrap();
+    let refuse = get(async || r#"{"result": false}"#);
+    let router = Router::new().route("/login/accounts/is_login/", refuse);
+    let port = open_with_tls(router, Some(tls.acceptor()), LIMITS).await.port();
+    let url = format!("https://localhost:{port}");
+    let program = Program::on(&pool);
+    let secret = program.run(&["app", "add", "demo"]).stdout;
+    let mut body = batch("bk_switch_default_host", &[(1, 1)]);
+    let credentials = [("bk_app_code", "demo"), ("bk_app_secret", &secret), ("bk_token", "marker")];
+    for (key, value) in credentials {
+        body[key] = value.trim_end().into();
+    }
+    for (authority, code) in [(files.certificate, 1_306_000), (other, 1_306_201)] {
+        let variables = [("SSL_CERT_FILE", authority.to_str().unwrap())];
+        let server = program.serve_in(&variables, &["--login-url", &url]);
+        let request = reqwest::Client::new().post(server.url(PATH)).body(body.to_string());
+        let answer = request.send().await.unwrap().text().await.unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["code"], code, "{answer}");
+        server.signal("TERM");
+        let (_, log) = server.wait();
+        let cause = "invalid peer certificate";
+        assert_eq!(log.contains(cause), code == 1_306_201, "{log}");
+        assert!(!log.contains("marker"), "{log}");
+    }
 }
 
 #[test]

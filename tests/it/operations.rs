@@ -16,12 +16,13 @@ use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::telemetry::metrics::Metrics;
 use serde_json::json;
 use sqlx::PgPool;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::app::{PATH, TestApp, batch};
 use crate::binary::Program;
 use crate::constraints::block_link_writers;
-use crate::socket::{LIMITS, open};
+use crate::socket::{LIMITS, open, open_with_tls};
 use crate::tidy::files;
 
 /// The value of a series in the text format of Prometheus.
@@ -172,14 +173,14 @@ async fn operations_paths_are_served_only_at_the_operations_address_when_it_is_s
     assert_eq!(program.run(&["healthcheck", "--listen", &server.address]).status, 1);
 }
 
-/// Writes a self-signed certificate for `localhost` and its key into a directory.
 /// The PEM files of a certificate and its key.
-struct TlsFiles {
-    certificate: PathBuf,
-    key: PathBuf,
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
-fn generate_certificate(dir: &Path) -> TlsFiles {
+/// Writes a self-signed certificate for `localhost` and its key into a directory.
+pub(crate) fn generate_certificate(dir: &Path) -> TlsFiles {
     let files = TlsFiles { certificate: dir.join("cert.pem"), key: dir.join("key.pem") };
     let output = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
@@ -242,20 +243,8 @@ async fn a_renewed_certificate_is_loaded_and_an_invalid_one_is_ignored() {
     let tls = Tls::new(first.certificate.clone(), first.key.clone()).unwrap();
     let acceptor = tls.acceptor();
     let old = read_certificate(&first);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (draining, _) = tokio::sync::watch::channel(false);
     let router = Router::new().route("/", get(async || "ok"));
-    let socket = cmdb_associations::server::Socket { listener, tls: Some(acceptor) };
-    let tracker = tokio_util::task::TaskTracker::new();
-    tokio::spawn(cmdb_associations::server::serve(
-        socket,
-        router,
-        LIMITS,
-        tracker,
-        draining,
-        std::future::pending(),
-    ));
+    let port = open_with_tls(router, Some(acceptor), LIMITS).await.port();
     tokio::spawn(tls.reload_every(Duration::from_millis(10)));
     let url = format!("https://localhost:{port}/");
     assert_eq!(client_trusting(&old).get(&url).send().await.unwrap().status(), 200);
@@ -351,6 +340,57 @@ async fn a_request_is_exported_and_sent_to_the_login_service_in_the_trace_of_its
         let length = u8::try_from(span.len()).unwrap();
         // Protobuf encodes a string as its length and its bytes.
         assert!(contains(&[&[length], span.as_bytes()].concat()), "no {span}");
+    }
+}
+
+/// A collector that answers each request with these bytes.
+async fn collector(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://user:marker@{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let _ = connection.read_u8().await;
+            let _ = connection.write_all(answer).await;
+            open.push(connection);
+        }
+    });
+    address
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_failed_export_of_traces_is_counted_and_logged_once_a_minute_with_its_cause(
+    pool: PgPool,
+) {
+    // A gRPC server begins each connection with an HTTP/2 frame of settings.
+    let grpc = collector(b"\0\0\0\x04\0\0\0\0\0").await;
+    let refusing = collector(b"HTTP/1.1 415 Unsupported Media Type\r\ncontent-length: 0\r\n\r\n");
+    for (address, cause) in [
+        ("http://127.0.0.1:1".to_owned(), "Connection refused"),
+        (collector(b"").await, "operation timed out"),
+        (grpc, "invalid HTTP version parsed"),
+        (refusing.await, "the collector answered 415 Unsupported Media Type"),
+    ] {
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &*address),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "50"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+        ];
+        let server = Program::on(&pool).serve_in(&variables, &[]);
+        let get = async |path| reqwest::get(server.url(path)).await.unwrap().text().await.unwrap();
+        // Each request has a span to export.
+        while value(&get("/metrics").await, "cmdb_trace_export_failures_total") < 1.5 {
+            get("/api/unknown").await;
+        }
+        server.signal("TERM");
+        let (_, log) = server.wait();
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+        assert_eq!(warnings.len(), 1, "{log}");
+        assert!(
+            warnings[0].contains("cannot export traces") && warnings[0].contains(cause),
+            "{log}"
+        );
+        assert!(!log.contains("marker"), "{log}");
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::app::PATH;
@@ -17,11 +18,18 @@ pub(crate) const LIMITS: Limits = Limits::new(100);
 
 /// Serves a router on a free port until the test ends. Returns its address.
 pub(crate) async fn open(router: Router, limits: Limits) -> SocketAddr {
+    open_with_tls(router, None, limits).await
+}
+
+/// As [`open`], with TLS if there is an acceptor.
+pub(crate) async fn open_with_tls(
+    router: Router, tls: Option<watch::Receiver<TlsAcceptor>>, limits: Limits,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (draining, _) = watch::channel(false);
     let never = std::future::pending();
-    let socket = Socket { listener, tls: None };
+    let socket = Socket { listener, tls };
     tokio::spawn(serve(socket, router, limits, TaskTracker::new(), draining, never));
     address
 }

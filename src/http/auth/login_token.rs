@@ -14,6 +14,7 @@ use tracing::{Span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::domain::error::RequestError;
+use crate::telemetry::error_chain;
 
 /// How long the login service may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,7 +99,7 @@ impl LoginService {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("bk_token", token);
         // The client's errors name the URL, which contains the token.
-        let failed = |error: reqwest::Error| unavailable(&error.without_url().to_string());
+        let failed = |error: reqwest::Error| unavailable(&error_chain(&error.without_url()));
         let mut trace = HeaderMap::new();
         global::get_text_map_propagator(|propagator| {
             propagator.inject_context(&Span::current().context(), &mut HeaderInjector(&mut trace));
