@@ -26,7 +26,7 @@ outcomes = Counter()
 class Demo:
     """A running server with the demo inventory and the application `demo`.
 
-    The user `admin` may edit every instance, any other user none.
+    At the CMDB API it trusts this machine. The user `admin` may edit every instance, any other user none.
     """
 
     url: str
@@ -54,7 +54,7 @@ def demo(inventory, tmp_path):
     subprocess.run(["psql", "-qX", maintenance, "-c", statement], check=True, timeout=60)
     secret = run_server("app", "add", "demo", "--trust-username", database=database).strip()
     log = tmp_path / "server.log"
-    command = [SERVER, "serve", "--listen", "127.0.0.1:0"]
+    command = [SERVER, "serve", "--listen", "127.0.0.1:0", "--trusted-peers", "127.0.0.1"]
     with log.open("w") as stderr:
         server = subprocess.Popen(command, env=environment(database), stderr=stderr)
     try:

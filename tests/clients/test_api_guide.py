@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 from conftest import ROOT, environment
+from esb import Esb
 
 GUIDE = ROOT / "docs/api.md"
 ADDRESS = "http://127.0.0.1:8090"
@@ -39,12 +40,49 @@ def programs():
 
 @pytest.mark.parametrize(("language", "program", "expected"), programs())
 def test_program_runs_as_printed(demo, tmp_path, language, program, expected):
+    output = run(language, program, demo.url, demo.secret, tmp_path)
+    assert successful_requests(demo) > 0
+    if expected is not None:
+        assert without_request_ids(output) == without_request_ids(expected)
+
+
+RETRYING = [program for program in programs() if "1306201" in program.values[1]]
+FAILURES = [
+    {"code": 1306201, "message": "Postgres is unavailable, please try again later"},
+    {
+        "code": 1306201,
+        "message": "Component request third-party system [CC] interface"
+        " [batch_create_instance_association] error: response time exceeds 30 seconds, please try"
+        " again later or contact component developer to handle this",
+        "forwarded": True,
+    },
+    {"code": 1306429, "message": "Access frequency limit, please try again later"},
+]
+
+
+@pytest.mark.parametrize(("language", "program", "expected"), RETRYING)
+def test_program_retries_through_esb(demo, tmp_path, language, program, expected):
+    with Esb(demo.url, FAILURES) as esb:
+        output = run(language, program, esb.url, demo.secret, tmp_path)
+        assert (esb.requests, esb.failures) == (4, [])
+    # The second attempt created the association, and the fourth one got its id.
+    assert "73" in output
+    if expected is not None:
+        assert output.strip() == expected.strip()
+
+
+def test_guide_has_a_retry_in_each_language():
+    assert {program.values[0] for program in RETRYING} == set(COMMANDS)
+
+
+def run(language, program, url, secret, directory):
+    """Runs a program against the server at a URL and returns what it printed."""
     assert ADDRESS in program
-    program = program.replace(ADDRESS, demo.url).replace("…", demo.secret)
-    (tmp_path / COMMANDS[language][-1]).write_text(program)
+    program = program.replace(ADDRESS, url).replace("…", secret)
+    (directory / COMMANDS[language][-1]).write_text(program)
     done = subprocess.run(
         COMMANDS[language],
-        cwd=tmp_path,
+        cwd=directory,
         env=environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -53,9 +91,7 @@ def test_program_runs_as_printed(demo, tmp_path, language, program, expected):
     )
     print(done.stdout, done.stderr)  # pytest shows it if the test fails
     assert done.returncode == 0
-    assert successful_requests(demo) > 0
-    if expected is not None:
-        assert without_request_ids(done.stdout) == without_request_ids(expected)
+    return done.stdout
 
 
 def test_guide_has_a_program_in_each_language():
