@@ -60,6 +60,7 @@ fn server() -> (Runtime, Router) {
     };
     let authenticator = Authenticator {
         jwt: Some(JwtVerifier::new(PUBLIC_KEY, None).unwrap()),
+        gateway_only: false,
         login: None,
         trusted_peers: vec!["10.1.0.0/16".parse().unwrap()],
     };

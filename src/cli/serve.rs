@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -104,7 +104,12 @@ fn authenticator(settings: &ServeSettings) -> anyhow::Result<Authenticator> {
     }
     let login = settings.login_url.as_deref().map(LoginService::new).transpose();
     let login = login.context("CMDB_LOGIN_URL cannot be used")?;
-    Ok(Authenticator { jwt: jwt(settings)?, login, trusted_peers: settings.trusted_peers.clone() })
+    let (jwt, gateway_only) = (jwt(settings)?, settings.gateway_only);
+    if gateway_only && jwt.is_none() {
+        bail!("CMDB_GATEWAY_ONLY needs the public key of the gateway: set CMDB_GATEWAY_PUBLIC_KEY");
+    }
+    let trusted_peers = settings.trusted_peers.clone();
+    Ok(Authenticator { jwt, gateway_only, login, trusted_peers })
 }
 
 fn jwt(settings: &ServeSettings) -> anyhow::Result<Option<JwtVerifier>> {

@@ -168,6 +168,11 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_GATEWAY_ISSUER", value_name = "NAME")]
     pub gateway_issuer: Option<String>,
 
+    /// Refuse requests at the gateway API without `X-Bkapi-JWT`, whatever credentials they have.
+    /// Needs the public key of the gateway
+    #[arg(long, env = "CMDB_GATEWAY_ONLY", value_parser = BoolishValueParser::new())]
+    pub gateway_only: bool,
+
     /// Networks whose identity headers are trusted at the CMDB API, such as `10.0.0.0/8,::1`; an
     /// address is a network of its own. Default: none
     #[arg(long, env = "CMDB_TRUSTED_PEERS", value_name = "CIDRS", value_delimiter = ',')]

@@ -41,6 +41,8 @@ pub enum RequestError {
     UserHeaderMissing,
     #[error("no gateway token, and CMDB_TRUSTED_PEERS does not contain {}", address(.0.as_ref()))]
     UntrustedPeer(Option<IpAddr>),
+    #[error("no gateway token, and CMDB_GATEWAY_ONLY is set")]
+    GatewayTokenMissing,
     #[error("the gateway says: {:?}", truncate(.0))]
     NotVerifiedByGateway(String),
     #[error("unsupported credentials: bk_signature")]

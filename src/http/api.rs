@@ -34,6 +34,11 @@ pub struct ClientAddr(pub IpAddr);
 pub struct OverCapacity;
 
 impl Api {
+    /// The API to which a path belongs, whether or not it is served.
+    pub(super) fn of_path(path: &str) -> Self {
+        if path.starts_with("/api/v3/") { Self::Cmdb } else { Self::Gateway }
+    }
+
     /// The request's id: a new one, or at the CMDB API the one that the gateway gave.
     pub(super) fn request_id(self, headers: &HeaderMap) -> Arc<str> {
         let given = ["x-request-id", "x-bkapi-request-id"].iter().find_map(|name| {

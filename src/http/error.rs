@@ -103,7 +103,7 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             gateway(1_306_408, "APIGateway JWT verification failed, [BK_USER] is missing")
         }
         // Only the log names the address.
-        E::UntrustedPeer(_) => {
+        E::UntrustedPeer(_) | E::GatewayTokenMissing => {
             gateway(1_306_408, "APIGateway JWT verification failed, [X-Bkapi-JWT] is missing")
         }
         E::NotVerifiedByGateway(message) => common_error(message),
@@ -263,6 +263,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
         E::InvalidIdentityHeader("[X-Bkapi-JWT] has expired"),
         E::UserHeaderMissing,
         E::UntrustedPeer(None),
+        E::GatewayTokenMissing,
         E::NotVerifiedByGateway("app not found".to_owned()),
         E::SignatureUnsupported,
         E::AccessTokenUnsupported,

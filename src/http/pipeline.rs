@@ -219,7 +219,9 @@ struct Exchange {
 impl Exchange {
     fn new(api: Api, route: String, request: &Request) -> Self {
         let headers = request.headers();
-        let (request_id, language) = (api.request_id(headers), api.language(headers));
+        // Below the paths of the CMDB API the gateway gives the id, also while that API is off.
+        let request_id = Api::of_path(request.uri().path()).request_id(headers);
+        let language = api.language(headers);
         let trace = traces::request(request.method(), &route, headers);
         let peer = request.extensions().get::<ClientAddr>();
         // At the highest level, so that the id is on every line, whatever the filter.

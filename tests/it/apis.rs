@@ -233,11 +233,39 @@ async fn an_application_or_user_that_the_gateway_did_not_verify_is_refused_with_
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_cmdb_api_is_not_found_until_it_is_configured(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    send(&app, CMDB_PATH, &[], &one_detail(1)).await.assert_refused(
-        404,
-        1_306_404,
-        "The content does not exist",
-    );
+    let message = "The content does not exist";
+    send(&app, CMDB_PATH, &[], &one_detail(1)).await.assert_refused(404, 1_306_404, message);
+    // The gateway finds the answer by the id that it gave.
+    let id = "0123456789abcdef0123456789abcdef";
+    for (header, path, is_same) in [
+        ("x-request-id", CMDB_PATH, true),
+        ("x-bkapi-request-id", "/api/v3/unknown", true),
+        ("x-request-id", "/api/unknown", false),
+    ] {
+        let reply = send(&app, path, &[(header, id)], &one_detail(1)).await;
+        reply.assert_refused(404, 1_306_404, message);
+        assert_eq!(reply.request_id() == id, is_same, "{path}");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn credentials_are_refused_if_only_the_gateway_may_name_callers(pool: PgPool) {
+    let app = TestApp::with(pool, |setup| {
+        setup.authenticator.jwt = Some(JwtVerifier::new(PUBLIC_KEY, None).unwrap());
+        setup.authenticator.gateway_only = true;
+        setup.authenticator.trusted_peers = vec!["10.1.2.3/32".parse().unwrap()];
+    })
+    .await;
+    let message = "APIGateway JWT verification failed, [X-Bkapi-JWT] is missing";
+    app.post(one_detail(1)).await.assert_refused(200, 1_306_408, message);
+    let credentials = r#"{"bk_app_code":"esb_test","bk_app_secret":"xxx","bk_username":"admin"}"#;
+    let reply = send(&app, PATH, &[("x-bkapi-authorization", credentials)], &one_detail(1)).await;
+    reply.assert_refused(200, 1_306_408, message);
+    let token = signed(&claims());
+    let reply = send(&app, PATH, &[("x-bkapi-jwt", &token)], &one_detail(1)).await;
+    assert_eq!(reply.ids().len(), 1);
+    // The setting does not concern the CMDB API.
+    assert_eq!(send_as_peer(&app, &[("x-bkcmdb-user", "admin")]).await["bk_error_code"], 0);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
@@ -352,6 +380,22 @@ async fn a_trusted_peer_whose_headers_with_underscores_were_dropped_is_refused(p
     }
     assert_eq!(code(&[hyphens, app_code, ("bk_user", "admin")]).await, 0);
     assert_eq!(code(&[("x-bkcmdb-user", "admin"), ("x-bkcmdb-app-code", "esb")]).await, 0);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn the_limit_of_an_application_applies_only_if_the_trusted_peer_names_it(pool: PgPool) {
+    let app = TestApp::with(pool, |setup| {
+        setup.authenticator.trusted_peers = vec!["10.1.2.3/32".parse().unwrap()];
+    })
+    .await;
+    let mut conn = app.pool.acquire().await.unwrap();
+    let apis = ["search_related_inst_asso".to_owned()];
+    service::app::limit(&mut conn, "esb_test", Some(&apis), None).await.unwrap();
+    drop(conn);
+    let user = ("bk_user", "admin");
+    let json = send_as_peer(&app, &[user, ("bk-app-code", "esb_test")]).await;
+    assert_eq!(json["bk_error_code"], 1_306_403);
+    assert_eq!(send_as_peer(&app, &[user]).await["bk_error_code"], 0);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]

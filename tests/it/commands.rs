@@ -321,6 +321,7 @@ async fn an_invalid_setting_is_refused_by_name(pool: PgPool) {
     for (name, value) in [
         ("CMDB_LOGIN_URL", "paas.example.com"),
         ("CMDB_GATEWAY_PUBLIC_KEY", "nonsense"),
+        ("CMDB_GATEWAY_ONLY", "true"),
         ("CMDB_TRUSTED_PEERS", "10.0.0.0/99"),
         ("CMDB_AUTHORIZATION", "maybe"),
         ("CMDB_RATE_LIMIT", "0"),

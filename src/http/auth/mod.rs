@@ -42,6 +42,8 @@ fn require_printable(name: &str) -> Result<(), RequestError> {
 pub struct Authenticator {
     /// Verifies the gateway's tokens, if its public key is configured.
     pub jwt: Option<JwtVerifier>,
+    /// Whether the gateway API refuses requests without the gateway's token.
+    pub gateway_only: bool,
     /// Finds the user of a `bk_token`, if a login service is configured.
     pub login: Option<LoginService>,
     /// The networks whose identity headers are trusted at the CMDB API.
@@ -85,6 +87,7 @@ impl Credentials {
             return Ok(Self { app_code: claims.app_code()?, proof: Proof::Jwt(claims) });
         }
         match api {
+            Api::Gateway if authenticator.gateway_only => Err(RequestError::GatewayTokenMissing),
             Api::Gateway => secret::find(head, body),
             Api::Cmdb => trusted_peer::find(&authenticator.trusted_peers, head),
         }

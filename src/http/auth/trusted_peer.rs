@@ -15,7 +15,7 @@ pub(super) fn find(trusted: &[IpNet], head: &Parts) -> Result<Credentials, Reque
     let peer = head.extensions.get().map(|ClientAddr(address)| address.to_canonical());
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let peer = peer.filter(is_trusted).ok_or(RequestError::UntrustedPeer(peer))?;
-    // The older ESB sends `Bk-Username` and `Bk-App-Code` beside `BK_USER`. If only that one is
+    // The newer ESB sends `Bk-Username` and `Bk-App-Code` beside `BK_USER`. If only that one is
     // missing, a proxy has dropped all headers with underscores, the tenant's among them.
     let has = |name| head.headers.contains_key(name);
     let has_hyphens_only = has("bk-username") || has("bk-app-code") || !has("x-bkcmdb-user");
