@@ -247,7 +247,7 @@ pub fn exports_traces() -> bool {
     endpoint.is_some() && !is("OTEL_SDK_DISABLED", "true") && !is("OTEL_TRACES_EXPORTER", "none")
 }
 
-/// How long the collector of traces may take to answer, by the standard variables.
+/// How long the collector of traces may take to answer, by the standard variables of OpenTelemetry.
 pub fn trace_timeout() -> Duration {
     let timeout = environment("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
         .or_else(|| environment("OTEL_EXPORTER_OTLP_TIMEOUT"));

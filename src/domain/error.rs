@@ -107,7 +107,7 @@ pub enum RequestError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum NotJson {
-    #[error("it is incomplete, because the connection failed")]
+    #[error("it did not arrive completely")]
     Incomplete,
     #[error("it is empty")]
     Empty,

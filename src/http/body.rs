@@ -1,4 +1,4 @@
-//! Reading the bytes of a body, within its limits, and finding out why they are not JSON.
+//! Reading the bytes of a body, within its limits, and saying what they are if not JSON.
 
 use std::time::Duration;
 
@@ -112,6 +112,8 @@ async fn drain(body: &mut Body, mut length: usize) {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
 
     #[test]
@@ -146,8 +148,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             if let Some((name, value)) = header.split_once(": ") {
-                let name = axum::http::HeaderName::try_from(name).unwrap();
-                headers.insert(name, value.parse().unwrap());
+                headers.insert(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
             }
             let found = why_not_json(&headers, body).to_string();
             assert_eq!(found, expected, "{}", String::from_utf8_lossy(body));

@@ -5,6 +5,7 @@ use sqlx::PgPool;
 
 use crate::app::{PATH, TestApp, batch};
 use crate::binary::Program;
+use crate::socket::Client;
 
 /// A valid request with some keys changed.
 fn set(changes: &[(&str, Value)]) -> Value {
@@ -213,7 +214,7 @@ async fn a_body_that_is_not_a_json_object_is_refused_before_its_credentials(pool
     }
 }
 
-/// The unit tests of `http::body` have every kind.
+/// The unit test of `http::body` has the other kinds.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_log_says_why_a_body_is_not_json_and_does_not_contain_it(pool: PgPool) {
     let server = Program::on(&pool).serve(&[]);
@@ -224,10 +225,19 @@ async fn the_log_says_why_a_body_is_not_json_and_does_not_contain_it(pool: PgPoo
         let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         assert_eq!(answer["code"], 1_306_000);
     }
+    let mut client = Client::connect(server.address.parse().unwrap()).await.unwrap();
+    let invalid_chunk =
+        format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nmarker\r\n");
+    client.send(invalid_chunk.as_bytes()).await.unwrap();
+    assert_eq!(client.answer().await.unwrap().json()["code"], 1_306_000);
     server.signal("TERM");
     let (_, log) = server.wait();
-    let cause = "the body is not a JSON object: it is compressed (Content-Encoding: gzip)";
-    assert_eq!(log.matches(cause).count(), 2, "{log}");
+    for (cause, count) in
+        [("it is compressed (Content-Encoding: gzip)", 2), ("it did not arrive completely", 1)]
+    {
+        let cause = format!("the body is not a JSON object: {cause}");
+        assert_eq!(log.matches(&cause).count(), count, "{log}");
+    }
     assert!(!log.contains("marker"), "{log}");
 }
 
