@@ -235,7 +235,7 @@ const COLLECTIONS: [&str; 8] = [
     "cc_ObjectBase_0_pub_bk_switch",
     "cc_InstAsst_0_pub_bk_switch",
     "cc_idgenerator",
-    "cc_ProjectBase",
+    "cc_ObjectBase",
 ];
 
 /// The input is a byte that selects the collection, and a file of an export. Each document becomes
@@ -271,7 +271,7 @@ fn columns(stage: Stage) -> usize {
         Stage::Instances => 4,
         Stage::Links => 7,
         Stage::Models | Stage::Kinds => 8,
-        Stage::ModelAssociations => 10,
+        Stage::ModelAssociations => 11,
     }
 }
 

@@ -12,18 +12,18 @@ use serde_json::json;
 use super::Outcome;
 use crate::service;
 use crate::service::database::Purpose;
-use crate::service::import::{RejectedRow, Stats};
+use crate::service::import::{ReportedRow, Stats};
 
-/// How many rejected rows are printed. The report has all of them.
-const PRINTED_REJECTIONS: u64 = 100;
+/// How many rejected rows are printed, and how many warnings. The report has all of them.
+const PRINTED_ROWS: u64 = 100;
 
 pub(super) async fn import(
     dir: &Path, report: Option<&Path>, if_empty: bool,
 ) -> anyhow::Result<Outcome> {
     let export = service::import::find_export(dir)?;
     let mut stderr = io::stderr();
-    for name in &export.ignored {
-        writeln!(stderr, "ignored: {name} is not a known collection")?;
+    for file in &export.ignored {
+        writeln!(stderr, "ignored: {file}")?;
     }
     let create = |path: &Path| {
         File::create(path).with_context(|| format!("cannot write {}", path.display()))
@@ -39,22 +39,24 @@ pub(super) async fn import(
         "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {elapsed} {msg}",
     )?);
     progress.enable_steady_tick(Duration::from_millis(200));
-    let mut rejected = 0_u64;
+    let (mut rejected, mut warnings) = (0_u64, 0_u64);
     let mut report_written = Ok(());
     let result = service::import::import(
         &mut conn,
         &export,
         |path| Ok(progress.wrap_read(File::open(path)?)),
         || progress.set_message("merging"),
-        |file, RejectedRow { line, reason, .. }| {
-            rejected += 1;
-            if rejected <= PRINTED_REJECTIONS {
+        |file, ReportedRow { line, reason, is_rejected, .. }| {
+            let (kind, count) =
+                if *is_rejected { ("rejected", &mut rejected) } else { ("warning", &mut warnings) };
+            *count += 1;
+            if *count <= PRINTED_ROWS {
                 progress.suspend(|| {
-                    let _ = writeln!(io::stderr(), "rejected: {file}:{line}: {reason}");
+                    let _ = writeln!(io::stderr(), "{kind}: {file}:{line}: {reason}");
                 });
             }
             if let (Some(report), Ok(())) = (&mut report, &report_written) {
-                let row = json!({"file": file, "line": line, "reason": reason});
+                let row = json!({"kind": kind, "file": file, "line": line, "reason": reason});
                 report_written = writeln!(report, "{row}");
             }
         },
@@ -62,9 +64,11 @@ pub(super) async fn import(
     .await;
     progress.finish_and_clear();
     let stats = result.context("nothing was imported")?;
-    if rejected > PRINTED_REJECTIONS {
-        let more = rejected - PRINTED_REJECTIONS;
-        writeln!(stderr, "… and {more} more rejected rows; --report FILE writes all of them")?;
+    for (count, what) in [(rejected, "rejected rows"), (warnings, "warnings")] {
+        if count > PRINTED_ROWS {
+            let more = count - PRINTED_ROWS;
+            writeln!(stderr, "… and {more} more {what}; --report FILE writes all of them")?;
+        }
     }
     report_written
         .and_then(|()| report.map_or(Ok(()), |mut report| report.flush()))

@@ -44,12 +44,13 @@ enum Command {
     Migrate(MigrateArgs),
     /// Import an export of the original CMDB
     ///
-    /// DIR contains files written by mongoexport: one for each collection, named after it, such as
-    /// `cc_ObjDes.json` or `cc_ObjectBase_0_pub_bk_switch.json`. Any of them may be missing.
+    /// DIR contains files written by mongoexport or Compass: one for each collection, named after
+    /// it, such as `cc_ObjDes.json` or `cc_ObjectBase_0_pub_bk_switch.json.gz`. Any of them may be
+    /// missing.
     Import {
         /// Directory of the files
         dir: PathBuf,
-        /// Write the rejected rows to this file, as JSON lines
+        /// Write the rejected rows and the warnings to this file, as JSON lines
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
         /// Import nothing and exit with 1 if the database contains any data

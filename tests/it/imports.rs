@@ -1,8 +1,10 @@
 //! The command `import`.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tempfile::TempDir;
@@ -28,26 +30,37 @@ fn import(pool: &PgPool, folder: &Path) -> Output {
     Program::on(pool).run(&["import", folder.to_str().unwrap()])
 }
 
-/// Imports, and returns the rejected rows: file, line and reason.
+/// Imports without warnings, and returns the rejected rows: file, line and reason.
 fn rejected_rows(pool: &PgPool, folder: &TempDir) -> Vec<(String, u64, String)> {
+    let rejected = |(kind, row)| {
+        assert_eq!(kind, "rejected");
+        row
+    };
+    reported_rows(pool, folder).into_iter().map(rejected).collect()
+}
+
+/// Imports, and returns the kind of each reported row, and its file, line and reason.
+fn reported_rows(pool: &PgPool, folder: &TempDir) -> Vec<(String, (String, u64, String))> {
     let report = folder.path().join("report");
     let args = ["import", folder.path().to_str().unwrap(), "--report", report.to_str().unwrap()];
     let output = Program::on(pool).run(&args);
     assert_eq!(output.status, 0, "{}", output.stderr);
     let lines = fs::read_to_string(&report).unwrap();
-    let rejection = |line: &str| {
+    let reported = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(line.as_object().unwrap().len(), 3);
+        assert_eq!(line.as_object().unwrap().len(), 4);
         let text = |key: &str| line[key].as_str().unwrap().to_owned();
         assert!(output.stderr.contains(&format!(
-            "rejected: {}:{}: {}\n",
+            "{}: {}:{}: {}\n",
+            text("kind"),
             text("file"),
             line["line"],
             text("reason")
         )));
-        (text("file").replace(".json", ""), line["line"].as_u64().unwrap(), text("reason"))
+        let number = line["line"].as_u64().unwrap();
+        (text("kind"), (text("file").replace(".json", ""), number, text("reason")))
     };
-    lines.lines().map(rejection).collect()
+    lines.lines().map(reported).collect()
 }
 
 fn model(number: i64, key: &str) -> Value {
@@ -186,8 +199,12 @@ async fn every_form_of_mongoexport_is_read(pool: PgPool) {
     assert_eq!(output.status, 0, "{}", output.stderr);
     let ignored: Vec<_> =
         output.stderr.lines().filter_map(|line| line.strip_prefix("ignored: ")).collect();
-    let ignored: Vec<_> = ignored.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(ignored, ["README.txt", "cc_SetBase.json", "cc_Something.json"]);
+    let expected = [
+        "README.txt is not a known collection",
+        "cc_SetBase.json is not a file",
+        "cc_Something.json is not a known collection",
+    ];
+    assert_eq!(ignored, expected);
     let stored: Vec<(String, i64, Option<String>)> = sqlx::query_as(
         "select key, instance_id, instance.name
          from cmdb.instance join cmdb.model on model.id = model_id order by 1, 2",
@@ -210,6 +227,99 @@ async fn every_form_of_mongoexport_is_read(pool: PgPool) {
     assert_eq!(stored_links(&pool).await, [(8, "bk_switch_connect_host".to_owned(), 5, 1)]);
 }
 
+/// Compass names the database too, and writes large collections in parts.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn compressed_files_names_of_databases_and_parts_are_read(pool: PgPool) {
+    let folder = export(&[
+        ("cmdb.cc_ObjDes", vec![model(50, "a"), model(51, "b")]),
+        ("cc_ObjAsst", vec![association(1, "a", "b", "n:n")]),
+        ("cmdb.cc_ObjectBase_0_pub_a.part1", vec![instance(1)]),
+        ("cmdb.cc_ObjectBase_0_pub_a.part2", vec![instance(2)]),
+        ("cc_InstAsst_0_pub_a", vec![link(1, ["a", "b"], 1, 1), link(2, ["a", "b"], 2, 1)]),
+    ]);
+    let content = gzip(&lines(&[instance(1)]));
+    fs::write(folder.path().join("cc_ObjectBase_0_pub_b.json.gz"), content).unwrap();
+    fs::write(folder.path().join("cc_ObjectBase_0_pub_b.metadata.json"), "{}").unwrap();
+    let output = import(&pool, folder.path());
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    assert_eq!(
+        output.stderr,
+        "ignored: cc_ObjectBase_0_pub_b.metadata.json is metadata of mongodump, which has no \
+         documents\n"
+    );
+    assert_eq!(stored_links(&pool).await.len(), 2);
+}
+
+fn gzip(content: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_damaged_gzip_file_stops_the_import(pool: PgPool) {
+    let hosts: Vec<_> = (1..=1_000).map(|id| json!({"bk_host_id": id})).collect();
+    let content = gzip(&lines(&hosts));
+    let damage = |at: usize| {
+        let mut damaged = content.clone();
+        damaged[at] ^= 0xFF;
+        damaged
+    };
+    for damaged in [
+        content[..5].to_vec(),
+        content[..content.len() / 2].to_vec(),
+        content[..content.len() - 1].to_vec(),
+        damage(0),
+        damage(content.len() / 2),
+        damage(content.len() - 6),
+        b"{\"bk_host_id\":1}".to_vec(),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("cc_HostBase.json.gz"), damaged).unwrap();
+        let output = import(&pool, folder.path());
+        assert_eq!(output.status, 2);
+        let message = "cmdb-associations: nothing was imported: cc_HostBase.json.gz:";
+        assert!(output.stderr.starts_with(message), "{}", output.stderr);
+    }
+}
+
+/// Before version 3.10, one collection had the instances of all models, and one had all links.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn collections_of_before_3_10_are_imported_unless_the_folder_has_later_ones(pool: PgPool) {
+    let of = |model: &str, mut instance: Value| {
+        instance["bk_obj_id"] = json!(model);
+        instance
+    };
+    let mut of_tenant = link(8, ["a", "b"], 2, 1);
+    of_tenant["bk_supplier_account"] = json!("0");
+    let mut collections = vec![
+        ("cc_ObjDes", vec![model(50, "a"), model(51, "b")]),
+        ("cc_ObjAsst", vec![association(1, "a", "b", "n:n")]),
+        ("cc_ObjectBase", vec![of("a", instance(1)), of("a", instance(2)), of("b", instance(1))]),
+        ("cc_InstAsst", vec![link(7, ["a", "b"], 1, 1), of_tenant]),
+    ];
+    assert_eq!(rejected_rows(&pool, &export(&collections)), []);
+    let links = [(7, "a_connect_b".to_owned(), 1, 1), (8, "a_connect_b".to_owned(), 2, 1)];
+    assert_eq!(stored_links(&pool).await, links);
+
+    // The links of later collections take precedence: link 9 has been deleted there.
+    collections[3].1.push(link(9, ["a", "b"], 2, 2));
+    collections.push(("cc_InstAsst_0_pub_a", collections[3].1[..2].to_vec()));
+    let output = import(&pool, export(&collections).path());
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    for name in ["cc_InstAsst.json", "cc_ObjectBase.json"] {
+        let ignored = format!("ignored: {name} is a collection of BlueKing CMDB before 3.10");
+        assert!(output.stderr.contains(&ignored), "{}", output.stderr);
+    }
+    assert_eq!(stored_links(&pool).await, links);
+
+    let folder = export(&[("cc_ObjectBase", vec![of("a", instance(1)), instance(2)])]);
+    let output = import(&pool, folder.path());
+    let message = "nothing was imported: cc_ObjectBase.json:2: bk_obj_id is missing\n";
+    assert_eq!(output.status, 2);
+    assert!(output.stderr.ends_with(message), "{}", output.stderr);
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_invalid_row_is_rejected_and_reported_with_its_line(pool: PgPool) {
     let folder = small(vec![
@@ -230,7 +340,7 @@ async fn an_invalid_row_is_rejected_and_reported_with_its_line(pool: PgPool) {
         fs::write(path, before + &lines(rows)).unwrap();
     };
     add("cc_ObjDes.json", &[model(60, "a"), model(61, &"x".repeat(129))]);
-    add("cc_ObjAsst.json", &[association(9, "a", "c", "1:n"), association(10, "b", "b", "n:1")]);
+    add("cc_ObjAsst.json", &[association(9, "a", "c", "1:n")]);
     add("cc_ObjectBase_0_pub_c.json", &[instance(1)]);
     add("cc_ObjectBase_0_pub_a.json", &[instance(-7)]);
     let row = |file: &str, line, reason: &str| (format!("cc_{file}"), line, reason.to_owned());
@@ -246,7 +356,6 @@ async fn an_invalid_row_is_rejected_and_reported_with_its_line(pool: PgPool) {
             row("ObjectBase_0_pub_a", 6, "bk_inst_id -7 is negative"),
             row("ObjectBase_0_pub_c", 1, "model c does not exist"),
             row("ObjAsst", 4, "model c does not exist"),
-            row("ObjAsst", 5, "mapping is \"n:1\", not 1:1, 1:n or n:n"),
             row("InstAsst_0_pub_a", 1, "source instance 9 of model a does not exist"),
             row("InstAsst_0_pub_a", 2, "target instance 9 of model b does not exist"),
             row("InstAsst_0_pub_a", 3, "model association a_connect_c does not exist"),
@@ -276,6 +385,49 @@ async fn the_report_has_every_rejected_row_and_stderr_the_first_100(pool: PgPool
     assert_eq!(output.stderr.matches("rejected: ").count(), 100);
     let rest = "… and 2400 more rejected rows; --report FILE writes all of them\n";
     assert!(output.stderr.ends_with(rest), "{}", output.stderr);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn any_mapping_but_1_1_and_1_n_is_imported_as_n_n_with_a_warning(pool: PgPool) {
+    let mut missing = association(4, "a", "b", "");
+    missing.as_object_mut().unwrap().remove("mapping");
+    missing["bk_obj_asst_id"] = json!("missing");
+    let folder = export(&[
+        ("cc_ObjDes", vec![model(50, "a"), model(51, "b")]),
+        (
+            "cc_ObjAsst",
+            vec![
+                association(1, "a", "b", "n:1"),
+                association(2, "b", "a", ""),
+                association(3, "a", "a", "n:n"),
+                missing,
+                association(5, "a", "c", "n:1"),
+            ],
+        ),
+    ]);
+    let row = |line, reason: &str| ("cc_ObjAsst".to_owned(), line, reason.to_owned());
+    let warning = |line, mapping: &str| {
+        ("warning".to_owned(), row(line, &format!("mapping is {mapping}, imported as n:n")))
+    };
+    let expected = [
+        warning(1, "\"n:1\""),
+        warning(2, "\"\""),
+        warning(4, "missing"),
+        ("rejected".to_owned(), row(5, "model c does not exist")),
+    ];
+    assert_eq!(reported_rows(&pool, &folder), expected);
+    let mappings: Vec<String> = sqlx::query_scalar(
+        "select association.key || ' ' || mapping from cmdb.model_association association
+         join cmdb.model on model.id = source_model_id where model.key in ('a', 'b') order by 1",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(mappings, ["a_connect_a n:n", "a_connect_b n:n", "b_connect_a n:n", "missing n:n"]);
+    let total = import(&pool, folder.path()).stdout;
+    let total: Vec<_> = total.lines().last().unwrap().split_whitespace().collect();
+    // read, added, updated, unchanged, rejected
+    assert_eq!(total, ["total", "7", "0", "0", "6", "1"]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -570,6 +722,18 @@ async fn a_folder_without_collections_is_refused(pool: PgPool) {
     let output = import(&pool, folder.path());
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("has no collection of an export"), "{}", output.stderr);
+    for number in 10..22 {
+        fs::write(folder.path().join(format!("cc_{number}.json")), "{}").unwrap();
+    }
+    fs::write(folder.path().join("cc_1.csv"), "").unwrap();
+    fs::write(folder.path().join("cc_HostBase.bson"), "").unwrap();
+    let output = import(&pool, folder.path());
+    assert_eq!(output.status, 2);
+    let list = "has no collection of an export (cc_*.json): cc_1.csv is not a known collection; \
+                cc_10.json is not a known collection; cc_11.json";
+    assert!(output.stderr.contains(list), "{}", output.stderr);
+    let end = "; cc_18.json is not a known collection; and 4 more\n";
+    assert!(output.stderr.ends_with(end), "{}", output.stderr);
     let output = import(&pool, &folder.path().join("none"));
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("cannot read the folder"), "{}", output.stderr);

@@ -6,6 +6,11 @@ create temporary table rejected_row (
     file integer not null, line bigint not null, reason text not null, assigned_id bigint
 ) on commit drop;
 
+-- Rows that are imported, but not as they are in the export.
+create temporary table row_warning (
+    file integer not null, line bigint not null, warning text not null
+) on commit drop;
+
 create temporary table staged_model (
     file integer not null, line bigint not null,
     tenant text collate "C" not null, key text collate "C" not null, name text,
@@ -29,7 +34,7 @@ create temporary table staged_model_association (
     tenant text collate "C" not null, key text collate "C" not null, name text,
     source_model text collate "C" not null, target_model text collate "C" not null,
     kind text collate "C" not null, mapping text collate "C" not null,
-    on_delete text, is_predefined boolean, export_number bigint
+    on_delete text, is_predefined boolean, export_number bigint, warning text
 ) on commit drop;
 
 create temporary table staged_assigned_id (

@@ -94,15 +94,17 @@ pub struct MergeCounts {
     pub updated: i64,
 }
 
-/// A row of the export that is not imported.
+/// A row of the export that is rejected, or that is imported with a warning.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct RejectedRow {
+pub struct ReportedRow {
     /// The number of the file.
     pub file: i32,
     /// The line on which the row's document begins.
     pub line: i64,
-    /// Why the row is not imported.
+    /// Why the row is not imported, or how it is imported.
     pub reason: String,
+    /// Whether the row is not imported.
+    pub is_rejected: bool,
 }
 
 /// Whether the database has no inventory and no application but the data of the migrations: 12
@@ -154,7 +156,12 @@ pub async fn merge(conn: &mut PgConnection) -> sqlx::Result<Vec<MergeCounts>> {
     rows.iter().map(MergeCounts::from_row).collect()
 }
 
-/// The rejected rows, in the order of files and lines. There may be millions.
-pub fn rejected_rows(conn: &mut PgConnection) -> impl Stream<Item = sqlx::Result<RejectedRow>> {
-    sqlx::query_as("select file, line, reason from rejected_row order by file, line").fetch(conn)
+/// The rejected rows and the warnings, in the order of files and lines. There may be millions.
+pub fn reported_rows(conn: &mut PgConnection) -> impl Stream<Item = sqlx::Result<ReportedRow>> {
+    sqlx::query_as(
+        "select file, line, reason, true as is_rejected from rejected_row
+         union all select file, line, warning, false from row_warning
+         order by file, line",
+    )
+    .fetch(conn)
 }

@@ -52,6 +52,9 @@ where reason is not null or export_number is distinct from kept_number;
 
 delete from candidate_model_association where reason is not null or rank > 1;
 
+insert into row_warning
+select file, line, warning from candidate_model_association where warning is not null;
+
 -- Models and mapping cannot be updated, so a model association without links is replaced.
 delete from cmdb.model_association
 where id in (select stored_id from candidate_model_association where differs);

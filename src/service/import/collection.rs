@@ -20,6 +20,16 @@ pub(super) struct Collection {
     model: String,
     id_field: &'static str,
     name_field: &'static str,
+    pub(super) versions: Versions,
+}
+
+/// The versions of BlueKing CMDB that use a collection. Version 3.10 divided instances and links
+/// among collections for each model, and left the previous collections as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Versions {
+    All,
+    Before310,
+    Since310,
 }
 
 /// Why a document does not become a row.
@@ -33,7 +43,7 @@ pub(super) enum RowError {
 
 /// The collections with fixed names: name, stage, model of its instances, field of the id, field of
 /// the name.
-const FIXED_NAMES: [(&str, Stage, &str, &str, &str); 12] = [
+const FIXED_NAMES: [(&str, Stage, &str, &str, &str); 14] = [
     ("cc_idgenerator", Stage::AssignedIds, "", "SequenceID", ""),
     ("cc_ObjDes", Stage::Models, "", "id", "bk_obj_name"),
     ("cc_AsstDes", Stage::Kinds, "", "id", "bk_asst_name"),
@@ -46,6 +56,9 @@ const FIXED_NAMES: [(&str, Stage, &str, &str, &str); 12] = [
     ("cc_PlatBase", Stage::Instances, "plat", "bk_cloud_id", "bk_cloud_name"),
     ("cc_BizSetBase", Stage::Instances, "bk_biz_set_obj", "bk_biz_set_id", "bk_biz_set_name"),
     ("cc_ProjectBase", Stage::Instances, "bk_project", "id", "bk_project_name"),
+    // Their documents name the model. Version 3.10 replaced them.
+    ("cc_ObjectBase", Stage::Instances, "", "bk_inst_id", "bk_inst_name"),
+    ("cc_InstAsst", Stage::Links, "", "id", ""),
 ];
 
 impl Collection {
@@ -62,8 +75,13 @@ impl Collection {
                     *FIXED_NAMES.iter().find(|(fixed, ..)| *fixed == name)?;
                 (stage, Tenant::SHARED, model, id_field, name_field)
             };
+        let versions = match name {
+            "cc_ObjectBase" | "cc_InstAsst" => Versions::Before310,
+            _ if name.contains("_pub_") => Versions::Since310,
+            _ => Versions::All,
+        };
         let (tenant, model) = (tenant.to_owned(), model.to_owned());
-        Some(Self { stage, tenant, model, id_field, name_field })
+        Some(Self { stage, tenant, model, id_field, name_field, versions })
     }
 
     /// The association id of a document whose row is rejected. It is not assigned again.
@@ -105,11 +123,7 @@ impl Collection {
                 .optional(fields.optional_boolean("ispre"))
                 .optional(fields.optional_integer(self.id_field)?),
             Stage::ModelAssociations => {
-                let mapping = fields.text("mapping")?;
-                if !["1:1", "1:n", "n:n"].contains(&mapping) {
-                    let reason = format!("mapping is {mapping:?}, not 1:1, 1:n or n:n");
-                    return Err(RowError::Invalid(reason));
-                }
+                let (mapping, warning) = fields.mapping()?;
                 row.value(fields.tenant(&self.tenant)?)
                     .value(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
                     .optional(name)
@@ -120,11 +134,14 @@ impl Collection {
                     .optional(fields.optional_text("on_delete"))
                     .optional(fields.optional_boolean("ispre"))
                     .optional(fields.optional_integer(self.id_field)?)
+                    .optional(warning)
             }
             Stage::Instances => {
-                let model = match fields.optional_text("bk_obj_id") {
-                    Some(_) => fields.key("bk_obj_id", KEY_LIMIT)?,
-                    None => &self.model,
+                let is_in_document = fields.optional_text("bk_obj_id").is_some();
+                let model = if is_in_document || self.model.is_empty() {
+                    fields.key("bk_obj_id", KEY_LIMIT)?
+                } else {
+                    &self.model
                 };
                 let id = fields.integer(self.id_field)?;
                 if id < 0 {
@@ -180,9 +197,22 @@ impl<'a> Fields<'a> {
         if is_valid_key(key, limit) {
             return Ok(key);
         }
-        let start: String = key.chars().take(40).collect();
+        let start = start(key);
         let problem = format!("is empty, longer than {limit} characters or contains NUL");
         Err(RowError::Invalid(format!("{field} {start:?} {problem}")))
+    }
+
+    /// The mapping, and a warning if it is not the exported one. For BlueKing CMDB, anything but
+    /// `1:1` and `1:n` is `n:n`.
+    fn mapping(&self) -> Result<(&'a str, Option<String>), RowError> {
+        let exported = match self.get("mapping") {
+            None => "missing".to_owned(),
+            Some(_) => match self.text("mapping")? {
+                mapping @ ("1:1" | "1:n" | "n:n") => return Ok((mapping, None)),
+                other => format!("{:?}", start(other)),
+            },
+        };
+        Ok(("n:n", Some(format!("mapping is {exported}, imported as n:n"))))
     }
 
     fn optional_integer(&self, field: &str) -> Result<Option<i64>, RowError> {
@@ -216,6 +246,11 @@ impl<'a> Fields<'a> {
         let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
         tenant.ok_or_else(|| RowError::Invalid(format!("{FIELD} {TENANT_PROBLEM}")))
     }
+}
+
+/// The start of a text, for a message.
+fn start(text: &str) -> String {
+    text.chars().take(40).collect()
 }
 
 /// Reads an integer: `11`, `11.0`, `{"$numberLong":"11"}`, `{"$numberInt":"11"}` or
@@ -273,7 +308,7 @@ mod tests {
         assert_eq!([instances.model, instances.tenant], ["bk_switch", "tenant_1"]);
         let links = Collection::from_name("cc_InstAsst_0_pub_host").unwrap();
         assert_eq!((links.stage, links.tenant.as_str()), (Stage::Links, "0"));
-        for unknown in ["cc_ObjectBase", "cc_InstAsst", "cc_ModuleHostConfig", "cc_objdes", ""] {
+        for unknown in ["cc_ObjectBase_0", "cc_ModuleHostConfig", "cc_objdes", ""] {
             assert_eq!(Collection::from_name(unknown), None, "{unknown}");
         }
     }
@@ -284,7 +319,8 @@ mod tests {
         let id_fields: Vec<_> = instances.map(|(.., id_field, _)| *id_field).collect();
         assert_eq!(
             id_fields.join(" "),
-            "bk_host_id bk_biz_id bk_set_id bk_module_id bk_process_id bk_cloud_id bk_biz_set_id id"
+            "bk_host_id bk_biz_id bk_set_id bk_module_id bk_process_id bk_cloud_id bk_biz_set_id \
+             id bk_inst_id"
         );
     }
 }

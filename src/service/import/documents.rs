@@ -1,7 +1,7 @@
 //! Reads the documents of a file one by one, in bounded memory.
 
 use std::fmt::Display;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -15,21 +15,32 @@ pub(super) type Document = Map<String, Value>;
 /// (`--jsonArray`).
 pub(super) struct Documents<'a, R> {
     name: &'a str,
-    reader: BufReader<R>,
+    reader: BufReader<Chain<Cursor<Vec<u8>>, R>>,
     line: i64,
+    /// The last bytes that a deserializer read.
+    last_bytes: [u8; 2],
     is_array: bool,
     /// The number of documents read.
     pub(super) count: i64,
 }
 
 impl<'a, R: Read> Documents<'a, R> {
-    pub(super) fn new(name: &'a str, file: R) -> Result<Self, Error> {
-        let reader = BufReader::new(file);
-        let mut documents = Self { name, reader, line: 1, is_array: false, count: 0 };
-        // Some shells add a byte order mark.
-        if documents.fill_buf()?.starts_with(b"\xEF\xBB\xBF") {
-            documents.reader.consume(3);
+    pub(super) fn new(name: &'a str, mut file: R) -> Result<Self, Error> {
+        let mut start = Vec::new();
+        let read = file.by_ref().take(3).read_to_end(&mut start);
+        read.map_err(|error| Error::unreadable(name, 1, error))?;
+        if is_utf_16(&start) {
+            let reason = "the file is UTF-16, not UTF-8: write it with mongoexport --out instead \
+                          of >, or convert it";
+            return Err(Error::unreadable(name, 1, reason));
         }
+        // Some shells add a byte order mark.
+        if start == b"\xEF\xBB\xBF" {
+            start.clear();
+        }
+        let reader = BufReader::new(Cursor::new(start).chain(file));
+        let mut documents =
+            Self { name, reader, line: 1, last_bytes: [0; 2], is_array: false, count: 0 };
         documents.is_array = documents.skip(b'[')?;
         Ok(documents)
     }
@@ -56,11 +67,27 @@ impl<'a, R: Read> Documents<'a, R> {
             Ok(document) => Ok(Some((line, document))),
             Err(error) if error.is_eof() => Err(self.error("the file ends inside a document")),
             Err(error) => {
+                let line = self.line;
+                if let Some(number) = self.non_finite_number() {
+                    let reason =
+                        format!("{number} is not JSON: export again with mongoexport 4.2 or later");
+                    return Err(self.error_at(line, reason));
+                }
                 // Without serde_json's line, which is relative to the document.
                 let reason = error.to_string();
-                Err(self.error(reason.split(" at line ").next().unwrap_or_default()))
+                Err(self.error_at(line, reason.split(" at line ").next().unwrap_or_default()))
             }
         }
+    }
+
+    /// `NaN` or `Infinity`, if the deserializer stopped there. It has read a sign, the first
+    /// letter, or the first two letters after a `-`.
+    fn non_finite_number(&mut self) -> Option<&'static str> {
+        let mut near = self.last_bytes.to_vec();
+        self.reader.by_ref().take(8).read_to_end(&mut near).ok()?;
+        let is_at =
+            |number: &&str| near.windows(number.len()).take(3).any(|w| w == number.as_bytes());
+        ["NaN", "Infinity"].into_iter().find(is_at)
     }
 
     /// Skips white space, and then `byte` if it is next. Returns whether it was.
@@ -101,9 +128,18 @@ impl<'a, R: Read> Documents<'a, R> {
 impl<R: Read> Read for Documents<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.reader.read(buffer)?;
-        self.line += buffer.iter().take(length).map(|byte| i64::from(*byte == b'\n')).sum::<i64>();
+        for byte in buffer.iter().take(length) {
+            self.line += i64::from(*byte == b'\n');
+            self.last_bytes = [self.last_bytes[1], *byte];
+        }
         Ok(length)
     }
+}
+
+/// Whether a file that starts like this is UTF-16: it has a byte order mark, or one byte of its
+/// first character is NUL.
+fn is_utf_16(start: &[u8]) -> bool {
+    matches!(start, [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [0, 1..=255, ..] | [1..=255, 0, ..])
 }
 
 #[cfg(test)]
@@ -141,5 +177,46 @@ mod tests {
         assert_eq!(lines("[{}]\n\n{}"), (vec![1], Some(3)));
         assert_eq!(lines("[{},\n]"), (vec![1], Some(2)));
         assert_eq!(lines("[{}\n{}]"), (vec![1], Some(2)));
+    }
+
+    /// The message of the error that reading the file ends with.
+    fn error(content: &[u8]) -> String {
+        let read = || {
+            let mut documents = Documents::new("file", content)?;
+            while documents.read_next()?.is_some() {}
+            Ok::<_, Error>(())
+        };
+        read().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn utf_16_is_named_as_such() {
+        let little_endian: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big_endian: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let marked = |mark: &[u8], content: &[u8]| [mark, content].concat();
+        for content in [
+            marked(b"\xFF\xFE", &little_endian),
+            marked(b"\xFE\xFF", &big_endian),
+            little_endian,
+            big_endian,
+        ] {
+            assert!(error(&content).starts_with("file:1: the file is UTF-16, not UTF-8"));
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_named_as_such() {
+        for (content, number) in [
+            ("{\"a\":NaN}", "NaN"),
+            ("{\"a\": [1, -NaN]}", "NaN"),
+            ("{\"a\":Infinity}", "Infinity"),
+            ("{\"a\":-Infinity}", "Infinity"),
+            ("{\"a\":{\"b\":+Infinity}}", "Infinity"),
+        ] {
+            let expected = format!("file:2: {number} is not JSON: export again");
+            let message = error(format!("{{}}\n{content}\n").as_bytes());
+            assert!(message.starts_with(&expected), "{message}");
+        }
+        assert_eq!(error(b"{\"NaN\":x}"), "file:1: expected value");
     }
 }

@@ -2,22 +2,25 @@
 
 mod collection;
 mod documents;
+mod file_name;
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::fs::Metadata;
 use std::future::ready;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use flate2::read::MultiGzDecoder;
 use futures_util::TryStreamExt;
 use sqlx::PgConnection;
 
-use self::collection::{Collection, RowError};
+use self::collection::{Collection, RowError, Versions};
 use self::documents::Documents;
+use self::file_name::FileName;
 use crate::db;
 use crate::db::import::{Chunk, MergeCounts, Row, Stage};
-pub use crate::db::import::{RejectedRow, is_empty};
+pub use crate::db::import::{ReportedRow, is_empty};
 use crate::db::session;
 
 /// Why an import failed. The database is unchanged.
@@ -26,8 +29,8 @@ use crate::db::session;
 pub enum Error {
     #[error("cannot read the folder {0}")]
     Folder(PathBuf, #[source] io::Error),
-    #[error("the folder {0} has no collection of an export (cc_*.json)")]
-    NoCollections(PathBuf),
+    #[error("the folder {0} has no collection of an export (cc_*.json){list}", list = list(.1))]
+    NoCollections(PathBuf, Vec<IgnoredFile>),
     /// `line` is the one on which the document begins, or on which reading failed.
     #[error("{file}:{line}: {reason}")]
     Unreadable { file: String, line: i64, reason: String },
@@ -45,8 +48,8 @@ impl Error {
 #[derive(Debug)]
 pub struct Export {
     files: Vec<ExportFile>,
-    /// The names of files that are not imported.
-    pub ignored: Vec<String>,
+    /// The files that are not imported.
+    pub ignored: Vec<IgnoredFile>,
     /// The total size of the files that are imported, in bytes.
     pub bytes: u64,
 }
@@ -55,7 +58,33 @@ pub struct Export {
 struct ExportFile {
     name: String,
     path: PathBuf,
+    bytes: u64,
     collection: Collection,
+    is_gzip: bool,
+}
+
+/// A file that is not imported. It is displayed as a clause, such as `x.csv is not a known
+/// collection`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IgnoredFile {
+    name: String,
+    reason: &'static str,
+}
+
+impl Display for IgnoredFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.reason)
+    }
+}
+
+/// The first ignored files, as the end of a sentence.
+fn list(ignored: &[IgnoredFile]) -> String {
+    const LIMIT: usize = 10;
+    let mut list: Vec<_> = ignored.iter().take(LIMIT).map(ToString::to_string).collect();
+    if ignored.len() > LIMIT {
+        list.push(format!("and {} more", ignored.len() - LIMIT));
+    }
+    if list.is_empty() { String::new() } else { format!(": {}", list.join("; ")) }
 }
 
 /// What an import did with the rows of a file.
@@ -84,34 +113,42 @@ impl Stats {
 pub fn find_export(folder: &Path) -> Result<Export, Error> {
     let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let folder_error = |error| Error::Folder(folder.to_owned(), error);
-    let mut export = Export { files: Vec::new(), ignored: Vec::new(), bytes: 0 };
+    let mut files = Vec::new();
+    let mut ignored = Vec::new();
     for entry in entries.map_err(folder_error)? {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let file = std::fs::metadata(entry.path()).ok().filter(Metadata::is_file);
-        match name.strip_suffix(".json").and_then(Collection::from_name).zip(file) {
-            Some((collection, metadata)) => {
-                export.bytes += metadata.len();
-                export.files.push(ExportFile { name, path: entry.path(), collection });
+        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        let metadata = std::fs::metadata(&path).ok().filter(Metadata::is_file);
+        match metadata.ok_or("is not a file").and_then(|file| Ok((file, FileName::parse(&name)?))) {
+            Ok((file, FileName { collection, is_gzip })) => {
+                files.push(ExportFile { name, path, bytes: file.len(), collection, is_gzip });
             }
-            None => export.ignored.push(name),
+            Err(reason) => ignored.push(IgnoredFile { name, reason }),
         }
     }
-    if export.files.is_empty() {
-        return Err(Error::NoCollections(folder.to_owned()));
+    // Version 3.10 does not update the collections that it replaced.
+    if files.iter().any(|file| file.collection.versions == Versions::Since310) {
+        let is_outdated = |file: &mut ExportFile| file.collection.versions == Versions::Before310;
+        let reason = "is a collection of BlueKing CMDB before 3.10, and the folder has later ones";
+        let outdated = files.extract_if(.., is_outdated);
+        ignored.extend(outdated.map(|file| IgnoredFile { name: file.name, reason }));
     }
-    export.files.sort_by_cached_key(|file| (file.collection.stage, file.name.clone()));
-    export.ignored.sort();
-    Ok(export)
+    ignored.sort();
+    if files.is_empty() {
+        return Err(Error::NoCollections(folder.to_owned(), ignored));
+    }
+    files.sort_by_cached_key(|file| (file.collection.stage, file.name.clone()));
+    let bytes = files.iter().map(|file| file.bytes).sum();
+    Ok(Export { files, ignored, bytes })
 }
 
 /// Imports an export.
 ///
 /// `open` opens a file. `on_staged` is called when all files are read and before their rows are
-/// merged. `on_rejection` receives the name of the file and the row for each rejected row, in the
-/// order of files and lines.
+/// merged. `on_report` receives the name of the file and the row for each row that is not imported,
+/// or not as it is in the file, in the order of files and lines.
 pub async fn import<R: Read>(
     conn: &mut PgConnection, export: &Export, open: impl Fn(&Path) -> io::Result<R>,
-    on_staged: impl FnOnce(), mut on_rejection: impl FnMut(&str, &RejectedRow),
+    on_staged: impl FnOnce(), mut on_report: impl FnMut(&str, &ReportedRow),
 ) -> Result<Vec<Stats>, Error> {
     let begin = "begin isolation level read committed read write";
     let mut tx = session::begin(conn, begin).await?;
@@ -129,14 +166,14 @@ pub async fn import<R: Read>(
             stats.updated = updated;
         }
     }
-    let count_rejection = |row: RejectedRow| {
+    let report = |row: ReportedRow| {
         if let Some(stats) = stats.get_mut(&row.file) {
-            stats.rejected += 1;
-            on_rejection(&stats.file, &row);
+            stats.rejected += i64::from(row.is_rejected);
+            on_report(&stats.file, &row);
         }
         ready(Ok(()))
     };
-    db::import::rejected_rows(&mut tx).try_for_each(count_rejection).await?;
+    db::import::reported_rows(&mut tx).try_for_each(report).await?;
     tx.commit().await?;
     Ok(stats.into_values().collect())
 }
@@ -147,11 +184,23 @@ pub async fn import<R: Read>(
 async fn stage(
     conn: &mut PgConnection, number: i32, file: &ExportFile, opened: impl Read,
 ) -> Result<i64, Error> {
-    let mut documents = Documents::new(&file.name, opened)?;
+    let content: Box<dyn Read + '_> =
+        if file.is_gzip { Box::new(Gunzip(MultiGzDecoder::new(opened))) } else { Box::new(opened) };
+    let mut documents = Documents::new(&file.name, content)?;
     while let Some(chunk) = read_chunk(&mut documents, &file.collection, number)? {
         db::import::copy(conn, file.collection.stage, chunk).await?;
     }
     Ok(documents.count)
+}
+
+/// Decompresses a file. Its errors say so.
+struct Gunzip<R>(MultiGzDecoder<R>);
+
+impl<R: Read> Read for Gunzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let cannot = |error| format!("cannot decompress the file: {error}");
+        self.0.read(buffer).map_err(|error| io::Error::new(error.kind(), cannot(error)))
+    }
 }
 
 /// Reads a collection without a database, for the fuzz tests. Returns the number of its documents,
