@@ -1,4 +1,5 @@
--- The audit log: one record for each request or part of an import that created links.
+-- The audit log: one record for each request or part of an import that created links, and for each
+-- purge of such records.
 
 create table cmdb.audit_log (
     id bigint generated always as identity,
@@ -7,16 +8,24 @@ create table cmdb.audit_log (
     request_id text collate "C",
     app text collate "C",
     user_name text collate "C",
-    tenant_id integer not null,
-    model_association_id integer not null,
+    tenant_id integer,
+    model_association_id integer,
     association_ids int8multirange not null,
     source_ids bigint[],
     target_ids bigint[],
+    purged_before timestamptz,
+    purged_records bigint,
     constraint audit_log_pkey primary key (id),
-    constraint audit_log_origin_check check (origin in ('request', 'import')),
+    constraint audit_log_origin_check check (origin in ('request', 'import', 'purge')),
+    constraint audit_log_link_check check (
+        origin = 'purge' or num_nulls(tenant_id, model_association_id) = 0),
     constraint audit_log_request_check check (
-        origin <> 'request' or num_nulls(request_id, app, user_name) = 0)
+        origin <> 'request' or num_nulls(request_id, app, user_name) = 0),
+    constraint audit_log_purge_check check (
+        origin <> 'purge' or num_nulls(user_name, purged_before, purged_records) = 0)
 );
+
+create index audit_log_created_at_idx on cmdb.audit_log (created_at) where origin = 'request';
 
 -- The id arrays of 200 links take 3.2 kB. Compressing them takes more time than the space is worth,
 -- so rows up to the size of a page are stored as they are.
@@ -24,22 +33,34 @@ alter table cmdb.audit_log set (toast_tuple_target = 8160);
 
 comment on table cmdb.audit_log is
     'A request, or part of an import, that created links. A record is committed together with its '
-    'links and remains when they are deleted. There are no foreign keys: every batch would lock '
-    'the same tenant row.';
+    'links and remains when they are deleted. The command audit purge deletes old records of '
+    'requests, and keeps the ids of their links in records of its own. There are no foreign '
+    'keys: every batch would lock the same tenant row.';
 comment on column cmdb.audit_log.origin is
-    'request: an API request created the links. import: the import command did.';
+    'request: an API request created the links. import: the import command did. purge: requests '
+    'created the links, and their records were purged.';
 comment on column cmdb.audit_log.request_id is
     'The id of the request, as in its answer and in the server''s log. Gateways may give requests '
     'the same id.';
 comment on column cmdb.audit_log.app is
     'The code of the application; empty if a trusted peer named none.';
+comment on column cmdb.audit_log.user_name is
+    'The user of the request. The PostgreSQL user of a purge.';
 comment on column cmdb.audit_log.association_ids is 'The ids of the created links.';
 comment on column cmdb.audit_log.source_ids is
     'The source of each created link, in the order of the link ids. Null for an import.';
 comment on column cmdb.audit_log.target_ids is
     'The target of each created link, in the order of the link ids. Null for an import.';
+comment on column cmdb.audit_log.purged_before is
+    'A purge deletes records of requests that were created before this time.';
+comment on column cmdb.audit_log.purged_records is 'How many records a purge has deleted.';
 comment on constraint audit_log_pkey on cmdb.audit_log is 'No two records have the same id.';
 comment on constraint audit_log_origin_check on cmdb.audit_log is
-    'The origin is request or import.';
+    'The origin is request, import or purge.';
+comment on constraint audit_log_link_check on cmdb.audit_log is
+    'The record of a request or an import names the tenant and the model association.';
 comment on constraint audit_log_request_check on cmdb.audit_log is
     'The record of a request names the request, its application and its user.';
+comment on constraint audit_log_purge_check on cmdb.audit_log is
+    'The record of a purge names its user, its time and the number of deleted records.';
+comment on index cmdb.audit_log_created_at_idx is 'Serves the purge of old records.';

@@ -1,6 +1,7 @@
 //! The command line. Results go to stdout, messages to stderr.
 
 mod app;
+mod audit;
 mod check;
 mod grant;
 mod healthcheck;
@@ -15,6 +16,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sqlx::PgConnection;
 
 use self::app::AppCommand;
+use self::audit::AuditCommand;
 use self::grant::GrantCommand;
 use crate::config::{self, Listen, LogSettings, ServeSettings};
 use crate::service::database::{Database, Purpose};
@@ -63,6 +65,9 @@ enum Command {
     /// Manage which instances users may edit
     #[command(subcommand)]
     Grant(GrantCommand),
+    /// Manage the audit log, which has a record of each request that created associations
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Check the stored data for violations of its invariants
     Check {
         /// Also exit with 1 if SQL clients have written links, which have no audit record
@@ -142,6 +147,7 @@ impl Command {
             }
             Self::App(command) => command.run().await,
             Self::Grant(command) => command.run().await,
+            Self::Audit(command) => command.run().await,
             Self::Check { strict } => check::check(strict).await,
             Self::Healthcheck(listen) => healthcheck::healthcheck(&listen).await,
         }

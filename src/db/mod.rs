@@ -4,6 +4,7 @@
 //! Knows the tables and the types of `domain`; knows no HTTP and begins no transaction.
 
 pub mod app;
+pub mod audit_log;
 pub mod cache_version;
 pub mod check;
 pub mod idempotency;

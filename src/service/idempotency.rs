@@ -71,6 +71,12 @@ pub async fn purge(pool: Pool) {
     }
 }
 
+/// Deletes expired records. Skips those that a server is deleting.
+pub(super) async fn delete_all_expired(conn: &mut PgConnection) -> sqlx::Result<()> {
+    while db::idempotency::delete_expired(conn, PURGE_BATCH).await? > 0 {}
+    Ok(())
+}
+
 async fn delete_expired(pool: &Pool) -> Result<(), Error> {
     let delete = async |conn: &mut PgConnection| {
         Ok(db::idempotency::delete_expired(conn, PURGE_BATCH).await?)

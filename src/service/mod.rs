@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod attempt;
+pub mod audit;
 pub mod check;
 pub mod context;
 pub mod database;

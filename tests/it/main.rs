@@ -37,6 +37,7 @@ mod operations; // metrics, logs, traces and TLS
 mod permissions; // which instances a user may edit
 mod plan; // planning a batch, against a reference implementation
 mod pool; // the connection pool
+mod purges; // purging the audit log
 mod query_plans; // the plans of statements, whatever the tables hold
 mod races; // concurrent writers
 mod related_links; // the links of one instance

@@ -163,6 +163,24 @@ async fn the_links_of_an_instance_are_found_by_source_and_by_target(pool: PgPool
     assert_indexes(&pool, &statement, &indexes).await;
 }
 
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_purge_finds_audit_records_by_their_time(pool: PgPool) {
+    let statement = statement("with deleted as (");
+    let mut conn = pool.acquire().await.unwrap();
+    for sql in [
+        "insert into cmdb.audit_log
+             (created_at, origin, request_id, app, user_name, tenant_id, model_association_id,
+              association_ids)
+         select now() - number * interval '1 minute', 'request', 'id', 'app', 'user', 0, 1, '{}'
+         from generate_series(1, 10000) number",
+        "analyze cmdb.audit_log",
+    ] {
+        sqlx::raw_sql(sql).execute(&mut *conn).await.unwrap();
+        let indexes = ["audit_log_created_at_idx", "audit_log_pkey"].map(str::to_owned);
+        assert_eq!(scans(&mut conn, &statement).await, BTreeSet::from(indexes), "{sql}");
+    }
+}
+
 /// The triggers of the database search as the server's statements do.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn no_trigger_reads_a_whole_table_of_links_or_instances(pool: PgPool) {

@@ -55,7 +55,7 @@ checked as (
                 <> (association.id, association.tenant_id, link.source_id, link.target_id)
             then format('another stored link has id %s', link.id)
             when stored.id is null and link.id <@ (
-                select range_agg(association_ids) from cmdb.audit_log where origin = 'request')
+                select range_agg(association_ids) from cmdb.audit_log where origin <> 'import')
             then format('id %s was assigned to a link that a request created', link.id)
         end as reason
     from distinct_link link

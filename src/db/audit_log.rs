@@ -1,0 +1,74 @@
+//! Purges of the audit log. Its other records are inserted by `create_links.sql` and
+//! `import/links.sql`.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+/// What one statement of a purge has deleted.
+pub struct PurgedPortion {
+    /// The number of records.
+    pub records: i64,
+    /// The latest time at which one of them was created.
+    pub latest: OffsetDateTime,
+}
+
+/// Whether a time is so long ago that no idempotency record refers to an earlier audit record.
+/// Idempotency records are deleted after 25 hours.
+pub async fn is_purgeable(conn: &mut PgConnection, before: OffsetDateTime) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select $1::timestamptz <= now() - interval '26 hours' as "is_purgeable!""#,
+        before,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Inserts the record of a purge, without purged records. Returns its id.
+pub async fn insert_purge(conn: &mut PgConnection, before: OffsetDateTime) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        "insert into cmdb.audit_log
+             (origin, user_name, association_ids, purged_before, purged_records)
+         values ('purge', session_user, '{}', $1, 0)
+         returning id",
+        before,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Deletes up to `limit` records of requests, the oldest first, that were created from `after` on
+/// and before the time of a purge. Moves the ids of their links to the record of the purge. Skips
+/// records that another purge is deleting. Returns `None` if there are no more.
+pub async fn purge_portion(
+    conn: &mut PgConnection, purge: i64, after: Option<OffsetDateTime>, limit: i64,
+) -> sqlx::Result<Option<PurgedPortion>> {
+    // The array makes PostgreSQL look up the records by their ids, whatever the limit is. Entries
+    // of deleted records stay in the index until a vacuum; `after` skips them.
+    sqlx::query_as!(
+        PurgedPortion,
+        r#"with deleted as (
+               delete from cmdb.audit_log
+               where id = any (array(
+                   select id from cmdb.audit_log
+                   where origin = 'request' and created_at >= coalesce($2::timestamptz, '-infinity')
+                       and created_at < (select purged_before from cmdb.audit_log where id = $1)
+                   order by created_at limit $3 for update skip locked))
+               returning created_at, association_ids
+           )
+           update cmdb.audit_log
+           set association_ids = audit_log.association_ids + portion.association_ids,
+               purged_records = purged_records + portion.records
+           from (
+               select count(*) as records, max(created_at) as latest,
+                   range_agg(association_ids) as association_ids
+               from deleted
+           ) portion
+           where id = $1 and portion.records > 0
+           returning portion.records as "records!", portion.latest as "latest!""#,
+        purge,
+        after,
+        limit,
+    )
+    .fetch_optional(conn)
+    .await
+}
