@@ -25,8 +25,6 @@ create table cmdb.audit_log (
         origin <> 'purge' or num_nulls(user_name, purged_before, purged_records) = 0)
 );
 
-create index audit_log_created_at_idx on cmdb.audit_log (created_at) where origin = 'request';
-
 -- The id arrays of 200 links take 3.2 kB. Compressing them takes more time than the space is worth,
 -- so rows up to the size of a page are stored as they are.
 alter table cmdb.audit_log set (toast_tuple_target = 8160);
@@ -63,4 +61,3 @@ comment on constraint audit_log_request_check on cmdb.audit_log is
     'The record of a request names the request, its application and its user.';
 comment on constraint audit_log_purge_check on cmdb.audit_log is
     'The record of a purge names its user, its time and the number of deleted records.';
-comment on index cmdb.audit_log_created_at_idx is 'Serves the purge of old records.';

@@ -9,6 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::Outcome;
 use crate::service;
 use crate::service::audit::PURGE_PORTION;
+use crate::service::database::Purpose;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
@@ -24,7 +25,7 @@ pub(super) enum AuditCommand {
 impl AuditCommand {
     pub(super) async fn run(self) -> anyhow::Result<Outcome> {
         let Self::Purge { before } = self;
-        let mut conn = super::connect().await?;
+        let mut conn = super::connect(Purpose::Purge).await?;
         let purged = service::audit::purge(&mut conn, before, PURGE_PORTION).await?;
         writeln!(io::stdout(), "{purged} audit records purged")?;
         Ok(Outcome::Success)

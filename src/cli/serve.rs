@@ -23,8 +23,9 @@ use crate::http::auth::login_token::LoginService;
 use crate::server::tls::{RELOAD_INTERVAL, Tls};
 use crate::server::{Limits, Socket};
 use crate::service::attempt::Caches;
-use crate::service::database::{self, Database, Monitor};
+use crate::service::database::Database;
 use crate::service::limit::Limiter;
+use crate::service::monitor::{self, Monitor};
 use crate::service::{Pool, Service};
 use crate::telemetry::metrics::Metrics;
 use crate::{http, server, service};
@@ -72,7 +73,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     };
 
     let mut background = JoinSet::new();
-    background.spawn(monitor.run(database::INTERVAL, database::RETRY_INTERVAL));
+    background.spawn(monitor.run(monitor::INTERVAL, monitor::RETRY_INTERVAL));
     background.spawn(maintain(pool.clone(), Arc::clone(&state.metrics)));
     background.spawn(service::idempotency::purge(pool.clone()));
     let (mut router, operations) = (http::router(state.clone()), http::operations(state));

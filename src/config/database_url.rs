@@ -167,3 +167,82 @@ fn printable(value: &str) -> &str {
     let is_word = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
     if is_word && value.len() <= 20 { value } else { "…" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_query(query: &str) -> Result<PgConnectOptions, UrlError> {
+        parse(&format!("postgresql://user:hunter2@host/name?{query}"))
+    }
+
+    #[test]
+    fn parameters_of_libpq_without_which_a_connection_is_as_good_are_accepted() {
+        for query in [
+            "",
+            "connect_timeout=10&keepalives=1&keepalives_idle=30&application_name=x",
+            "channel_binding=prefer&gssencmode=disable&target_session_attrs=read-write",
+            "options=-c%20work_mem%3D64MB",
+            "options[work_mem]=64MB",
+        ] {
+            assert!(parse_query(query).is_ok(), "{query}");
+        }
+        let options = parse_query("sslmode=require&connect_timeout=10").unwrap();
+        assert!(matches!(options.get_ssl_mode(), sqlx::postgres::PgSslMode::Require));
+    }
+
+    #[test]
+    fn a_parameter_whose_meaning_would_be_lost_is_refused_by_name() {
+        for (query, message) in [
+            ("ssl_mode=require", "the unknown parameter ssl_mode; known are sslmode, sslrootcert,"),
+            ("ssl=true", "the unknown parameter ssl;"),
+            ("schema=other", "the unknown parameter schema;"),
+            ("search_path=other", "the unknown parameter search_path;"),
+            ("sslpassword=hunter2", "the unknown parameter sslpassword;"),
+            (
+                "sslmode=verify_full",
+                "sslmode=verify_full, which is not supported; supported is disable, allow, prefer, \
+                 require, verify-ca, verify-full",
+            ),
+            ("channel_binding=require", "supported is disable, prefer"),
+            ("gssencmode=require", "supported is disable, prefer"),
+            ("target_session_attrs=standby", "supported is any, read-write, primary"),
+            (
+                "hostaddr=localhost",
+                "hostaddr=localhost, which is not supported; supported is an IP",
+            ),
+            ("port=x", "port=x, which is not supported; supported is 1 to 65535"),
+            ("host=a,b", "names several hosts"),
+            ("options=-c%20lock_timeout%3D2s", "sets lock_timeout in options"),
+            ("options=-cstatement_timeout%3D2s", "sets statement_timeout in options"),
+            ("options=--search-path%3Dother", "sets search_path in options"),
+            ("options[jit]=on", "sets jit in options"),
+        ] {
+            let error = parse_query(query).unwrap_err().to_string();
+            assert!(error.contains(message), "{query}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_is_not_percent_encoded_is_not_repeated() {
+        for url in [
+            "postgresql://user:hun#ter2@host/name",
+            "postgresql://user:1#hunter2@host/name",
+            "postgresql://user:1?hunter2@host/name",
+            "postgresql://user:1?x&hunter2@host/name",
+            "postgresql://user:1?sslmode=hunter2@host/name",
+            "mysql://user:hunter2@host/name",
+            "hunter2",
+        ] {
+            let error = parse(url).unwrap_err().to_string();
+            assert!(!error.contains("hunter2") && !error.contains("ter2"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_is_in_brackets() {
+        let options = parse("postgresql://user@[::1]:5433/name").unwrap();
+        assert_eq!((options.get_host(), options.get_port()), ("::1", 5433));
+    }
+}

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 pub struct PurgedPortion {
     /// The number of records.
     pub records: i64,
-    /// The latest time at which one of them was created.
-    pub latest: OffsetDateTime,
+    /// The highest id that it looked at.
+    pub last_id: i64,
 }
 
 /// Whether a time is so long ago that no idempotency record refers to an earlier audit record.
@@ -36,35 +36,38 @@ pub async fn insert_purge(conn: &mut PgConnection, before: OffsetDateTime) -> sq
     .await
 }
 
-/// Deletes up to `limit` records of requests, the oldest first, that were created from `after` on
-/// and before the time of a purge. Moves the ids of their links to the record of the purge. Skips
-/// records that another purge is deleting. Returns `None` if there are no more.
+/// Looks at the next `limit` records of requests after an id, in the order of ids, deletes those
+/// that were created before the time of a purge, and moves the ids of their links to the record of
+/// the purge. Skips records that another purge is deleting. Returns `None` if it deleted none:
+/// records have ids in the order of their creation, but for the seconds that a request takes.
 pub async fn purge_portion(
-    conn: &mut PgConnection, purge: i64, after: Option<OffsetDateTime>, limit: i64,
+    conn: &mut PgConnection, purge: i64, after: i64, limit: i64,
 ) -> sqlx::Result<Option<PurgedPortion>> {
-    // The array makes PostgreSQL look up the records by their ids, whatever the limit is. Entries
-    // of deleted records stay in the index until a vacuum; `after` skips them.
+    // The array makes PostgreSQL look up the records by their ids, whatever the limit is.
     sqlx::query_as!(
         PurgedPortion,
-        r#"with deleted as (
+        r#"with examined as materialized (
+               select id, created_at
+               from cmdb.audit_log
+               where origin = 'request' and id > $2
+               order by id limit $3 for update skip locked
+           ),
+           deleted as (
                delete from cmdb.audit_log
                where id = any (array(
-                   select id from cmdb.audit_log
-                   where origin = 'request' and created_at >= coalesce($2::timestamptz, '-infinity')
-                       and created_at < (select purged_before from cmdb.audit_log where id = $1)
-                   order by created_at limit $3 for update skip locked))
-               returning created_at, association_ids
+                   select id from examined
+                   where created_at < (select purged_before from cmdb.audit_log where id = $1)))
+               returning association_ids
            )
            update cmdb.audit_log
            set association_ids = audit_log.association_ids + portion.association_ids,
                purged_records = purged_records + portion.records
            from (
-               select count(*) as records, max(created_at) as latest,
-                   range_agg(association_ids) as association_ids
+               select count(*) as records, range_agg(association_ids) as association_ids
                from deleted
            ) portion
            where id = $1 and portion.records > 0
-           returning portion.records as "records!", portion.latest as "latest!""#,
+           returning portion.records as "records!", (select max(id) from examined) as "last_id!""#,
         purge,
         after,
         limit,

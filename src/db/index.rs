@@ -75,8 +75,7 @@ pub async fn find_corruption(conn: &mut PgConnection) -> sqlx::Result<Option<Vec
     let function: Option<String> = sqlx::query_scalar!(
         r#"select format('%I.%I', nspname, proname) as "function!"
            from pg_proc join pg_namespace on pg_namespace.oid = pronamespace
-           where proname = 'bt_index_check'
-               and proargtypes::regtype[] = array['regclass', 'boolean']::regtype[]
+           where proname = 'bt_index_check' and pronargs = 2
                and has_function_privilege(pg_proc.oid, 'EXECUTE')
                and has_schema_privilege(pronamespace, 'USAGE')
                and exists (

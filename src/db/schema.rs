@@ -45,7 +45,14 @@ pub async fn migrate(conn: &mut PgConnection, lock_timeout: &str) -> Result<usiz
         .bind(lock_timeout)
         .execute(&mut *tx)
         .await?;
-    let Applied { pending, has_schema, .. } = find_applied(&mut tx).await?;
+    let Applied { pending, modified, has_schema, .. } = find_applied(&mut tx).await?;
+    if let Some(version) = modified {
+        return Err(MigrateError::VersionMismatch(version));
+    }
+    if pending == 0 {
+        // sqlx would take the privilege to create its table, even if it exists.
+        return Ok(0);
+    }
     let mut migrator = migrator();
     migrator.set_locking(false);
     if !has_schema {
@@ -65,6 +72,8 @@ pub struct Applied {
     pub pending: usize,
     /// Whether others are, which a newer program has brought.
     pub has_newer: bool,
+    /// The first one that was changed after it was applied.
+    pub modified: Option<i64>,
     /// Whether the schema exists.
     pub has_schema: bool,
     /// Whether the table of applied migrations exists.
@@ -80,14 +89,20 @@ pub async fn find_applied(conn: &mut PgConnection) -> sqlx::Result<Applied> {
             .bind(MIGRATIONS)
             .fetch_one(&mut *conn)
             .await?;
-    let mut applied: Vec<i64> = Vec::new();
+    let mut applied: Vec<(i64, Vec<u8>)> = Vec::new();
     if has_table {
-        let versions = "select version from cmdb._sqlx_migrations where success";
-        applied = sqlx::query_scalar(versions).fetch_all(conn).await?;
+        let all = "select version, checksum from cmdb._sqlx_migrations where success order by 1";
+        applied = sqlx::query_as(all).fetch_all(conn).await?;
     }
-    let pending = MIGRATOR.iter().filter(|migration| !applied.contains(&migration.version)).count();
-    let has_newer = applied.iter().any(|version| !MIGRATOR.version_exists(*version));
-    Ok(Applied { pending, has_newer, has_schema, has_table })
+    let find = |version| MIGRATOR.iter().find(|migration| migration.version == version);
+    let known = applied.iter().filter_map(|(version, checksum)| Some((find(*version)?, checksum)));
+    let pending = MIGRATOR.iter().count() - known.clone().count();
+    let modified = known
+        .into_iter()
+        .find(|(migration, checksum)| *migration.checksum != ***checksum)
+        .map(|(migration, _)| migration.version);
+    let has_newer = applied.iter().any(|(version, _)| find(*version).is_none());
+    Ok(Applied { pending, has_newer, modified, has_schema, has_table })
 }
 
 /// What the migrations of this program make, in the form of [`list_objects`]: kind, relation, name

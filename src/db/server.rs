@@ -79,10 +79,13 @@ pub async fn missing_schema_privileges(
                union all
                select case relkind when 'S' then 'sequence' else 'table' end,
                    'cmdb.' || quote_ident(relname), oid,
-                   case relkind when 'S' then $3::text else $2::text end
+                   case
+                       when relname = '_sqlx_migrations' then 'SELECT'
+                       when relkind = 'S' then $3::text
+                       else $2::text
+                   end
                from pg_class
                where relnamespace = to_regnamespace('cmdb') and relkind in ('r', 'S')
-                   and relname <> '_sqlx_migrations'
            )
            select format('%s on %s %s', string_agg(privilege, ', '), kind, name) as "missing!"
            from needed, unnest(string_to_array(privileges, ',')) privilege

@@ -32,7 +32,7 @@ pub(super) async fn readiness_error(state: &AppState) -> Option<String> {
     if *state.draining.borrow() {
         return Some("draining".to_owned());
     }
-    let found = service::database::find_problem(&state.readiness, Instant::now() + TIMEOUT).await;
+    let found = service::monitor::find_problem(&state.readiness, Instant::now() + TIMEOUT).await;
     let found = found.unwrap_or_else(|_| Some("Postgres is unavailable".to_owned()));
     found.or_else(|| state.database.borrow().problem.clone())
 }

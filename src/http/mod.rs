@@ -37,7 +37,7 @@ pub use self::envelope::Envelope;
 pub use self::error::{ErrorAnswer, answer_to, common_errors, detail_text};
 pub use self::openapi::{document, request_example};
 use crate::domain::error::RequestError;
-use crate::service::{Pool, Service, database};
+use crate::service::{Pool, Service, monitor};
 use crate::telemetry::metrics::Metrics;
 
 /// What all requests need: the service and the settings of HTTP.
@@ -50,7 +50,7 @@ pub struct AppState {
     /// A connection for `/readyz`, which must not wait for requests.
     pub readiness: Pool,
     /// What was last found about the database.
-    pub database: watch::Receiver<database::State>,
+    pub database: watch::Receiver<monitor::State>,
     /// The bytes of bodies that may still be held.
     pub body_budget: Arc<BodyBudget>,
     /// The largest body that is read, in bytes.

@@ -1,10 +1,11 @@
 //! Purges of the audit log.
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::idempotency;
 use crate::db;
+use crate::db::session;
 
 /// How many records one transaction of a purge deletes.
 pub const PURGE_PORTION: i64 = 10_000;
@@ -39,9 +40,10 @@ pub async fn purge(
     }
     // They refer to audit records, and no server may have run that deletes them.
     idempotency::delete_all_expired(conn).await?;
-    let (mut record, mut after, mut total) = (None, None, 0);
+    let (mut record, mut after, mut total) = (None, 0, 0);
     for number in 1_u32.. {
-        let mut tx = conn.begin().await?;
+        let mut tx =
+            session::begin(conn, "begin isolation level read committed read write").await?;
         let id = match record {
             Some(id) => id,
             None => db::audit_log::insert_purge(&mut tx, before).await?,
@@ -52,7 +54,7 @@ pub async fn purge(
         };
         tx.commit().await?;
         record = (number % PORTIONS_PER_RECORD != 0).then_some(id);
-        after = Some(purged.latest);
+        after = purged.last_id;
         total += purged.records;
     }
     Ok(total)

@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod import;
 pub mod instance_association;
 pub mod limit;
+pub mod monitor;
 pub mod permission;
 
 use metrics::counter;
