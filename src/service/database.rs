@@ -126,12 +126,20 @@ pub async fn connect(database: &Database, purpose: Purpose) -> Result<PgConnecti
     let mut conn = open(database).await?;
     require_usable(&mut conn, database, purpose).await?;
     if purpose != Purpose::Migrate {
-        let Applied { pending, .. } = schema::find_applied(&mut conn).await?;
-        if pending > 0 {
-            return Err(Problem::Pending(pending));
-        }
+        require_applied(schema::find_applied(&mut conn).await?)?;
     }
     Ok(conn)
+}
+
+/// Checks that no migration is pending, and that none was changed after it was applied.
+pub(super) fn require_applied(applied: Applied) -> Result<(), Problem> {
+    match applied {
+        Applied { modified: Some(version), .. } => {
+            Err(MigrateError::VersionMismatch(version).into())
+        }
+        Applied { pending: 0, .. } => Ok(()),
+        Applied { pending, .. } => Err(Problem::Pending(pending)),
+    }
 }
 
 pub(super) async fn open(database: &Database) -> Result<PgConnection, Problem> {

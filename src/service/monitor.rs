@@ -10,7 +10,8 @@ use tracing::{info, warn};
 
 use super::Error;
 use super::database::{
-    Database, Problem, Purpose, migrate, open, require_privileges, require_usable, require_writable,
+    Database, Problem, Purpose, migrate, open, require_applied, require_privileges, require_usable,
+    require_writable,
 };
 use crate::db::pool::Pool;
 use crate::db::schema::{self, Applied};
@@ -88,14 +89,12 @@ impl Monitor {
     async fn prepare(&mut self) -> Result<(), Problem> {
         let mut conn = open(&self.database).await?;
         require_usable(&mut conn, &self.database, Purpose::Serve).await?;
-        let Applied { pending, .. } = schema::find_applied(&mut conn).await?;
-        if pending > 0 && !self.migrates {
-            return Err(Problem::Pending(pending));
-        }
         if self.migrates {
             migrate(&mut conn, "0").await?;
             // On the new tables, too.
             require_privileges(&mut conn, Purpose::Serve).await?;
+        } else {
+            require_applied(schema::find_applied(&mut conn).await?)?;
         }
         self.is_prepared = true;
         Ok(())
@@ -159,11 +158,11 @@ async fn inspect(conn: &mut PgConnection) -> Result<Vec<String>, Problem> {
 
 /// Checks that no migration is pending and that the schema is as they made it.
 async fn require_migrated(conn: &mut PgConnection) -> Result<(), Problem> {
-    let Applied { pending, has_newer, has_table, .. } = schema::find_applied(conn).await?;
-    if pending > 0 && has_table {
-        return Err(Problem::Pending(pending));
+    let applied = schema::find_applied(conn).await?;
+    if applied.has_table {
+        require_applied(applied)?;
     }
-    let differences = schema::find_differences(conn, has_newer).await?;
+    let differences = schema::find_differences(conn, applied.has_newer).await?;
     if differences.is_empty() {
         return Ok(());
     }
