@@ -133,10 +133,14 @@ async fn documents_and_deployment_files_name_only_metrics_that_exist(pool: PgPoo
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .map(str::to_owned)
         .collect();
-    // These are recorded only with TLS, and only in the compiled program.
+    // These are recorded only with TLS, or only in the compiled program.
     known.extend(
-        ["cmdb_tls_certificate_expiry_seconds", "cmdb_statement_duration_seconds"]
-            .map(String::from),
+        [
+            "cmdb_tls_certificate_expiry_seconds",
+            "cmdb_statement_duration_seconds",
+            "cmdb_database_durable",
+        ]
+        .map(String::from),
     );
     let mut found = 0;
     for path in [vec!["README.md".into()], files("docs", ".md"), files("deploy", "")].concat() {
