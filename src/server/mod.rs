@@ -207,6 +207,8 @@ impl Server {
             if over_capacity { OVER_CAPACITY_HEAD_TIMEOUT } else { self.limits.head_timeout };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_LIMIT);
+        // A client may close its sending side after its last request.
+        http.half_close(true);
         let (router, draining) = (self.router.clone(), self.draining.clone());
         let service = service_fn(move |request| {
             call_router(router.clone(), request, client, over_capacity, draining.clone())

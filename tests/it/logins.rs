@@ -16,7 +16,7 @@ use sqlx::PgPool;
 use crate::app::{PATH, Reply, Setup, TestApp, batch, pool_of};
 use crate::binary::Program;
 use crate::operations::generate_certificate;
-use crate::socket::{LIMITS, open, open_with_tls};
+use crate::socket::{LIMITS, open, open_tls};
 
 const BAD_TOKEN: &str = "User authentication failed, please check if the bk_token is valid";
 const UNAVAILABLE: &str = "login service is unavailable, please try again later";
@@ -202,7 +202,7 @@ async fn the_certificate_authority_of_the_login_service_is_in_ssl_cert_file(pool
     let tls = Tls::new(files.certificate.clone(), files.key).unwrap();
     let refuse = get(async || r#"{"result": false}"#);
     let router = Router::new().route("/login/accounts/is_login/", refuse);
-    let port = open_with_tls(router, Some(tls.acceptor()), LIMITS).await.port();
+    let port = open_tls(router, LIMITS, Some(tls.acceptor())).await.port();
     let url = format!("https://localhost:{port}");
     let program = Program::on(&pool);
     let secret = program.run(&["app", "add", "demo"]).stdout;

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::app::{PATH, TestApp, batch};
 use crate::binary::Program;
 use crate::constraints::block_link_writers;
-use crate::socket::{LIMITS, open, open_with_tls};
+use crate::socket::{LIMITS, open, open_tls};
 use crate::tidy::files;
 
 /// The value of a series in the text format of Prometheus.
@@ -248,7 +248,7 @@ async fn a_renewed_certificate_is_loaded_and_an_invalid_one_is_ignored() {
     let acceptor = tls.acceptor();
     let old = read_certificate(&first);
     let router = Router::new().route("/", get(async || "ok"));
-    let port = open_with_tls(router, Some(acceptor), LIMITS).await.port();
+    let port = open_tls(router, LIMITS, Some(acceptor)).await.port();
     tokio::spawn(tls.reload_every(Duration::from_millis(10)));
     let url = format!("https://localhost:{port}/");
     assert_eq!(client_trusting(&old).get(&url).send().await.unwrap().status(), 200);

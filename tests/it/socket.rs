@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::Router;
 use cmdb_associations::server::{Limits, Socket, serve};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -18,12 +18,12 @@ pub(crate) const LIMITS: Limits = Limits::new(100);
 
 /// Serves a router on a free port until the test ends. Returns its address.
 pub(crate) async fn open(router: Router, limits: Limits) -> SocketAddr {
-    open_with_tls(router, None, limits).await
+    open_tls(router, limits, None).await
 }
 
-/// As [`open`], with TLS if there is an acceptor.
-pub(crate) async fn open_with_tls(
-    router: Router, tls: Option<watch::Receiver<TlsAcceptor>>, limits: Limits,
+/// Like [`open`], with TLS if there is an acceptor.
+pub(crate) async fn open_tls(
+    router: Router, limits: Limits, tls: Option<watch::Receiver<TlsAcceptor>>,
 ) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -35,7 +35,7 @@ pub(crate) async fn open_with_tls(
 }
 
 /// A client connection.
-pub(crate) struct Client(TcpStream);
+pub(crate) struct Client<S = TcpStream>(pub(crate) S);
 
 /// A response.
 #[derive(Debug)]
@@ -56,9 +56,16 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Self> {
         Ok(Self(TcpStream::connect(address).await?))
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.0.write_all(bytes).await
+    }
+
+    /// Closes the sending side of the connection.
+    pub(crate) async fn close_sending(&mut self) -> std::io::Result<()> {
+        self.0.shutdown().await
     }
 
     /// Sends a batch with the credentials of `esb_test` and the user `admin`.
