@@ -1,6 +1,7 @@
 //! Logs on stderr, metrics and traces.
 
 mod collector;
+mod escape;
 mod statements;
 
 pub mod metrics;
@@ -12,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
+use self::escape::JsonEscaper;
 use self::statements::StatementTimer;
 use self::traces::Traces;
 use crate::config::{LogFormat, LogSettings};
@@ -27,7 +29,8 @@ pub fn init(settings: &LogSettings, traces: &Traces) {
         LogFormat::Human => log.boxed(),
         LogFormat::Json => {
             let json = log.json().flatten_event(true);
-            json.with_current_span(true).with_span_list(false).boxed()
+            let json = json.with_current_span(true).with_span_list(false);
+            json.with_writer(|| JsonEscaper(io::stderr())).boxed()
         }
     };
     let filter = settings.log.clone().add_directive(traces::exclude_from_log());
