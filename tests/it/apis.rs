@@ -116,6 +116,9 @@ async fn an_invalid_or_expired_jwt_is_refused(pool: PgPool) {
     let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
     let other_key = EncodingKey::from_rsa_pem(OTHER_PRIVATE_KEY.as_bytes()).unwrap();
     let right_key = EncodingKey::from_rsa_pem(PRIVATE_KEY.as_bytes()).unwrap();
+    let mut header = Header::new(Algorithm::RS512);
+    header.crit = Some(vec!["exp".to_owned()]);
+    let with_critical_extension = encode(&header, &claims(), &right_key).unwrap();
     let public_key_as_secret = EncodingKey::from_secret(PUBLIC_KEY.as_bytes());
     let failed =
         |reason: &str| format!("APIGateway JWT verification failed, [X-Bkapi-JWT] {reason}");
@@ -129,6 +132,7 @@ async fn an_invalid_or_expired_jwt_is_refused(pool: PgPool) {
         (sign(Algorithm::HS512, &public_key_as_secret, &claims()), UNDECODABLE.to_owned()),
         (format!("{}x", signed(&claims())), UNDECODABLE.to_owned()),
         (signed(&with("app", json!("admin"))), UNDECODABLE.to_owned()),
+        (with_critical_extension, failed("has an unsupported critical extension")),
         (signed(&without("exp")), UNDECODABLE.to_owned()),
         (signed(&without("iss")), UNDECODABLE.to_owned()),
         (signed(&with("exp", json!(now() - 1))), failed("has expired")),

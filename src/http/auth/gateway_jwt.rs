@@ -49,7 +49,7 @@ impl JwtVerifier {
     }
 
     pub(super) fn verify(&self, token: &str) -> Result<Claims, RequestError> {
-        decode(token, &self.key, &self.validation).map(|data| data.claims).map_err(|error| {
+        let token = decode::<Claims>(token, &self.key, &self.validation).map_err(|error| {
             RequestError::InvalidIdentityHeader(match error.kind() {
                 ErrorKind::ExpiredSignature => "[X-Bkapi-JWT] has expired",
                 ErrorKind::ImmatureSignature => "[X-Bkapi-JWT] is not valid yet",
@@ -59,7 +59,14 @@ impl JwtVerifier {
                      private key is correct"
                 }
             })
-        })
+        })?;
+        // RFC 7515, section 4.1.11. No extension is understood here.
+        match token.header.crit {
+            Some(_) => Err(RequestError::InvalidIdentityHeader(
+                "[X-Bkapi-JWT] has an unsupported critical extension",
+            )),
+            None => Ok(token.claims),
+        }
     }
 }
 
