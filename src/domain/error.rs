@@ -18,6 +18,8 @@ pub enum RequestError {
     MethodNotAllowed(&'static str),
     #[error("overloaded")]
     Overloaded,
+    #[error("more than {0} headers")]
+    TooManyHeaders(usize),
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
     #[error("the body did not arrive in time")]

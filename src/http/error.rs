@@ -81,6 +81,10 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             common_error("Internal error, please try again later or contact the administrator")
                 .with(StatusCode::INTERNAL_SERVER_ERROR)
         }
+        E::TooManyHeaders(limit) => {
+            parameter_error(format_args!("the request has more than {limit} headers"))
+                .with(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+        }
         E::BodyTooLarge(limit) => {
             parameter_error(format_args!("the request body is larger than {limit} bytes"))
                 .with(StatusCode::PAYLOAD_TOO_LARGE)
@@ -253,6 +257,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
         E::NotFound,
         E::MethodNotAllowed("POST"),
         E::Overloaded,
+        E::TooManyHeaders(100),
         E::BodyTooLarge(1 << 20),
         E::BodyTimeout,
         E::NotJson(NotJson::Empty),

@@ -36,6 +36,9 @@ use crate::service::limit::RateCharge;
 use crate::service::{Error, app};
 use crate::telemetry::{error_chain, traces};
 
+/// The number of headers that a request may have.
+const HEADER_LIMIT: usize = 100;
+
 /// Serves a request to an endpoint.
 pub(super) async fn serve<E: Endpoint>(
     entry: &'static EndpointEntry, state: AppState, api: Api, request: Request,
@@ -63,9 +66,13 @@ async fn handle<E: Endpoint>(
 ) -> Result<Success<E::Data>, Error> {
     let service = &state.service;
     let (head, body) = request.into_parts();
-    if head.extensions.get::<OverCapacity>().is_some() {
+    let is_over_capacity = head.extensions.get::<OverCapacity>().is_some();
+    if is_over_capacity || head.headers.len() > HEADER_LIMIT {
         body::discard(body).await;
-        return Err(RequestError::Overloaded.into());
+        let too_many_headers = RequestError::TooManyHeaders(HEADER_LIMIT);
+        return Err(
+            if is_over_capacity { RequestError::Overloaded } else { too_many_headers }.into()
+        );
     }
 
     // The body.

@@ -1,5 +1,6 @@
 //! Sockets: accepts connections, limits their number, and drains them at shutdown.
 
+mod malformed;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -49,6 +50,10 @@ const OPERATIONS_CONNECTIONS: usize = 64;
 
 /// The largest head of a request, in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
+
+/// The largest number of headers that is read. It is far above the limit of the endpoints, so that
+/// most requests beyond that are refused with an error code.
+const HEADERS_READ: usize = 1_000;
 
 /// The limits of a server.
 #[derive(Debug, Clone, Copy)]
@@ -207,6 +212,7 @@ impl Server {
             if over_capacity { OVER_CAPACITY_HEAD_TIMEOUT } else { self.limits.head_timeout };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_LIMIT);
+        http.max_headers(HEADERS_READ);
         // A client may close its sending side after its last request.
         http.half_close(true);
         let (router, draining) = (self.router.clone(), self.draining.clone());
@@ -221,7 +227,13 @@ impl Server {
                 None => Either::Right(stream),
             };
             let connection = http.serve_connection(TokioIo::new(stream), service);
-            watcher.watch(connection).await.map_err(io::Error::other)
+            let served = watcher.watch(connection).await;
+            if let Err(error) = &served
+                && let Some(kind) = malformed::kind_of(error)
+            {
+                malformed::report(peer.ip(), kind, error);
+            }
+            served.map_err(io::Error::other)
         };
         let open_connections = self.open_connections.clone();
         open_connections.increment(1);
@@ -242,6 +254,10 @@ async fn call_router(
     router: Router, mut request: Request<Incoming>, client: ClientAddr, over_capacity: bool,
     draining: watch::Receiver<bool>,
 ) -> Result<Response, Infallible> {
+    if let Some((kind, reason)) = malformed::defect(&request) {
+        malformed::report(client.0, kind, reason);
+        return Ok(malformed::bad_request());
+    }
     request.extensions_mut().insert(client);
     if over_capacity {
         request.extensions_mut().insert(OverCapacity);

@@ -19,15 +19,14 @@ pub(super) struct JsonEscaper<W>(pub(super) W);
 impl<W: Write> Write for JsonEscaper<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        let mut escaped = String::with_capacity(text.len());
-        for character in text.chars() {
-            if is_hidden(character) {
-                escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
-            } else {
-                escaped.push(character);
-            }
+        if text.contains(is_hidden) {
+            let escape = |c| {
+                if is_hidden(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
+            };
+            self.0.write_all(text.chars().map(escape).collect::<String>().as_bytes())?;
+        } else {
+            self.0.write_all(bytes)?;
         }
-        self.0.write_all(escaped.as_bytes())?;
         Ok(bytes.len())
     }
 

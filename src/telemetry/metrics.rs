@@ -4,6 +4,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::PrometheusRecorder;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::domain::error::DetailError;
 
@@ -37,6 +38,35 @@ const DURATIONS: [(&str, &str); 2] = [
     ("cmdb_statement_duration_seconds", "Duration of the SQL statements of requests"),
 ];
 
+/// What is wrong with a request that is not valid HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum Malformed {
+    /// The method, or the bytes are no HTTP at all.
+    Method,
+    /// The request target.
+    Uri,
+    /// A version other than HTTP/1.0 and HTTP/1.1.
+    Version,
+    /// The form of a header.
+    Header,
+    /// The size of the head or the number of its headers.
+    HeadTooLarge,
+    /// `Host` is missing or is there twice.
+    Host,
+    /// The length of the body is invalid or ambiguous.
+    Framing,
+    /// Anything else.
+    Other,
+}
+
+impl Malformed {
+    /// Its name in metrics and the log.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The metrics recorded so far.
 pub struct Metrics {
     handle: PrometheusHandle,
@@ -69,6 +99,7 @@ impl Metrics {
             "Requests by route, HTTP status and response code"
         );
         describe_counter!("cmdb_details_total", "Details of batches by result");
+        describe_counter!("cmdb_malformed_requests_total", "Requests that are not valid HTTP");
         for (name, description) in COUNTERS {
             describe_counter!(name, description);
             counter!(name).increment(0);
@@ -82,6 +113,9 @@ impl Metrics {
         self.process.describe();
         for verdict in DetailError::ALL.iter().map(|error| error.name()).chain(["created"]) {
             counter!("cmdb_details_total", "verdict" => verdict).increment(0);
+        }
+        for kind in Malformed::VARIANTS {
+            counter!("cmdb_malformed_requests_total", "kind" => kind.name()).increment(0);
         }
         gauge!("cmdb_client_connections").increment(0);
         gauge!("cmdb_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);

@@ -26,7 +26,7 @@ use crate::socket::{LIMITS, open, open_tls};
 use crate::tidy::files;
 
 /// The value of a series in the text format of Prometheus.
-fn value(text: &str, series: &str) -> f64 {
+pub(crate) fn value(text: &str, series: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
 }

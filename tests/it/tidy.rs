@@ -50,7 +50,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("http", &["http", "service", "domain", "telemetry"]),
     ("config", &["db", "domain"]),
     ("telemetry", &["config", "domain"]),
-    ("server", &["config", "http"]),
+    ("server", &["config", "http", "telemetry"]),
     ("cli", &["config", "domain", "http", "server", "service", "telemetry"]),
 ];
 
