@@ -32,8 +32,9 @@ run: ## Serve the demo inventory and print a curl command that works
 test: ## Run the tests on a private PostgreSQL server, or on CMDB_DATABASE_URL
 	.dev/with-postgres --throwaway cargo test --locked
 
-test-large: ## Run the slow tests: crashes, other clients, random requests; DATA as in test-replay
+test-large: ## Run the slow tests: crashes, floods, clients, random requests; DATA as in test-replay
 	$(if $(DATA),$(MAKE) test-replay)
+	$(THROWAWAY) cargo test --locked --test it flood:: -- --ignored --nocapture
 	$(MAKE) crash-test ROUNDS=5
 	$(MAKE) test-clients
 	$(MAKE) check-api EXAMPLES=50

@@ -90,7 +90,12 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     });
     // Each connection needs a file descriptor. If the limit cannot be raised, fewer are accepted.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let limits = Limits::new(settings.connections as usize);
+    let mut limits = Limits::new(settings.connections as usize);
+    if let Some(connections) = settings.connections_per_peer {
+        limits.connections_per_peer = connections as usize;
+    }
+    limits.proxies = settings.proxies;
+    limits.idle_timeout = Duration::from_secs(settings.idle_timeout);
     let socket = Socket { listener, tls };
     server::serve(socket, router, limits, in_flight, draining, shutdown).await;
     background.abort_all();

@@ -34,6 +34,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(18);
 /// How long the head of a request may take to arrive.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection is kept open after a response, unless set otherwise. Proxies such as
+/// nginx close theirs after 60 s: the client should close first, lest it sends a request meanwhile.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
 /// How long a client may leave a response unread.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -138,6 +142,26 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_CONNECTIONS", default_value_t = 1_000, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
+
+    /// Maximum number of client connections of one IPv4 address or IPv6 /64 network, 1 to 100000.
+    /// On connections beyond it, requests are refused with 503. Default: half of
+    /// `CMDB_CONNECTIONS`
+    #[arg(long, env = "CMDB_CONNECTIONS_PER_PEER", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub connections_per_peer: Option<u32>,
+
+    /// Networks of proxies, for which `CMDB_CONNECTIONS_PER_PEER` does not count, such as
+    /// `10.0.0.0/8,::1`; an address is a network of its own. Default: none
+    #[arg(long, env = "CMDB_PROXIES", value_name = "CIDRS", value_delimiter = ',')]
+    #[arg(value_parser = network)]
+    pub proxies: Vec<IpNet>,
+
+    /// How long a client connection is kept open after a response, in seconds, 1 to 3600. It should
+    /// be longer than proxies keep theirs
+    #[arg(long, env = "CMDB_IDLE_TIMEOUT", value_name = "SECONDS")]
+    #[arg(default_value_t = IDLE_TIMEOUT.as_secs())]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub idle_timeout: u64,
 
     /// Maximum number of requests that use or wait for a database connection, without searches
     /// whose answer is being sent. Requests beyond it are refused with 503. Default: eight for each

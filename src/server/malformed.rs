@@ -12,7 +12,11 @@ use tracing::info;
 use crate::telemetry::metrics::Malformed;
 
 /// What is wrong with the head of a request that hyper accepts (RFC 9112, sections 3.2 and 6.1).
-pub(super) fn defect<B>(request: &Request<B>) -> Option<(Malformed, &'static str)> {
+///
+/// `head` is the head as it arrived, because hyper removes `Content-Length` if there is also
+/// `Transfer-Encoding`. It is empty for a pipelined request: for that, hyper ignores
+/// `Content-Length` and closes the connection after the response.
+pub(super) fn defect<B>(request: &Request<B>, head: &[u8]) -> Option<(Malformed, &'static str)> {
     match (request.headers().get_all(HOST).iter().count(), request.version()) {
         (1, _) | (0, Version::HTTP_10) => {}
         (0, _) => return Some((Malformed::Host, "no Host header")),
@@ -22,9 +26,22 @@ pub(super) fn defect<B>(request: &Request<B>) -> Option<(Malformed, &'static str
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     match (codings.next(), codings.next()) {
         (None, _) => None,
+        (Some(_), _) if has_content_length(head) => {
+            Some((Malformed::Framing, "both Content-Length and Transfer-Encoding"))
+        }
         (Some(coding), None) if is_chunked(coding) => None,
         _ => Some((Malformed::Framing, "a transfer coding other than chunked")),
     }
+}
+
+/// Whether a head that hyper accepts has the header `Content-Length`.
+fn has_content_length(head: &[u8]) -> bool {
+    let lines = head.trim_ascii_start().split(|byte| *byte == b'\n');
+    let mut lines = lines.take_while(|line| !line.trim_ascii().is_empty());
+    lines.any(|line| {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        name.eq_ignore_ascii_case(b"content-length")
+    })
 }
 
 /// What hyper refused, if a request was malformed. Its error type has no public kinds, but fixed

@@ -15,6 +15,7 @@ const BUCKETS: [f64; 14] =
 const COUNTERS: [(&str, &str); 4] = [
     ("cmdb_database_timeouts_total", "Requests that timed out waiting for a database connection"),
     ("cmdb_requests_shed_total", "Requests refused because the server was overloaded"),
+    ("cmdb_connections_refused_total", "Connections closed because their peer has too many"),
     ("cmdb_requests_limited_total", "Requests refused by the rate limit of their caller"),
     ("cmdb_trace_export_failures_total", "Failed requests to the collector of traces"),
 ];

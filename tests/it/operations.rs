@@ -32,7 +32,7 @@ pub(crate) fn value(text: &str, series: &str) -> f64 {
 }
 
 /// Records the metrics of this test only, which works because a test runs on one thread.
-fn record_metrics() -> (metrics::LocalRecorderGuard<'static>, Metrics) {
+pub(crate) fn record_metrics() -> (metrics::LocalRecorderGuard<'static>, Metrics) {
     let (recorder, metrics) = Metrics::new().unwrap();
     let guard = metrics::set_default_local_recorder(Box::leak(Box::new(recorder)));
     metrics.describe();

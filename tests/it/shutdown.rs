@@ -126,6 +126,19 @@ async fn a_request_that_waits_for_the_database_is_answered_before_the_server_exi
     assert_eq!(status, Some(0), "{log}");
 }
 
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_idle_connection_does_not_delay_the_exit(pool: PgPool) {
+    let server = Program::on(&pool).serve(&[]);
+    let mut idle = Client::connect(server.address.parse().unwrap()).await.unwrap();
+    idle.get("/healthz").await.unwrap();
+    assert_eq!(idle.answer().await.unwrap().status, 200);
+    server.signal("TERM");
+    assert!(idle.answer().await.is_none());
+    let (status, log) = tokio::task::spawn_blocking(|| server.wait()).await.unwrap();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("timed out"), "{log}");
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_request_whose_client_has_disconnected_completes_before_the_server_exits(pool: PgPool) {
     let (server, client, holder) = with_a_blocked_request(&pool).await;

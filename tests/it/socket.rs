@@ -1,12 +1,12 @@
 //! A server on a socket of its own, in this process, and a client that can send any bytes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::Router;
 use cmdb_associations::server::{Limits, Socket, serve};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -43,6 +43,8 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     /// Whether the server closes the connection after it.
     pub(crate) closes: bool,
+    /// The header `Keep-Alive`.
+    pub(crate) keep_alive: Option<String>,
     pub(crate) body: String,
 }
 
@@ -55,6 +57,13 @@ impl Response {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<Self> {
         Ok(Self(TcpStream::connect(address).await?))
+    }
+
+    /// Connects from another address of this machine, such as 127.0.0.2.
+    pub(crate) async fn connect_from(source: IpAddr, address: SocketAddr) -> std::io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        Ok(Self(socket.connect(address).await?))
     }
 }
 
@@ -114,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Some(Response {
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
             closes: header("connection").is_some_and(|value| value == "close"),
+            keep_alive: header("keep-alive"),
             body: String::from_utf8(bytes[end + 4..].to_vec()).unwrap(),
         })
     }
