@@ -34,7 +34,7 @@ test: ## Run the tests on a private PostgreSQL server, or on CMDB_DATABASE_URL
 
 test-large: ## Run the slow tests: crashes, floods, clients, random requests; DATA as in test-replay
 	$(if $(DATA),$(MAKE) test-replay)
-	$(THROWAWAY) cargo test --locked --test it flood:: -- --ignored --nocapture
+	CMDB_LARGE_FLOOD=1 $(THROWAWAY) cargo test --locked --test it flood:: -- --nocapture
 	$(MAKE) crash-test ROUNDS=5
 	$(MAKE) test-clients
 	$(MAKE) check-api EXAMPLES=50

@@ -95,12 +95,14 @@ pub async fn find_corruption(conn: &mut PgConnection) -> sqlx::Result<Option<Vec
             sqlx::query(check).bind(format!("cmdb.{name}")).execute(&mut *savepoint).await;
         savepoint.rollback().await?;
         match checked {
+            Ok(_) => {}
+            // data_corrupted, index_corrupted
             Err(sqlx::Error::Database(error))
                 if matches!(error.code().as_deref(), Some("XX001" | "XX002")) =>
             {
                 found.push(format!("index {name}: {}", error.message()));
             }
-            checked => drop(checked?),
+            Err(error) => return Err(error),
         }
     }
     Ok(Some(found))

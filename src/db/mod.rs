@@ -21,6 +21,7 @@ pub mod server;
 pub mod session;
 pub mod tenant;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
@@ -40,6 +41,11 @@ pub enum ErrorClass {
     NeedsAttention,
     /// A bug of this server.
     Bug,
+}
+
+/// The SQLSTATE of an error of PostgreSQL.
+pub fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(DatabaseError::code)
 }
 
 /// Classifies an error by its SQLSTATE.
@@ -113,8 +119,7 @@ fn is_unavailable(code: &str) -> bool {
 /// Whether the connection can be used again after this error. A connection to a read-only database
 /// is not: a new one may lead to the primary. A prepared statement with other result types is not.
 pub fn is_connection_usable_after(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(DatabaseError::code);
-    code.is_some_and(|code| {
+    sqlstate(error).is_some_and(|code| {
         !["08", "57P", "25006", "0A000"].iter().any(|class| code.starts_with(class))
     })
 }

@@ -10,7 +10,7 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, FromRow, PgConnection, Postgres, Row, Transaction,
 };
 
-use super::STATEMENT_TIMEOUT;
+use super::{STATEMENT_TIMEOUT, sqlstate};
 
 /// A setting, and the value that statements rely on.
 type Setting = (&'static str, &'static str);
@@ -160,8 +160,8 @@ async fn detect_pooling(
     let first = backend_pid(conn).await?;
     let mut other = match options.connect().await {
         Ok(other) => other,
-        // A pooler has room for clients: this is PostgreSQL itself, and its last connection.
-        Err(error) if is_out_of_connections(&error) => return Ok(Pooling::Session),
+        // too_many_connections: a pooler has room for more, so this is PostgreSQL itself.
+        Err(error) if sqlstate(&error).as_deref() == Some("53300") => return Ok(Pooling::Session),
         Err(error) => return Err(error),
     };
     let mut pooling = Pooling::Session;
@@ -184,18 +184,12 @@ const BACKEND_PID: &str = "select pg_catalog.pg_backend_pid()";
 /// The process id of the connection's backend, found with a prepared statement.
 async fn backend_pid(conn: &mut PgConnection) -> sqlx::Result<i32> {
     sqlx::query_scalar(BACKEND_PID).fetch_one(conn).await.map_err(|error| {
-        let code = error.as_database_error().and_then(|error| error.code());
         // invalid_sql_statement_name, duplicate_prepared_statement
-        match code.as_deref() {
+        match sqlstate(&error).as_deref() {
             Some("26000" | "42P05") => SessionError::NoPreparedStatements.into(),
             _ => error,
         }
     })
-}
-
-fn is_out_of_connections(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code == "53300")
 }
 
 /// Begins a transaction of a command with the statement `begin`. Fails unless it has the settings

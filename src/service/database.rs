@@ -13,7 +13,7 @@ use crate::db::sequence::SequenceBehind;
 use crate::db::server::{self, Server};
 use crate::db::session;
 pub use crate::db::session::Database;
-use crate::db::{ErrorClass, classify};
+use crate::db::{ErrorClass, classify, sqlstate};
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,9 +71,12 @@ impl Problem {
     /// Whether only a person can solve it. The others may pass: a server waits for that.
     pub fn needs_person(&self) -> bool {
         match self {
-            Self::Standby | Self::ReadOnly | Self::Timeout => false,
-            // The schema and the sequences are repaired while the server runs.
-            Self::Schema(_) | Self::Sequences(_) => false,
+            // The schema and the sequences can be repaired while the server runs.
+            Self::Standby
+            | Self::ReadOnly
+            | Self::Timeout
+            | Self::Schema(_)
+            | Self::Sequences(_) => false,
             Self::Version(_)
             | Self::Encoding(_)
             | Self::Privileges(_)
@@ -93,8 +96,8 @@ impl Problem {
 
 /// Whether PostgreSQL refuses the role, or TLS fails.
 fn is_refused(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    matches!(error, sqlx::Error::Tls(_)) || code.is_some_and(|code| code.starts_with("28"))
+    let is_role = sqlstate(error).is_some_and(|code| code.starts_with("28"));
+    is_role || matches!(error, sqlx::Error::Tls(_))
 }
 
 fn is_persistent(error: &sqlx::Error) -> bool {

@@ -35,11 +35,6 @@ impl Cluster {
         Self { child, _data: data, url, run }
     }
 
-    /// The URL of its database.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
-    }
-
     /// Connection options of the program for this server.
     pub(crate) fn options(&self) -> PgConnectOptions {
         database_at(&self.url).unwrap()

@@ -198,9 +198,8 @@ async fn monitor(pool: &PgPool) -> (watch::Receiver<State>, JoinSet<()>) {
 /// Waits until the problem is this one.
 async fn wait_for(state: &mut watch::Receiver<State>, problem: Option<&str>) {
     let found = state.wait_for(|state| state.problem.as_deref() == problem);
-    if tokio::time::timeout(Duration::from_secs(10), found).await.is_err() {
-        panic!("expected {problem:?}, found {:?}", state.borrow().problem);
-    }
+    let is_found = tokio::time::timeout(Duration::from_secs(10), found).await.is_ok();
+    assert!(is_found, "expected {problem:?}, found {:?}", state.borrow().problem);
 }
 
 async fn execute(pool: &PgPool, sql: &'static str) {
@@ -430,7 +429,7 @@ async fn all_privileges_that_the_role_lacks_are_named_at_once(pool: PgPool) {
 #[tokio::test]
 async fn a_server_waits_until_its_database_is_reachable_and_writable() {
     let cluster = Cluster::start();
-    let program = Program::at(cluster.url());
+    let program = Program::at(cluster.options().to_url_lossy().as_str());
     assert_eq!(program.run(&["migrate"]).status, 0);
     let server = {
         cluster.does("stop");

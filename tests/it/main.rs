@@ -28,7 +28,7 @@ mod database; // what is checked about the database
 mod description; // the OpenAPI description
 mod envelope; // the form of every answer, and the answers to errors
 mod faults; // failures of PostgreSQL and of the connection to it
-mod flood; // many connections from one address, in `make test-large`
+mod flood; // many connections from one address
 mod fuzzing; // the inputs of the fuzz corpus
 mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
