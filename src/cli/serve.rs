@@ -108,6 +108,9 @@ fn authenticator(settings: &ServeSettings) -> anyhow::Result<Authenticator> {
     for network in settings.trusted_peers.iter().filter(|network| network.prefix_len() == 0) {
         warn!(%network, "CMDB_TRUSTED_PEERS trusts every address to name users");
     }
+    for network in settings.proxies.iter().filter(|network| network.prefix_len() == 0) {
+        warn!(%network, "CMDB_PROXIES exempts every address from CMDB_CONNECTIONS_PER_PEER");
+    }
     let login = settings.login_url.as_deref().map(LoginService::new).transpose();
     let login = login.context("CMDB_LOGIN_URL cannot be used")?;
     let (jwt, gateway_only) = (jwt(settings)?, settings.gateway_only);

@@ -226,3 +226,28 @@ pub async fn migrate(conn: &mut PgConnection, lock_timeout: &str) -> Result<usiz
 pub async fn set_role_defaults(conn: &mut PgConnection) -> Result<(), Problem> {
     Ok(session::set_role_defaults(conn).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_of_an_older_version_or_another_encoding_is_refused() {
+        let server = |version_number, encoding: &str| Server {
+            version: "the version".to_owned(),
+            version_number,
+            encoding: encoding.to_owned(),
+            is_standby: false,
+            is_read_only: false,
+            weak_durability: Vec::new(),
+        };
+        assert!(require_kind(&server(15_00_00, "UTF8")).is_ok());
+        let error = require_kind(&server(14_00_19, "UTF8")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "PostgreSQL 15 or later is needed, but the server has version the version: upgrade it"
+        );
+        let error = require_kind(&server(17_00_02, "LATIN1")).unwrap_err();
+        assert!(error.to_string().starts_with("the encoding of the database is LATIN1, not UTF8"));
+    }
+}

@@ -278,7 +278,8 @@ async fn app_and_grant_refuse_names_with_control_characters(pool: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_log_names_a_peer_that_is_not_trusted_and_the_setting(pool: PgPool) {
-    let server = Program::on(&pool).serve(&["--trusted-peers", " 10.0.0.0/8 ,::/0"]);
+    let args = ["--trusted-peers", " 10.0.0.0/8 ,::/0", "--proxies", "0.0.0.0/0"];
+    let server = Program::on(&pool).serve(&args);
     let url = server.url("/api/v3/createmany/instassociation");
     let request = reqwest::Client::new().post(url).header("bk_user", "admin").body("{}");
     let answer = request.send().await.unwrap().text().await.unwrap();
@@ -289,6 +290,7 @@ async fn the_log_names_a_peer_that_is_not_trusted_and_the_setting(pool: PgPool) 
     assert!(log.contains("peer=127.0.0.1"), "{log}");
     assert!(log.contains("CMDB_TRUSTED_PEERS does not contain 127.0.0.1"), "{log}");
     assert!(log.contains("trusts every address"), "{log}");
+    assert!(log.contains("CMDB_PROXIES exempts every address"), "{log}");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
