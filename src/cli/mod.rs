@@ -156,7 +156,7 @@ impl Command {
 
 /// Connects to the database. Fails if it cannot be used for this purpose.
 async fn connect(purpose: Purpose) -> anyhow::Result<PgConnection> {
-    let database = Database::from(config::database()?);
+    let database = Database::new(config::database()?);
     Ok(service::database::connect(&database, purpose).await?)
 }
 

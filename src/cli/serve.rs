@@ -39,7 +39,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     tokio::pin!(shutdown);
     let metrics = Metrics::install()?;
     let (authenticator, tls) = (authenticator(&settings)?, tls(&settings)?);
-    let database = Database::from(config::database()?);
+    let database = Database::new(config::database()?);
     let pool = Pool::new(database.clone(), settings.database_connections);
     let (migrates, accepts_data_loss) = (!settings.no_migrate, settings.accept_data_loss);
     let mut monitor = Monitor::new(database.clone(), pool.clone(), migrates, accepts_data_loss);

@@ -2,12 +2,13 @@
 //! without encryption or to other tables than the operator wanted. They are refused here.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use reqwest::Url;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
-use tracing::subscriber::NoSubscriber;
 
 use crate::db::session::is_set_by_program;
 
@@ -99,7 +100,9 @@ pub(super) fn parse(url: &str) -> Result<PgConnectOptions, UrlError> {
         !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-[]".contains(&byte))
     };
-    if !parameters.iter().all(|(name, _)| is_name(name)) {
+    let has_at = parameters.iter().any(|(name, value)| name.contains('@') || value.contains('@'));
+    let is_cut = url.username().is_empty() && has_at;
+    if is_cut || !parameters.iter().all(|(name, _)| is_name(name)) {
         return Err(UrlError::Form);
     }
     let mut used = Vec::new();
@@ -110,10 +113,7 @@ pub(super) fn parse(url: &str) -> Result<PgConnectOptions, UrlError> {
     }
     // `query_pairs_mut` leaves an empty query behind, which is no error.
     url.query_pairs_mut().clear().extend_pairs(used);
-    // The values of some environment variables are defaults, and sqlx would log others.
-    let parse = || PgConnectOptions::from_url(&url);
-    let mut options = tracing::subscriber::with_default(NoSubscriber::default(), parse)
-        .or(Err(UrlError::Form))?;
+    let mut options = PgConnectOptions::from_url(&url).or(Err(UrlError::Form))?;
     let host = options.get_host();
     if host.contains(',') {
         return Err(UrlError::SeveralHosts);
@@ -147,7 +147,9 @@ fn is_used(name: &str, value: &str) -> Result<bool, UrlError> {
         supported: supported.into_owned(),
     };
     match (name, parameter) {
-        ("port", _) if value.parse::<u16>().is_err() => Err(unsupported("1 to 65535".into())),
+        ("port", _) if value.parse::<NonZeroU16>().is_err() => {
+            Err(unsupported("1 to 65535".into()))
+        }
         ("hostaddr", _) if value.parse::<IpAddr>().is_err() => {
             Err(unsupported("an IP address".into()))
         }
@@ -157,9 +159,17 @@ fn is_used(name: &str, value: &str) -> Result<bool, UrlError> {
         (_, UsedIfOneOf(values) | IgnoredIfOneOf(values)) if !values.contains(&value) => {
             Err(unsupported(values.join(", ").into()))
         }
+        ("sslrootcert" | "sslcert" | "sslkey", _) if !is_readable(value) => {
+            Err(unsupported("a file that can be read".into()))
+        }
         (_, Used | UsedIfOneOf(_)) => Ok(true),
         (_, Ignored | IgnoredIfOneOf(_)) => Ok(false),
     }
+}
+
+/// Whether a value is PEM, which sqlx accepts as well, or names a file that can be read.
+fn is_readable(value: &str) -> bool {
+    value.trim_start().starts_with("-----BEGIN ") || File::open(value).is_ok()
 }
 
 /// A value for a message: a word without any character of a URL's other parts, or nothing.
@@ -211,6 +221,9 @@ mod tests {
                 "hostaddr=localhost",
                 "hostaddr=localhost, which is not supported; supported is an IP",
             ),
+            ("port=0", "port=0, which is not supported; supported is 1 to 65535"),
+            ("sslrootcert=none.pem", "none.pem, which is not supported; supported is a file that"),
+            ("options=-c%20Lock_Timeout%3D2s", "sets lock_timeout in options"),
             ("port=x", "port=x, which is not supported; supported is 1 to 65535"),
             ("host=a,b", "names several hosts"),
             ("options=-c%20lock_timeout%3D2s", "sets lock_timeout in options"),
@@ -232,6 +245,7 @@ mod tests {
             "postgresql://user:1?hunter2@host/name",
             "postgresql://user:1?x&hunter2@host/name",
             "postgresql://user:1?sslmode=hunter2@host/name",
+            "postgresql://user:1?hunter2=x@host/name",
             "mysql://user:hunter2@host/name",
             "hunter2",
         ] {

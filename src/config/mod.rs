@@ -302,7 +302,10 @@ pub fn database() -> Result<PgConnectOptions, Error> {
 
 /// Connection options for the database at a URL.
 pub fn database_at(url: &str) -> Result<PgConnectOptions, UrlError> {
-    let options = database_url::parse(url)?.application_name("cmdb-associations");
+    let mut options = database_url::parse(url)?;
+    if options.get_application_name().is_none() {
+        options = options.application_name("cmdb-associations");
+    }
     // Poolers refuse unknown start-up parameters. No value of ours is a floating-point number.
     Ok(options.extra_float_digits(None).disable_statement_logging())
 }

@@ -36,37 +36,47 @@ async fn list(conn: &mut PgConnection) -> sqlx::Result<Vec<Index>> {
 }
 
 /// Reads each index by an index scan and its table by a sequential scan, and describes each index
-/// that has other keys than its table. Changes settings of the current transaction.
-pub async fn find_other_keys(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
-    let mut others = Vec::new();
-    for Index { name, table_name, columns, condition } in list(conn).await? {
-        // Only this index has the rows in this order.
-        let keys = format!(
-            "select count(*), coalesce(sum(hash_record_extended(key, 0)), 0)::text
-             from (select row({columns}) from {table_name} where {condition} order by {columns})
-                 row (key)"
-        );
-        let mut read = async |uses_index: bool| {
-            let settings = format!(
-                "set local enable_indexscan = {uses_index};
-                 set local enable_indexonlyscan = {uses_index};
-                 set local enable_seqscan = {};
-                 set local enable_sort = {}; set local enable_bitmapscan = off",
-                !uses_index, !uses_index,
-            );
-            sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *conn).await?;
-            let keys = AssertSqlSafe(keys.clone());
-            sqlx::query_as::<_, (i64, String)>(keys).persistent(false).fetch_one(&mut *conn).await
-        };
-        let (in_index, in_table) = (read(true).await?, read(false).await?);
+/// that has other keys than its table.
+pub async fn find_key_mismatches(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    let mut mismatches = Vec::new();
+    for index in list(conn).await? {
+        // The savepoint restores the settings.
+        let mut savepoint = conn.begin().await?;
+        let in_index = read_keys(&mut savepoint, &index, true).await?;
+        let in_table = read_keys(&mut savepoint, &index, false).await?;
+        savepoint.rollback().await?;
         if in_index != in_table {
-            others.push(format!(
-                "index {name} has {} keys, and its table {}: run `reindex index cmdb.{name}`",
-                in_index.0, in_table.0
+            mismatches.push(format!(
+                "index {name} has other keys than its table ({} and {} rows): run `reindex index \
+                 cmdb.{name}`",
+                in_index.0,
+                in_table.0,
+                name = index.name
             ));
         }
     }
-    Ok(others)
+    Ok(mismatches)
+}
+
+/// The number of keys and the sum of their hashes, read from an index or from its table.
+async fn read_keys(
+    conn: &mut PgConnection, index: &Index, from_index: bool,
+) -> sqlx::Result<(i64, String)> {
+    let Index { table_name, columns, condition, .. } = index;
+    // Only this index has the rows in this order.
+    let order = if from_index { format!("order by {columns}") } else { String::new() };
+    let settings = format!(
+        "set local enable_indexscan = {from_index}; set local enable_indexonlyscan = {from_index};
+         set local enable_seqscan = {}; set local enable_sort = off;
+         set local enable_bitmapscan = off",
+        !from_index
+    );
+    sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *conn).await?;
+    let keys = format!(
+        "select count(*), coalesce(sum(hash_record_extended(key, 0)), 0)::text
+         from (select row({columns}) from {table_name} where {condition} {order}) row (key)"
+    );
+    sqlx::query_as(AssertSqlSafe(keys)).persistent(false).fetch_one(conn).await
 }
 
 /// Describes what the extension `amcheck` finds in each index. `None`: it is not installed, or the
@@ -110,7 +120,7 @@ pub async fn find_corruption(conn: &mut PgConnection) -> sqlx::Result<Option<Vec
 
 /// Describes each index whose order depends on a collation that has another version now than when
 /// the index was built.
-pub async fn find_other_collations(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+pub async fn find_changed_collations(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar!(
         r#"with dependency (index_name, collation_name, recorded, actual) as (
                select index_class.relname, collname,

@@ -1,7 +1,8 @@
 //! The SQL: functions on a connection. On a request's path each is one statement, however large the
 //! batch; commands may run several.
 //!
-//! Knows the tables and the types of `domain`; knows no HTTP and begins no transaction.
+//! Knows the tables and the types of `domain`; knows no HTTP. The transactions of requests are
+//! single statements, and `session::begin` begins those of commands.
 
 pub mod app;
 pub mod audit_log;
@@ -54,7 +55,9 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
     match error {
         E::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
             Some(error) if is_conflict(error) => ErrorClass::Conflict,
-            Some(error) if is_unavailable(error.code()) => ErrorClass::Unavailable,
+            Some(error) if is_unavailable(error.code()) || is_outdated(error) => {
+                ErrorClass::Unavailable
+            }
             Some(error) if needs_attention(error) => ErrorClass::NeedsAttention,
             Some(_) | None => ErrorClass::Bug,
         },
@@ -92,24 +95,28 @@ fn is_assigned_id(error: &PgDatabaseError) -> bool {
         && error.constraint().is_some_and(|name| name.ends_with("_pkey"))
 }
 
+/// Whether the result types of a prepared statement have changed since it was prepared.
+fn is_outdated(error: &PgDatabaseError) -> bool {
+    error.code() == "0A000" && error.routine() == Some("RevalidateCachedQuery")
+}
+
 /// Whether tables, functions, privileges or sequences are not as the program needs them.
 fn needs_attention(error: &PgDatabaseError) -> bool {
     match error.code() {
         // invalid_schema_name, undefined_table, undefined_column, undefined_function,
         // insufficient_privilege, invalid_catalog_name, sequence_generator_limit_exceeded,
-        // data_corrupted, index_corrupted
-        "3F000" | "42P01" | "42703" | "42883" | "42501" | "3D000" | "2200H" | "XX001" | "XX002" => {
-            true
-        }
+        // data_corrupted, index_corrupted; invalid_sql_statement_name,
+        // duplicate_prepared_statement: a pooler loses prepared statements
+        "3F000" | "42P01" | "42703" | "42883" | "42501" | "3D000" | "2200H" | "XX001" | "XX002"
+        | "26000" | "42P05" => true,
         _ => is_assigned_id(error),
     }
 }
 
 fn is_unavailable(code: &str) -> bool {
     match code {
-        // query_canceled, lock_not_available, read_only_sql_transaction, feature_not_supported: the
-        // result types of a prepared statement have changed
-        "57014" | "55P03" | "25006" | "0A000" => true,
+        // query_canceled, lock_not_available, read_only_sql_transaction
+        "57014" | "55P03" | "25006" => true,
         // classes: connection exception, invalid authorization, insufficient resources, operator
         // intervention, system error
         _ => ["08", "28", "53", "57", "58"].iter().any(|class| code.starts_with(class)),
@@ -117,9 +124,12 @@ fn is_unavailable(code: &str) -> bool {
 }
 
 /// Whether the connection can be used again after this error. A connection to a read-only database
-/// is not: a new one may lead to the primary. A prepared statement with other result types is not.
+/// is not: a new one may lead to the primary. Nor is one whose prepared statements are outdated or
+/// lost.
 pub fn is_connection_usable_after(error: &sqlx::Error) -> bool {
     sqlstate(error).is_some_and(|code| {
-        !["08", "57P", "25006", "0A000"].iter().any(|class| code.starts_with(class))
+        !["08", "57P", "25006", "0A000", "26000", "42P05"]
+            .iter()
+            .any(|class| code.starts_with(class))
     })
 }

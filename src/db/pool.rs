@@ -135,7 +135,7 @@ impl Manager for Connector {
 
     async fn create(&self) -> sqlx::Result<PgConnection> {
         let mut conn = self.0.options.connect().await?;
-        self.0.prepare(&mut conn).await?;
+        self.0.apply_request_settings(&mut conn).await?;
         Ok(conn)
     }
 

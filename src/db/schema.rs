@@ -109,6 +109,15 @@ pub async fn find_applied(conn: &mut PgConnection) -> sqlx::Result<Applied> {
 /// and definition, separated by tabs. `make prepare` generates the file.
 const EXPECTED_OBJECTS: &str = include_str!("schema_objects.tsv");
 
+/// The names of the tables, views and sequences that the migrations make.
+pub(super) fn expected_relations() -> impl Iterator<Item = &'static str> {
+    EXPECTED_OBJECTS.lines().filter_map(|line| {
+        let mut fields = line.split('\t');
+        let is_relation = ["table", "view", "sequence"].contains(&fields.next()?);
+        fields.nth(1).filter(|_| is_relation)
+    })
+}
+
 /// An object of the schema.
 struct Object {
     kind: String,
@@ -134,7 +143,7 @@ async fn find_objects(conn: &mut PgConnection) -> sqlx::Result<Vec<Object>> {
 }
 
 /// An object that is not as the migrations made it.
-pub struct Difference {
+pub struct SchemaDifference {
     /// Whether statements that read the data fail for it.
     pub prevents_reading: bool,
     /// What differs, such as `trigger … on … is disabled`.
@@ -147,7 +156,7 @@ pub struct Difference {
 /// only missing tables, unique indexes and guards of links count.
 pub async fn find_differences(
     conn: &mut PgConnection, has_newer: bool,
-) -> sqlx::Result<Vec<Difference>> {
+) -> sqlx::Result<Vec<SchemaDifference>> {
     let found: BTreeMap<_, _> = find_objects(conn)
         .await?
         .into_iter()
@@ -175,7 +184,7 @@ pub async fn find_differences(
         };
         let (kind, relation, name) = key;
         let relation = if relation.is_empty() { relation } else { format!(" on {relation}") };
-        differences.push(Difference {
+        differences.push(SchemaDifference {
             prevents_reading: ["table", "column", "view", "sequence"].contains(&&*kind),
             description: format!("{kind} {name}{relation} is {problem}"),
         });

@@ -14,30 +14,53 @@ pub struct SequenceBehind {
 
 impl SequenceBehind {
     /// The statement that repairs it.
-    pub fn cure(&self) -> String {
+    pub fn repair_statement(&self) -> String {
         format!("select setval('cmdb.{}', {})", self.name, self.highest)
     }
 }
 
 /// Finds the sequences that are behind the rows of their tables.
 pub async fn list_behind(conn: &mut PgConnection) -> sqlx::Result<Vec<SequenceBehind>> {
+    // The next value is after `last_value`, or is `last_value` itself while `is_called` is false.
     sqlx::query_as!(
         SequenceBehind,
         r#"select sequence as "name!", highest as "highest!"
-           from (values
-               ('instance_association_id_seq', (select max(id) from cmdb.instance_association)),
-               ('audit_log_id_seq', (select max(id) from cmdb.audit_log)),
-               ('tenant_id_seq', (select max(id) from cmdb.tenant)),
-               ('model_id_seq', (select max(id) from cmdb.model)),
-               ('association_kind_id_seq', (select max(id) from cmdb.association_kind)),
+           from (
+               select 'instance_association_id_seq', last_value, is_called,
+                   (select max(id) from cmdb.instance_association)
+               from cmdb.instance_association_id_seq
+               union all
+               select 'audit_log_id_seq', last_value, is_called,
+                   (select max(id) from cmdb.audit_log)
+               from cmdb.audit_log_id_seq
+               union all
+               select 'tenant_id_seq', last_value, is_called, (select max(id) from cmdb.tenant)
+               from cmdb.tenant_id_seq
+               union all
+               select 'model_id_seq', last_value, is_called, (select max(id) from cmdb.model)
+               from cmdb.model_id_seq
+               union all
+               select 'association_kind_id_seq', last_value, is_called,
+                   (select max(id) from cmdb.association_kind)
+               from cmdb.association_kind_id_seq
+               union all
                -- The ids of model associations are four times these numbers, plus the mapping.
-               ('model_association_number_seq', (select max(id) >> 2 from cmdb.model_association)),
-               ('app_id_seq', (select max(id) from cmdb.app)),
-               ('app_secret_id_seq', (select max(id) from cmdb.app_secret)),
-               ('permission_grant_id_seq', (select max(id) from cmdb.permission_grant))
-           ) assigned (sequence, highest)
-           join pg_sequences on schemaname = 'cmdb' and sequencename = sequence
-           where highest > coalesce(last_value, 0)
+               select 'model_association_number_seq', last_value, is_called,
+                   (select max(id) >> 2 from cmdb.model_association)
+               from cmdb.model_association_number_seq
+               union all
+               select 'app_id_seq', last_value, is_called, (select max(id) from cmdb.app)
+               from cmdb.app_id_seq
+               union all
+               select 'app_secret_id_seq', last_value, is_called,
+                   (select max(id) from cmdb.app_secret)
+               from cmdb.app_secret_id_seq
+               union all
+               select 'permission_grant_id_seq', last_value, is_called,
+                   (select max(id) from cmdb.permission_grant)
+               from cmdb.permission_grant_id_seq
+           ) assigned (sequence, last_value, is_called, highest)
+           where highest > last_value or (highest = last_value and not is_called)
            order by sequence"#
     )
     .fetch_all(conn)

@@ -2,6 +2,8 @@
 
 use sqlx::PgConnection;
 
+use super::schema;
+
 /// The oldest version of PostgreSQL that has all that the statements need.
 const OLDEST_VERSION: i32 = 15_00_00;
 
@@ -16,9 +18,11 @@ pub struct Server {
     pub encoding: String,
     /// Whether the server is a standby.
     pub is_standby: bool,
-    /// Whether transactions are read-only by default.
+    /// Whether the server or the database is configured to be read-only. The default of a role
+    /// does not matter: the settings of connections override it.
     pub is_read_only: bool,
-    /// The settings with which a crash may lose acknowledged commits, such as `fsync=off`.
+    /// The settings with which a crash or a failover may lose acknowledged commits, such as
+    /// `fsync=off`.
     pub weak_durability: Vec<String>,
 }
 
@@ -37,7 +41,11 @@ pub async fn find(conn: &mut PgConnection) -> sqlx::Result<Server> {
                current_setting('server_version_num')::integer as "version_number!",
                current_setting('server_encoding') as "encoding!",
                pg_is_in_recovery() as "is_standby!",
-               current_setting('transaction_read_only')::boolean as "is_read_only!",
+               exists (
+                   select from pg_settings
+                   where name = 'default_transaction_read_only' and setting = 'on'
+                       and source in ('configuration file', 'command line', 'database')
+               ) as "is_read_only!",
                array(
                    select name || '=' || setting
                    from pg_settings
@@ -67,11 +75,12 @@ pub async fn missing_database_privileges(
     .await
 }
 
-/// Lists the privileges that the current role lacks on the schema, on its tables and on its
-/// sequences. Commas separate the needed ones.
+/// Lists the privileges that the current role lacks on the schema, and on the tables and sequences
+/// that the migrations made. Commas separate the needed ones.
 pub async fn missing_schema_privileges(
     conn: &mut PgConnection, on_schema: &str, on_tables: &str, on_sequences: &str,
 ) -> sqlx::Result<Vec<String>> {
+    let relations: Vec<_> = schema::expected_relations().map(str::to_owned).collect();
     sqlx::query_scalar!(
         r#"with needed (kind, name, oid, privileges) as (
                select 'schema', nspname::text, oid, $1::text
@@ -86,6 +95,7 @@ pub async fn missing_schema_privileges(
                    end
                from pg_class
                where relnamespace = to_regnamespace('cmdb') and relkind in ('r', 'S')
+                   and (relname = any ($4::text[]) or relname = '_sqlx_migrations')
            )
            select format('%s on %s %s', string_agg(privilege, ', '), kind, name) as "missing!"
            from needed, unnest(string_to_array(privileges, ',')) privilege
@@ -99,6 +109,7 @@ pub async fn missing_schema_privileges(
         on_schema,
         on_tables,
         on_sequences,
+        &relations,
     )
     .fetch_all(conn)
     .await

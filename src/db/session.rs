@@ -46,7 +46,7 @@ const fn settings(statement_timeout: &'static str) -> [Setting; 12] {
 
 /// The first setting in the start-up option `options` that the program sets itself.
 pub fn is_set_by_program(options: &str) -> Option<&'static str> {
-    let options = options.replace('-', "_");
+    let options = options.to_ascii_lowercase().replace('-', "_");
     let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let mut words = options.split(|character| !is_word(character)).map(|word| {
         // `-c name` and `--name`, but also `-cname`.
@@ -60,15 +60,15 @@ pub fn is_set_by_program(options: &str) -> Option<&'static str> {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum SessionError {
-    #[error("settings cannot be changed: {}", differences(.0))]
-    NotSet(Vec<Difference>),
+    #[error("settings cannot be changed: {}", values(.0))]
+    NotSet(Vec<WrongSetting>),
     #[error(
         "the pooler assigns a connection for each transaction, so the server relies on the \
          defaults of its role, but {}: run `cmdb-associations migrate --set-role-defaults`, or {}, \
          and let the pooler connect anew (pgbouncer: RECONNECT)",
-        differences(.0), statements(.0)
+        values(.0), statements(.0)
     )]
-    WrongDefaults(Vec<Difference>),
+    WrongDefaults(Vec<WrongSetting>),
     #[error(
         "the pooler assigns a connection for each transaction and does not keep prepared \
          statements: use pool_mode = session, or pgbouncer 1.21 or later with \
@@ -85,7 +85,7 @@ impl From<SessionError> for sqlx::Error {
 
 /// A setting that has another value than expected.
 #[derive(Debug, FromRow)]
-pub struct Difference {
+pub struct WrongSetting {
     name: String,
     value: String,
     expected: String,
@@ -93,15 +93,15 @@ pub struct Difference {
     statement: String,
 }
 
-fn differences(differences: &[Difference]) -> String {
-    let describe = |Difference { name, value, expected, .. }: &Difference| {
+fn values(settings: &[WrongSetting]) -> String {
+    let describe = |WrongSetting { name, value, expected, .. }: &WrongSetting| {
         format!("{name} is {value:?}, not {expected:?}")
     };
-    differences.iter().map(describe).collect::<Vec<_>>().join(", ")
+    settings.iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 
-fn statements(differences: &[Difference]) -> String {
-    let statements = differences.iter().map(|difference| format!("`{}`", difference.statement));
+fn statements(settings: &[WrongSetting]) -> String {
+    let statements = settings.iter().map(|setting| format!("`{}`", setting.statement));
     statements.collect::<Vec<_>>().join(", ")
 }
 
@@ -119,36 +119,54 @@ enum Pooling {
 pub struct Database {
     /// How to connect.
     pub options: PgConnectOptions,
-    /// Not known until the first connection was opened by [`Database::detect_pooling`].
+    /// Unknown until the first connection is open.
     pooling: Arc<OnceLock<Pooling>>,
 }
 
+/// A database without a pooler in transaction mode.
 impl From<PgConnectOptions> for Database {
     fn from(options: PgConnectOptions) -> Self {
-        Self { options, pooling: Arc::default() }
+        Self { options, pooling: Arc::new(Pooling::Session.into()) }
     }
 }
 
 impl Database {
-    /// Finds out how connections are assigned, with an open connection and a second one.
-    pub async fn detect_pooling(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
-        let pooling = detect_pooling(conn, &self.options).await?;
-        self.pooling.get_or_init(|| pooling);
-        Ok(())
+    /// A database that may be behind a pooler.
+    pub fn new(options: PgConnectOptions) -> Self {
+        Self { options, pooling: Arc::default() }
     }
 
-    /// Prepares a new connection for requests. Fails unless it has the settings that they rely on.
-    pub async fn prepare(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
-        let pooling = self.pooling.get().copied().unwrap_or(Pooling::Session);
+    /// Applies the settings of requests to a new connection. Fails unless it has them then.
+    pub async fn apply_request_settings(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
+        let pooling = self.pooling(conn).await?;
         if pooling == Pooling::Session {
             set(conn, &REQUESTS, false).await?;
         }
-        let differences = find_differences(conn, &REQUESTS).await?;
+        let wrong = find_wrong_settings(conn, &REQUESTS).await?;
         match pooling {
-            _ if differences.is_empty() => Ok(()),
-            Pooling::Session => Err(SessionError::NotSet(differences).into()),
-            Pooling::Transaction => Err(SessionError::WrongDefaults(differences).into()),
+            _ if wrong.is_empty() => Ok(()),
+            Pooling::Session => Err(SessionError::NotSet(wrong).into()),
+            Pooling::Transaction => Err(SessionError::WrongDefaults(wrong).into()),
         }
+    }
+
+    /// Applies the settings of commands to a new connection, for the statements that are not in
+    /// their transactions. A pooler in transaction mode has no sessions; there, these statements
+    /// have the defaults of the role.
+    pub async fn apply_command_settings(&self, conn: &mut PgConnection) -> sqlx::Result<()> {
+        match self.pooling(conn).await? {
+            Pooling::Session => set(conn, &COMMANDS, false).await,
+            Pooling::Transaction => Ok(()),
+        }
+    }
+
+    /// How connections are assigned. The first call finds out, with a second connection.
+    async fn pooling(&self, conn: &mut PgConnection) -> sqlx::Result<Pooling> {
+        if let Some(pooling) = self.pooling.get() {
+            return Ok(*pooling);
+        }
+        let pooling = detect_pooling(conn, &self.options).await?;
+        Ok(*self.pooling.get_or_init(|| pooling))
     }
 }
 
@@ -158,12 +176,7 @@ async fn detect_pooling(
     conn: &mut PgConnection, options: &PgConnectOptions,
 ) -> sqlx::Result<Pooling> {
     let first = backend_pid(conn).await?;
-    let mut other = match options.connect().await {
-        Ok(other) => other,
-        // too_many_connections: a pooler has room for more, so this is PostgreSQL itself.
-        Err(error) if sqlstate(&error).as_deref() == Some("53300") => return Ok(Pooling::Session),
-        Err(error) => return Err(error),
-    };
+    let mut other = options.connect().await?;
     let mut pooling = Pooling::Session;
     // A pooler that assigns its connections in turn is found out after a few transactions.
     for _ in 0..3 {
@@ -199,17 +212,17 @@ pub async fn begin<'a>(
 ) -> sqlx::Result<Transaction<'a, Postgres>> {
     let mut tx = conn.begin_with(begin).await?;
     set(&mut tx, &COMMANDS, true).await?;
-    let differences = find_differences(&mut tx, &COMMANDS).await?;
-    if differences.is_empty() { Ok(tx) } else { Err(SessionError::NotSet(differences).into()) }
+    let wrong = find_wrong_settings(&mut tx, &COMMANDS).await?;
+    if wrong.is_empty() { Ok(tx) } else { Err(SessionError::NotSet(wrong).into()) }
 }
 
 /// Makes the settings that requests rely on defaults of the current role in this database.
 pub async fn set_role_defaults(conn: &mut PgConnection) -> sqlx::Result<()> {
-    let wanted = wanted(&REQUESTS);
     // Only a superuser may set session_replication_role. PostgreSQL's default is what is needed.
     let sql = format!(
-        "select {STATEMENT} from {wanted} join pg_catalog.pg_settings using (name)
-         where name <> 'session_replication_role'"
+        "select {STATEMENT} from {} join pg_catalog.pg_settings using (name)
+         where name <> 'session_replication_role'",
+        table_of(&REQUESTS)
     );
     for row in sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *conn).await? {
         let statement: String = row.try_get(0)?;
@@ -219,7 +232,7 @@ pub async fn set_role_defaults(conn: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 /// The settings as a table of SQL.
-fn wanted(settings: &[Setting]) -> String {
+fn table_of(settings: &[Setting]) -> String {
     let row = |(name, value): &Setting| format!("('{name}', '{value}')");
     format!(
         "(values {}) wanted (name, value)",
@@ -227,16 +240,16 @@ fn wanted(settings: &[Setting]) -> String {
     )
 }
 
-/// The statement for a row of the table. The value is a literal; as one, a list of names would be
-/// a single name.
+/// The statement for a row of the table. The value is a literal. Quoted as one literal, the list of
+/// `search_path` would be one name.
 const STATEMENT: &str = "
     pg_catalog.format('alter role %I in database %I set %s = %s',
         current_user, pg_catalog.current_database(), name,
         case when name = 'search_path' then value else pg_catalog.quote_literal(value) end)";
 
-/// Whether a row of the table has another value in this session. Versions of PostgreSQL without a
-/// setting need none. A server or a database that is configured to be read-only stays so; a role's
-/// default is changed.
+/// Whether a row of the table has another value in this session. A setting that this version of
+/// PostgreSQL does not have is skipped. A server or a database that is configured to be read-only
+/// stays so; the default of a role is changed.
 const DIFFERS: &str = "
     pg_catalog.current_setting(name, true) <> value
     and not (name = 'default_transaction_read_only' and exists (
@@ -245,22 +258,22 @@ const DIFFERS: &str = "
             and source in ('configuration file', 'command line', 'database')))";
 
 async fn set(conn: &mut PgConnection, settings: &[Setting], is_local: bool) -> sqlx::Result<()> {
-    let wanted = wanted(settings);
     let sql = format!(
-        "select pg_catalog.set_config(name, value, {is_local}) from {wanted} where {DIFFERS}"
+        "select pg_catalog.set_config(name, value, {is_local}) from {} where {DIFFERS}",
+        table_of(settings)
     );
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.map(drop)
 }
 
-async fn find_differences(
+async fn find_wrong_settings(
     conn: &mut PgConnection, settings: &[Setting],
-) -> sqlx::Result<Vec<Difference>> {
-    let wanted = wanted(settings);
+) -> sqlx::Result<Vec<WrongSetting>> {
     let sql = format!(
         "select name, pg_catalog.current_setting(name) as value, value as expected,
              {STATEMENT} as statement
-         from {wanted} where {DIFFERS}"
+         from {} where {DIFFERS}",
+        table_of(settings)
     );
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await?;
-    rows.iter().map(Difference::from_row).collect()
+    rows.iter().map(WrongSetting::from_row).collect()
 }

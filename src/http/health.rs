@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use tokio::time::Instant;
 
 use super::AppState;
+use crate::domain::error::{RequestError, error_chain};
 use crate::service;
 
 /// How long the database may take to answer.
@@ -32,7 +33,12 @@ pub(super) async fn readiness_error(state: &AppState) -> Option<String> {
     if *state.draining.borrow() {
         return Some("draining".to_owned());
     }
-    let found = service::monitor::find_problem(&state.readiness, Instant::now() + TIMEOUT).await;
-    let found = found.unwrap_or_else(|_| Some("Postgres is unavailable".to_owned()));
-    found.or_else(|| state.database.borrow().problem.clone())
+    let found_before = || state.database.borrow().problem.clone();
+    match service::monitor::find_problem(&state.readiness, Instant::now() + TIMEOUT).await {
+        Ok(found) => found.or_else(found_before),
+        Err(error) if error.request_error() == RequestError::NeedsAttention => {
+            found_before().or_else(|| Some(error_chain(&error)))
+        }
+        Err(_) => Some("Postgres is unavailable".to_owned()),
+    }
 }

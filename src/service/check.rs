@@ -38,7 +38,7 @@ pub async fn check(conn: &mut PgConnection) -> sqlx::Result<Report> {
     Ok(report)
 }
 
-/// Checks the data that the current transaction sees. Changes settings of the transaction.
+/// Checks the data that the current transaction sees.
 pub async fn check_in_transaction(conn: &mut PgConnection) -> sqlx::Result<Report> {
     let has_newer = schema::find_applied(conn).await?.has_newer;
     let differences = schema::find_differences(conn, has_newer).await?;
@@ -60,18 +60,19 @@ pub async fn check_in_transaction(conn: &mut PgConnection) -> sqlx::Result<Repor
         invariants.push((invariant.name, find_violations(conn, invariant).await?));
     }
     let behind = sequence::list_behind(conn).await?.into_iter();
-    let behind =
-        behind.map(|behind: SequenceBehind| format!("{}: run `{}`", behind.name, behind.cure()));
+    let behind = behind.map(|behind: SequenceBehind| {
+        format!("{}: run `{}`", behind.name, behind.repair_statement())
+    });
     invariants.push(("no sequence is behind the rows of its table", violations(behind.collect())));
-    let other_keys = index::find_other_keys(conn).await?;
-    invariants.push(("every index has the keys of its table", violations(other_keys)));
+    let mismatches = index::find_key_mismatches(conn).await?;
+    invariants.push(("every index has the keys of its table", violations(mismatches)));
     match index::find_corruption(conn).await? {
         Some(corruption) => {
             invariants.push(("amcheck finds no index corrupt", violations(corruption)));
         }
         None => report.skipped.push("amcheck: not installed, or not allowed for this role"),
     }
-    let collations = index::find_other_collations(conn).await?;
+    let collations = index::find_changed_collations(conn).await?;
     report.warnings.push(("no index depends on a changed collation", violations(collations)));
     report.unaudited = Some((UNAUDITED.name, find_violations(conn, &UNAUDITED).await?));
     Ok(report)

@@ -18,6 +18,9 @@ use crate::db::{ErrorClass, classify, sqlstate};
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection and all checks may take.
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what it means")]
@@ -43,11 +46,13 @@ pub enum Problem {
     ReadOnly,
     #[error("the role lacks privileges: {}; the owner of the tables has them", .0.join("; "))]
     Privileges(Vec<String>),
+    #[error("the database has no tables of this program: run `cmdb-associations migrate` first")]
+    NoTables,
     #[error("{0} migrations are pending: run `cmdb-associations migrate` first")]
     Pending(usize),
     #[error("the schema is not as the migrations made it: {}", .0.join("; "))]
     Schema(Vec<String>),
-    #[error("sequences are behind the rows of their tables: run {}", cures(.0))]
+    #[error("sequences are behind the rows of their tables: run {}", repair_statements(.0))]
     Sequences(Vec<SequenceBehind>),
     #[error("the database did not answer in time")]
     Timeout,
@@ -62,9 +67,9 @@ impl From<sqlx::Error> for Problem {
     }
 }
 
-fn cures(sequences: &[SequenceBehind]) -> String {
-    let cures = sequences.iter().map(|sequence| format!("`{}`", sequence.cure()));
-    cures.collect::<Vec<_>>().join(", ")
+fn repair_statements(sequences: &[SequenceBehind]) -> String {
+    let statements = sequences.iter().map(|sequence| format!("`{}`", sequence.repair_statement()));
+    statements.collect::<Vec<_>>().join(", ")
 }
 
 impl Problem {
@@ -80,6 +85,7 @@ impl Problem {
             Self::Version(_)
             | Self::Encoding(_)
             | Self::Privileges(_)
+            | Self::NoTables
             | Self::Pending(_)
             | Self::Session(_) => true,
             Self::Connect { source: error, .. } => is_refused(error) || is_persistent(error),
@@ -94,10 +100,14 @@ impl Problem {
     }
 }
 
-/// Whether PostgreSQL refuses the role, or TLS fails.
+/// Whether PostgreSQL refuses the role, or its certificate is not valid.
 fn is_refused(error: &sqlx::Error) -> bool {
-    let is_role = sqlstate(error).is_some_and(|code| code.starts_with("28"));
-    is_role || matches!(error, sqlx::Error::Tls(_))
+    match error {
+        sqlx::Error::Tls(_) => true,
+        // rustls reports an invalid certificate so.
+        sqlx::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        _ => sqlstate(error).is_some_and(|code| code.starts_with("28")),
+    }
 }
 
 fn is_persistent(error: &sqlx::Error) -> bool {
@@ -124,19 +134,23 @@ pub enum Purpose {
 /// Connects to a database, and fails unless it is one that can be used for this purpose.
 ///
 /// Statements of requests, and those of `app` and `grant`, can be run on the connection. The other
-/// commands begin transactions with [`session::begin`](crate::db::session::begin).
+/// commands begin transactions with [`session::begin`].
 pub async fn connect(database: &Database, purpose: Purpose) -> Result<PgConnection, Problem> {
-    let mut conn = open(database).await?;
-    require_usable(&mut conn, database, purpose).await?;
-    if purpose != Purpose::Migrate {
-        require_applied(schema::find_applied(&mut conn).await?)?;
-    }
-    Ok(conn)
+    let connecting = async {
+        let mut conn = open(database).await?;
+        require_usable(&mut conn, database, purpose).await?;
+        if purpose != Purpose::Migrate {
+            require_applied(schema::find_applied(&mut conn).await?)?;
+        }
+        Ok(conn)
+    };
+    timeout(CHECK_TIMEOUT, connecting).await.unwrap_or(Err(Problem::Timeout))
 }
 
 /// Checks that no migration is pending, and that none was changed after it was applied.
 pub(super) fn require_applied(applied: Applied) -> Result<(), Problem> {
     match applied {
+        Applied { has_table: false, .. } => Err(Problem::NoTables),
         Applied { modified: Some(version), .. } => {
             Err(MigrateError::VersionMismatch(version).into())
         }
@@ -160,14 +174,14 @@ pub(super) async fn open(database: &Database) -> Result<PgConnection, Problem> {
 pub(super) async fn require_usable(
     conn: &mut PgConnection, database: &Database, purpose: Purpose,
 ) -> Result<(), Problem> {
-    database.detect_pooling(conn).await?;
+    match purpose {
+        Purpose::Serve | Purpose::Manage => database.apply_request_settings(conn).await?,
+        _ => database.apply_command_settings(conn).await?,
+    }
     let server = server::find(conn).await?;
     require_kind(&server)?;
     if purpose != Purpose::Check {
         require_writable(&server)?;
-    }
-    if matches!(purpose, Purpose::Serve | Purpose::Manage) {
-        database.prepare(conn).await?;
     }
     require_privileges(conn, purpose).await
 }
@@ -199,23 +213,25 @@ pub(super) async fn require_privileges(
     let (tables, sequences) = match purpose {
         Purpose::Migrate => ("", ""),
         Purpose::Check => ("SELECT", "SELECT"),
-        Purpose::Import => ("SELECT,INSERT,UPDATE,DELETE", "USAGE,UPDATE"),
-        _ => ("SELECT,INSERT,UPDATE,DELETE", "USAGE"),
+        Purpose::Import => ("SELECT,INSERT,UPDATE,DELETE", "SELECT,USAGE,UPDATE"),
+        _ => ("SELECT,INSERT,UPDATE,DELETE", "SELECT,USAGE"),
     };
     missing.extend(server::missing_schema_privileges(conn, "USAGE", tables, sequences).await?);
     if missing.is_empty() { Ok(()) } else { Err(Problem::Privileges(missing)) }
 }
 
-/// Applies the pending migrations and returns their number. Concurrent calls wait for each other.
+/// Applies the pending migrations and returns their number. If there are any, concurrent calls wait
+/// for each other.
 ///
 /// `lock_timeout` is PostgreSQL's setting: a number with a unit, or 0 for no limit.
 pub async fn migrate(conn: &mut PgConnection, lock_timeout: &str) -> Result<usize, Problem> {
-    let Applied { pending, has_schema, .. } = schema::find_applied(conn).await?;
-    let mut missing = server::missing_database_privileges(conn, !has_schema, false).await?;
-    if has_schema {
-        let on_schema = if pending > 0 { "CREATE" } else { "" };
-        missing.extend(server::missing_schema_privileges(conn, on_schema, "", "").await?);
+    let applied = schema::find_applied(conn).await?;
+    if applied.pending == 0 {
+        require_applied(applied)?;
+        return Ok(0);
     }
+    let mut missing = server::missing_database_privileges(conn, !applied.has_schema, false).await?;
+    missing.extend(server::missing_schema_privileges(conn, "CREATE", "", "").await?);
     if !missing.is_empty() {
         return Err(Problem::Privileges(missing));
     }

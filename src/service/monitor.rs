@@ -10,19 +10,19 @@ use tracing::{info, warn};
 
 use super::Error;
 use super::database::{
-    Database, Problem, Purpose, migrate, open, require_applied, require_privileges, require_usable,
-    require_writable,
+    CHECK_TIMEOUT, Database, Problem, Purpose, migrate, open, require_applied, require_privileges,
+    require_usable, require_writable,
 };
 use crate::db::pool::Pool;
-use crate::db::schema::{self, Applied};
+use crate::db::schema;
 use crate::db::{sequence, server};
 use crate::domain::error::error_chain;
 
-/// How long one inspection may take.
-const INSPECTION_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How often the server inspects the database.
 pub const INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many differences of the schema are described.
+const DIFFERENCES: usize = 10;
 
 /// How often it does so while there is a problem.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -42,8 +42,8 @@ pub struct Monitor {
     pool: Pool,
     migrates: bool,
     accepts_data_loss: bool,
-    /// Whether the database was once reachable, writable and migrated.
-    is_prepared: bool,
+    /// Whether the database was reachable, writable and migrated once.
+    is_set_up: bool,
     state: watch::Sender<State>,
 }
 
@@ -52,7 +52,7 @@ impl Monitor {
     /// pending migrations. `accepts_data_loss`: it does not warn of weak durability.
     pub fn new(database: Database, pool: Pool, migrates: bool, accepts_data_loss: bool) -> Self {
         let state = watch::Sender::default();
-        Self { database, pool, migrates, accepts_data_loss, is_prepared: false, state }
+        Self { database, pool, migrates, accepts_data_loss, is_set_up: false, state }
     }
 
     /// Receives what was found last.
@@ -60,12 +60,12 @@ impl Monitor {
         self.state.subscribe()
     }
 
-    /// Prepares the database when the server starts. Fails if only a person can solve the problem.
+    /// Inspects the database when the server starts. Fails if only a person can solve the problem.
     pub async fn start(&mut self) -> Result<(), Problem> {
-        match self.prepare().await {
+        match self.step().await {
             Err(problem) if problem.needs_person() => return Err(problem),
-            Err(problem) => self.publish(Err(problem)),
-            Ok(()) => self.inspect().await,
+            Err(problem) => self.publish(Err(&problem)),
+            Ok(()) => {}
         }
         Ok(())
     }
@@ -75,28 +75,39 @@ impl Monitor {
         loop {
             let has_problem = self.state.borrow().problem.is_some();
             sleep(if has_problem { retry_interval } else { interval }).await;
-            if self.is_prepared {
-                self.inspect().await;
-            } else if let Err(problem) = self.prepare().await {
-                self.publish(Err(problem));
-            } else {
-                self.inspect().await;
+            if let Err(problem) = self.step().await {
+                self.publish(Err(&problem));
             }
         }
     }
 
-    /// Connects, migrates, and checks what does not change while the server runs.
-    async fn prepare(&mut self) -> Result<(), Problem> {
-        let mut conn = open(&self.database).await?;
-        require_usable(&mut conn, &self.database, Purpose::Serve).await?;
-        if self.migrates {
-            migrate(&mut conn, "0").await?;
-            // On the new tables, too.
-            require_privileges(&mut conn, Purpose::Serve).await?;
-        } else {
-            require_applied(schema::find_applied(&mut conn).await?)?;
+    /// Sets the database up if that was not possible before, inspects it, and publishes what was
+    /// found. Fails if the database could not be set up.
+    async fn step(&mut self) -> Result<(), Problem> {
+        if !self.is_set_up {
+            self.set_up().await?;
+            self.is_set_up = true;
         }
-        self.is_prepared = true;
+        self.inspect().await;
+        Ok(())
+    }
+
+    /// Connects, migrates, and checks what does not change while the server runs.
+    async fn set_up(&self) -> Result<(), Problem> {
+        let connecting = async {
+            let mut conn = open(&self.database).await?;
+            require_usable(&mut conn, &self.database, Purpose::Serve).await?;
+            if !self.migrates {
+                require_applied(schema::find_applied(&mut conn).await?)?;
+            }
+            Ok(conn)
+        };
+        let connecting = timeout(CHECK_TIMEOUT, connecting).await;
+        let mut conn = connecting.unwrap_or(Err(Problem::Timeout))?;
+        if self.migrates && migrate(&mut conn, "0").await? > 0 {
+            // On the new tables.
+            require_privileges(&mut conn, Purpose::Serve).await?;
+        }
         Ok(())
     }
 
@@ -105,19 +116,19 @@ impl Monitor {
             Ok(conn) => conn,
             // All connections are in use, so the database can be reached.
             Err(sqlx::Error::PoolTimedOut) => return,
-            Err(error) => return self.publish(Err(error.into())),
+            Err(error) => return self.publish(Err(&error.into())),
         };
-        let inspected = timeout(INSPECTION_TIMEOUT, inspect(&mut conn)).await;
+        let inspected = timeout(CHECK_TIMEOUT, inspect(&mut conn)).await;
         let inspected = inspected.unwrap_or(Err(Problem::Timeout));
         // A connection to an unready database is closed: a new one may lead to another server.
         if inspected.is_ok() {
             conn.release();
         }
-        self.publish(inspected);
+        self.publish(inspected.as_deref());
     }
 
     /// Publishes what was found, and logs it if it is new.
-    fn publish(&self, found: Result<Vec<String>, Problem>) {
+    fn publish(&self, found: Result<&[String], &Problem>) {
         let before = self.state.borrow().clone();
         let mut state = before.clone();
         match found {
@@ -125,11 +136,12 @@ impl Monitor {
                 let is_durable = weak_durability.is_empty();
                 gauge!("cmdb_database_durable").set(u32::from(is_durable));
                 let settings = weak_durability.join(", ");
-                let warning = format!("a crash can lose acknowledged associations: {settings}");
+                let warning =
+                    format!("a crash or a failover can lose acknowledged associations: {settings}");
                 let is_warning = !is_durable && !self.accepts_data_loss;
                 state = State { problem: None, warning: is_warning.then_some(warning) };
             }
-            Err(problem) => state.problem = Some(error_chain(&problem)),
+            Err(problem) => state.problem = Some(error_chain(problem)),
         }
         match &state.problem {
             Some(problem) if before.problem.as_ref() != Some(problem) => {
@@ -159,15 +171,19 @@ async fn inspect(conn: &mut PgConnection) -> Result<Vec<String>, Problem> {
 /// Checks that no migration is pending and that the schema is as they made it.
 async fn require_migrated(conn: &mut PgConnection) -> Result<(), Problem> {
     let applied = schema::find_applied(conn).await?;
-    if applied.has_table {
-        require_applied(applied)?;
-    }
+    require_applied(applied)?;
     let differences = schema::find_differences(conn, applied.has_newer).await?;
     if differences.is_empty() {
         return Ok(());
     }
-    let descriptions = differences.into_iter().map(|difference| difference.description);
-    Err(Problem::Schema(descriptions.collect()))
+    let mut descriptions: Vec<_> =
+        differences.into_iter().map(|difference| difference.description).collect();
+    let more = descriptions.len().saturating_sub(DIFFERENCES);
+    descriptions.truncate(DIFFERENCES);
+    if more > 0 {
+        descriptions.push(format!("and {more} more"));
+    }
+    Err(Problem::Schema(descriptions))
 }
 
 /// Returns why a server must get no requests now, or `None` if it can serve them. Asks what can
@@ -175,22 +191,23 @@ async fn require_migrated(conn: &mut PgConnection) -> Result<(), Problem> {
 ///
 /// Fails if the database cannot be reached or does not answer before `deadline`.
 pub async fn find_problem(pool: &Pool, deadline: Instant) -> Result<Option<String>, Error> {
-    let find = async |conn: &mut PgConnection| {
-        let Applied { pending, has_table, .. } = schema::find_applied(conn).await?;
-        if !has_table {
-            return Ok(Some("the database has no tables of this program".to_owned()));
+    let find = async {
+        let mut conn = pool.acquire().await?;
+        let problem = match check_now(&mut conn).await {
+            Ok(()) => None,
+            Err(Problem::Database(error)) => return Err(error.into()),
+            Err(problem) => Some(problem.to_string()),
+        };
+        // A connection to an unready database is closed: a new one may lead to another server.
+        if problem.is_none() {
+            conn.release();
         }
-        if pending > 0 {
-            return Ok(Some("migrations are pending".to_owned()));
-        }
-        let server = server::find(conn).await?;
-        Ok(require_writable(&server).err().map(|problem| problem.to_string()))
+        Ok(problem)
     };
-    let mut conn = pool.acquire().await?;
-    let problem = timeout_at(deadline, find(&mut conn)).await.unwrap_or(Err(Error::OutOfTime))?;
-    // A connection to an unready database is closed: a new one may lead to another server.
-    if problem.is_none() {
-        conn.release();
-    }
-    Ok(problem)
+    timeout_at(deadline, find).await.unwrap_or(Err(Error::OutOfTime))
+}
+
+async fn check_now(conn: &mut PgConnection) -> Result<(), Problem> {
+    require_applied(schema::find_applied(conn).await?)?;
+    require_writable(&server::find(conn).await?)
 }

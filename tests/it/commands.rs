@@ -128,7 +128,8 @@ async fn healthcheck_prints_why_a_server_is_not_ready(pool: PgPool) {
     let server = program.serve(&[]);
     sqlx::query("delete from cmdb._sqlx_migrations").execute(&pool).await.unwrap();
     let output = program.run(&["healthcheck", "--listen", &server.address]);
-    let reason = format!("{} is not ready: migrations are pending\n", server.address);
+    let pending = "8 migrations are pending: run `cmdb-associations migrate` first";
+    let reason = format!("{} is not ready: {pending}\n", server.address);
     assert_eq!((output.status, output.stderr), (1, reason));
     let output = program.run(&["app", "list"]);
     assert_eq!(output.status, 2);
@@ -140,7 +141,7 @@ async fn serve_no_migrate_fails_while_migrations_are_pending(pool: PgPool) {
     let program = Program::on(&pool);
     let output = program.run(&["serve", "--no-migrate", "--listen", "127.0.0.1:0"]);
     assert_eq!(output.status, 2);
-    assert!(output.stderr.contains("migrations are pending"), "{}", output.stderr);
+    assert!(output.stderr.contains("has no tables of this program"), "{}", output.stderr);
     let output = program.run(&["migrate"]);
     assert_eq!((output.status, output.stdout.as_str()), (0, ""), "{}", output.stderr);
     assert_eq!(program.run(&["migrate"]).status, 0);

@@ -227,7 +227,11 @@ async fn a_server_is_ready_once_its_migrations_are_applied(pool: PgPool) {
     let app = TestApp::on(pool);
     assert_eq!(
         app.get("/readyz").await,
-        (StatusCode::SERVICE_UNAVAILABLE, "the database has no tables of this program\n".into())
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database has no tables of this program: run `cmdb-associations migrate` first\n"
+                .into()
+        )
     );
     let mut conn = app.pool.acquire().await.unwrap();
     service::database::migrate(&mut conn, "0").await.unwrap();
