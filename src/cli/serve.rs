@@ -38,6 +38,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     let shutdown = shutdown_signal()?;
     tokio::pin!(shutdown);
     let metrics = Metrics::install()?;
+    warn_of_open_networks(&settings);
     let (authenticator, tls) = (authenticator(&settings)?, tls(&settings)?);
     let database = Database::new(config::database()?);
     let pool = Pool::new(database.clone(), settings.database_connections);
@@ -104,13 +105,17 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-fn authenticator(settings: &ServeSettings) -> anyhow::Result<Authenticator> {
+/// Warns of settings that are valid but trust every address.
+fn warn_of_open_networks(settings: &ServeSettings) {
     for network in settings.trusted_peers.iter().filter(|network| network.prefix_len() == 0) {
         warn!(%network, "CMDB_TRUSTED_PEERS trusts every address to name users");
     }
     for network in settings.proxies.iter().filter(|network| network.prefix_len() == 0) {
         warn!(%network, "CMDB_PROXIES exempts every address from CMDB_CONNECTIONS_PER_PEER");
     }
+}
+
+fn authenticator(settings: &ServeSettings) -> anyhow::Result<Authenticator> {
     let login = settings.login_url.as_deref().map(LoginService::new).transpose();
     let login = login.context("CMDB_LOGIN_URL cannot be used")?;
     let (jwt, gateway_only) = (jwt(settings)?, settings.gateway_only);

@@ -35,7 +35,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(18);
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection is kept open after a response, unless set otherwise. Proxies such as
-/// nginx close theirs after 60 s: the client should close first, lest it sends a request meanwhile.
+/// nginx close theirs after 60 s. The client should close first, so that it never sends a request
+/// on a connection that is closing.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// How long a client may leave a response unread.
@@ -132,25 +133,25 @@ pub struct ServeSettings {
     pub accept_data_loss: bool,
 
     /// Maximum number of connections to the database for requests, 1 to 1000. `/readyz` uses one
-    /// more
+    /// more, and the start of the server two more
     #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
 
-    /// Maximum number of client connections, 1 to 100000. On connections beyond it, requests are
-    /// refused with 503
+    /// Maximum number of client connections, 1 to 100000. For a new connection beyond it, an idle
+    /// one is closed. If none is idle, its requests are refused with 503
     #[arg(long, env = "CMDB_CONNECTIONS", default_value_t = 1_000, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
 
     /// Maximum number of client connections of one IPv4 address or IPv6 /64 network, 1 to 100000.
-    /// On connections beyond it, requests are refused with 503. Default: half of
-    /// `CMDB_CONNECTIONS`
+    /// Beyond it, requests are refused with 503, and connections beyond twice the number are
+    /// closed. Default: half of `CMDB_CONNECTIONS`
     #[arg(long, env = "CMDB_CONNECTIONS_PER_PEER", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections_per_peer: Option<u32>,
 
-    /// Networks of proxies, for which `CMDB_CONNECTIONS_PER_PEER` does not count, such as
+    /// Networks of proxies, to which `CMDB_CONNECTIONS_PER_PEER` does not apply, such as
     /// `10.0.0.0/8,::1`; an address is a network of its own. Default: none
     #[arg(long, env = "CMDB_PROXIES", value_name = "CIDRS", value_delimiter = ',')]
     #[arg(value_parser = network)]

@@ -130,7 +130,7 @@ pub enum NotJson {
         /// The byte in the line, from 1; 0 at the end of the line before.
         column: usize,
     },
-    #[error("it is JSON, but no object")]
+    #[error("it is JSON, but not an object")]
     NotAnObject,
     #[error("it contains a surrogate without its other half")]
     LoneSurrogate,

@@ -142,8 +142,8 @@ mod tests {
                 b"{\"a=\":}",
                 "it has a syntax error at line 1, column 7",
             ),
-            ("", b"[1]", "it is JSON, but no object"),
-            ("", b" null ", "it is JSON, but no object"),
+            ("", b"[1]", "it is JSON, but not an object"),
+            ("", b" null ", "it is JSON, but not an object"),
             ("", b" {\"a\":\"\\ud800\"}", "it contains a surrogate without its other half"),
         ] {
             let mut headers = HeaderMap::new();

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use ipnet::IpNet;
 use metrics::{Gauge, counter};
 use tokio::sync::Notify;
@@ -37,6 +39,8 @@ pub(super) struct Admission {
     proxies: Vec<IpNet>,
     /// The number of open connections, as a metric.
     open: Gauge,
+    /// Limits the warnings of peers with too many connections.
+    warnings: DefaultDirectRateLimiter,
     state: Mutex<State>,
     /// Notified when there may be room for another connection.
     changed: Notify,
@@ -105,7 +109,8 @@ impl Admission {
         connections: usize, per_peer: usize, proxies: Vec<IpNet>, open: Gauge,
     ) -> Self {
         let (state, changed) = (Mutex::default(), Notify::new());
-        Self { connections, per_peer, proxies, open, state, changed }
+        let warnings = RateLimiter::direct(Quota::per_minute(NonZeroU32::MIN));
+        Self { connections, per_peer, proxies, open, warnings, state, changed }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -132,10 +137,7 @@ impl Admission {
             match self.try_admit(address) {
                 Ok(permit) => return Some(permit),
                 Err(Refusal::Full) => self.changed.notified().await,
-                Err(Refusal::PeerFull) => {
-                    counter!("cmdb_connections_refused_total").increment(1);
-                    return None;
-                }
+                Err(Refusal::PeerFull) => return None,
             }
         }
     }
@@ -153,20 +155,24 @@ impl Admission {
         let must_evict = has_too_many || is_full(&state, Served);
         let class = if !must_evict || state.evict(peer.filter(|_| has_too_many)) {
             Served
-        } else if is_peer_full(&state, OverCapacity) {
+        } else if is_peer_full(&state, OverCapacity)
+            || (has_too_many && is_full(&state, OverCapacity))
+        {
+            // The connections of others must not wait for this one.
+            counter!("cmdb_connections_refused_total").increment(1);
             return Err(Refusal::PeerFull);
         } else if is_full(&state, OverCapacity) {
             return Err(Refusal::Full);
         } else {
             OverCapacity
         };
-        if class == OverCapacity && has_too_many && state.count(OverCapacity, peer) == 0 {
-            let limit = self.per_peer;
-            warn!(peer = %address.to_canonical(), limit, "a client has too many connections");
-        }
         let slot = Arc::new(Slot { class, peer, evicted: CancellationToken::new() });
         state.add(&slot);
         drop(state);
+        if class == OverCapacity && has_too_many && self.warnings.check().is_ok() {
+            let limit = self.per_peer;
+            warn!(peer = %address.to_canonical(), limit, "a client has too many connections");
+        }
         self.open.increment(1);
         Ok(Permit { admission: Arc::clone(self), slot, idle: None })
     }
@@ -203,7 +209,8 @@ impl Permit {
         self.slot.evicted.clone()
     }
 
-    /// Says whether the connection waits for its next request, again after each request.
+    /// Reports whether the connection waits for its next request. Call it after each request: the
+    /// connection moves to the end of the list.
     pub(super) fn set_idle(&mut self, is_idle: bool) {
         if !is_idle && self.idle.is_none() {
             return;
@@ -261,11 +268,26 @@ mod tests {
         let others = [admit(&admission, "192.0.2.2"), admit(&admission, "2001:db8::1")];
         assert!(others.iter().all(|permit| class(permit) == Ok(Class::Served)));
         let excess: Vec<_> = (3..6).map(|n| admit(&admission, &format!("192.0.2.{n}"))).collect();
+        // Nobody waits because of a peer with too many connections.
         assert_eq!(class(&excess[0]), Ok(Class::OverCapacity));
         assert_eq!(class(&excess[2]), Err(&Refusal::Full));
         assert!(!admission.has_room());
         drop((flood, others, excess));
         assert!(admission.has_room() && admission.state().counts.is_empty());
+    }
+
+    /// Otherwise connections of others would wait behind it, for which there are permits.
+    #[test]
+    fn a_peer_with_too_many_connections_waits_for_no_permit() {
+        let admission = admission(4, 2);
+        let peers = ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2"];
+        let mut served: Vec<_> = peers.map(|peer| admit(&admission, peer)).into();
+        let peers = ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        let over_capacity = peers.map(|peer| admit(&admission, peer));
+        assert!(over_capacity.iter().all(|permit| class(permit) == Ok(Class::OverCapacity)));
+        served.remove(0).unwrap();
+        assert_eq!(class(&admit(&admission, "192.0.2.2")), Err(&Refusal::PeerFull));
+        assert_eq!(class(&admit(&admission, "192.0.2.3")), Ok(Class::Served));
     }
 
     #[test]

@@ -13,10 +13,12 @@ use crate::telemetry::metrics::Malformed;
 
 /// What is wrong with the head of a request that hyper accepts (RFC 9112, sections 3.2 and 6.1).
 ///
-/// `head` is the head as it arrived, because hyper removes `Content-Length` if there is also
-/// `Transfer-Encoding`. It is empty for a pipelined request: for that, hyper ignores
-/// `Content-Length` and closes the connection after the response.
-pub(super) fn defect<B>(request: &Request<B>, head: &[u8]) -> Option<(Malformed, &'static str)> {
+/// `has_content_length` is of the head as it arrived, because hyper removes `Content-Length` if
+/// there is also `Transfer-Encoding`. It is not known for a pipelined request: for that, hyper
+/// ignores `Content-Length` and closes the connection after the response.
+pub(super) fn defect<B>(
+    request: &Request<B>, has_content_length: bool,
+) -> Option<(Malformed, &'static str)> {
     match (request.headers().get_all(HOST).iter().count(), request.version()) {
         (1, _) | (0, Version::HTTP_10) => {}
         (0, _) => return Some((Malformed::Host, "no Host header")),
@@ -26,7 +28,7 @@ pub(super) fn defect<B>(request: &Request<B>, head: &[u8]) -> Option<(Malformed,
     let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
     match (codings.next(), codings.next()) {
         (None, _) => None,
-        (Some(_), _) if has_content_length(head) => {
+        (Some(_), _) if has_content_length => {
             Some((Malformed::Framing, "both Content-Length and Transfer-Encoding"))
         }
         (Some(coding), None) if is_chunked(coding) => None,
@@ -34,17 +36,7 @@ pub(super) fn defect<B>(request: &Request<B>, head: &[u8]) -> Option<(Malformed,
     }
 }
 
-/// Whether a head that hyper accepts has the header `Content-Length`.
-fn has_content_length(head: &[u8]) -> bool {
-    let lines = head.trim_ascii_start().split(|byte| *byte == b'\n');
-    let mut lines = lines.take_while(|line| !line.trim_ascii().is_empty());
-    lines.any(|line| {
-        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        name.eq_ignore_ascii_case(b"content-length")
-    })
-}
-
-/// What hyper refused, if a request was malformed. Its error type has no public kinds, but fixed
+/// What hyper refused, if a request was malformed. Its error type has few public kinds, but fixed
 /// texts.
 pub(super) fn kind_of(error: &hyper::Error) -> Option<Malformed> {
     let kinds = [
@@ -68,7 +60,7 @@ pub(super) fn report(peer: IpAddr, kind: Malformed, reason: impl Display) {
     info!(%peer, kind = kind.name(), %reason, "malformed request");
 }
 
-/// A response without a body that closes the connection, as hyper sends.
+/// A response without a body that closes the connection, like hyper's own.
 pub(super) fn bad_request() -> Response {
     (StatusCode::BAD_REQUEST, [(CONNECTION, "close")]).into_response()
 }

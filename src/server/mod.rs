@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::{CONNECTION, HeaderName};
-use axum::http::{HeaderValue, Request, Version};
+use axum::http::{HeaderValue, Method, Request, Version};
 use axum::response::Response;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
@@ -202,7 +202,11 @@ impl Server {
     /// their first requests may have been sent.
     fn accept_backlog(&self, listener: TcpListener) -> io::Result<()> {
         let listener = listener.into_std()?;
-        while self.admission.has_room() {
+        // More can arrive while these are accepted.
+        for _ in 0..2 * self.limits.connections {
+            if !self.admission.has_room() {
+                break;
+            }
             match listener.accept() {
                 Ok((stream, peer)) => {
                     if let Ok(permit) = self.admission.try_admit(peer.ip()) {
@@ -230,7 +234,7 @@ impl Server {
             if is_over_capacity { OVER_CAPACITY_HEAD_TIMEOUT } else { self.limits.head_timeout };
         let timeouts = Timeouts { head, idle: self.limits.idle_timeout };
         let mut http = http1::Builder::new();
-        http.max_buf_size(HEAD_LIMIT).max_headers(HEADERS_READ);
+        http.max_buf_size(HEAD_LIMIT).max_header_size(HEAD_LIMIT).max_headers(HEADERS_READ);
         // The connection has timeouts of its own.
         http.header_read_timeout(None);
         // A client may close its sending side after its last request.
@@ -287,18 +291,22 @@ async fn respond(
     requests: Arc<Requests>, mut request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let Requests { router, client, is_over_capacity, keep_alive, draining, activity } = &*requests;
-    let defect = malformed::defect(&request, &activity.start_request());
+    let defect = malformed::defect(&request, activity.start_request());
     let response = if let Some((kind, reason)) = defect {
         malformed::report(client.0, kind, reason);
         malformed::bad_request()
     } else {
+        // The endpoints read the bodies of their requests. hyper may take a body that nobody reads
+        // for the next request.
+        let ignores_body = matches!(*request.method(), Method::GET | Method::HEAD)
+            && !request.body().is_end_stream();
         let keeps_open = keeps_open(&request);
         request.extensions_mut().insert(*client);
         if *is_over_capacity {
             request.extensions_mut().insert(OverCapacity);
         }
         let mut response = TowerToHyperService::new(router.clone()).call(request).await?;
-        if *is_over_capacity || *draining.borrow() {
+        if *is_over_capacity || *draining.borrow() || ignores_body {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         } else if keeps_open {
             response.headers_mut().insert(KEEP_ALIVE, keep_alive.clone());

@@ -43,7 +43,7 @@ const DURATIONS: [(&str, &str); 2] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Malformed {
-    /// The method, or the bytes are no HTTP at all.
+    /// The method, or the bytes are not HTTP at all.
     Method,
     /// The request target.
     Uri,
@@ -53,7 +53,7 @@ pub enum Malformed {
     Header,
     /// The size of the head or the number of its headers.
     HeadTooLarge,
-    /// `Host` is missing or is there twice.
+    /// `Host` is missing or repeated.
     Host,
     /// The length of the body is invalid or ambiguous.
     Framing,

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::routing::get;
 use cmdb_associations::server::Limits;
 use cmdb_associations::server::tls::Tls;
 use serde_json::Value;
@@ -56,6 +58,36 @@ async fn a_tls_client_that_closes_its_sending_side_gets_its_answer(pool: PgPool)
     // Sends `close_notify`, then closes the sending side of the socket.
     client.close_sending().await.unwrap();
     assert_eq!(client.answer().await.unwrap().json()["code"], 0);
+    assert!(client.answer().await.is_none(), "the server closes the connection");
+}
+
+/// Each byte that such a client reads would otherwise keep its connection open.
+#[tokio::test]
+async fn a_client_that_reads_an_answer_too_slowly_is_disconnected() {
+    let router = Router::new().route("/", get(async || vec![b'x'; 64 << 20]));
+    let limits = Limits { idle_timeout: Duration::from_millis(300), ..LIMITS };
+    let mut client = Client::connect(open(router, limits).await).await.unwrap();
+    client.get("/").await.unwrap();
+    let (started, mut read) = (Instant::now(), 0);
+    while started.elapsed() < Duration::from_secs(2) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        read += client.0.read(&mut [0; 64]).await.unwrap_or(0);
+    }
+    // What the sockets have buffered arrives. The rest does not.
+    let mut rest = Vec::new();
+    let _ = client.0.read_to_end(&mut rest).await;
+    assert!(read + rest.len() < 64 << 20, "the whole answer was sent");
+}
+
+/// hyper may take a body that nobody reads for the next request.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_get_request_with_a_body_is_the_last_one_on_its_connection(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let mut client = Client::connect(open(app.router.clone(), LIMITS).await).await.unwrap();
+    let request = "GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
+    client.send(request.as_bytes()).await.unwrap();
+    let answer = client.answer().await.unwrap();
+    assert_eq!((answer.status, answer.closes, answer.keep_alive), (200, true, None));
     assert!(client.answer().await.is_none(), "the server closes the connection");
 }
 

@@ -740,6 +740,18 @@ async fn a_folder_without_collections_is_refused(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_folder_with_files_of_several_databases_is_refused(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["cmdb.cc_HostBase.json", "cmdb_test.cc_ObjDes.json", "cc_AsstDes.json"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    let output = import(&pool, folder.path());
+    assert_eq!(output.status, 2);
+    let reason = "has files of several databases: cmdb, cmdb_test\n";
+    assert!(output.stderr.ends_with(reason), "{}", output.stderr);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn if_empty_refuses_a_database_that_has_instances(pool: PgPool) {
     let folder = small(vec![]);
     let args = ["import", "--if-empty", folder.path().to_str().unwrap()];

@@ -1,4 +1,4 @@
-//! Reads the documents of a file one by one, in bounded memory.
+//! Reads the documents of a file one by one. None may be longer than [`DOCUMENT_LIMIT`].
 
 use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
@@ -7,6 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Error;
+
+/// The longest document, in bytes. A BSON document has at most 16 MiB, and is shorter than JSON.
+const DOCUMENT_LIMIT: usize = 64 << 20;
 
 /// A document as `mongoexport` wrote it.
 pub(super) type Document = Map<String, Value>;
@@ -17,6 +20,9 @@ pub(super) struct Documents<'a, R> {
     name: &'a str,
     reader: BufReader<Chain<Cursor<Vec<u8>>, R>>,
     line: i64,
+    document_limit: usize,
+    /// The number of bytes of the current document so far.
+    document_length: usize,
     /// The last bytes that a deserializer read.
     last_bytes: [u8; 2],
     is_array: bool,
@@ -39,8 +45,16 @@ impl<'a, R: Read> Documents<'a, R> {
             start.clear();
         }
         let reader = BufReader::new(Cursor::new(start).chain(file));
-        let mut documents =
-            Self { name, reader, line: 1, last_bytes: [0; 2], is_array: false, count: 0 };
+        let mut documents = Self {
+            name,
+            reader,
+            line: 1,
+            document_limit: DOCUMENT_LIMIT,
+            document_length: 0,
+            last_bytes: [0; 2],
+            is_array: false,
+            count: 0,
+        };
         documents.is_array = documents.skip(b'[')?;
         Ok(documents)
     }
@@ -60,6 +74,7 @@ impl<'a, R: Read> Documents<'a, R> {
             return Ok(None);
         }
         self.count += 1;
+        self.document_length = 0;
         let line = self.line;
         // The deserializer reads single bytes and stops after the closing brace.
         let mut json = serde_json::Deserializer::from_reader(&mut *self);
@@ -128,6 +143,11 @@ impl<'a, R: Read> Documents<'a, R> {
 impl<R: Read> Read for Documents<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.reader.read(buffer)?;
+        self.document_length += length;
+        if self.document_length > self.document_limit {
+            let limit = self.document_limit;
+            return Err(io::Error::other(format!("the document is longer than {limit} bytes")));
+        }
         for byte in buffer.iter().take(length) {
             self.line += i64::from(*byte == b'\n');
             self.last_bytes = [self.last_bytes[1], *byte];
@@ -187,6 +207,16 @@ mod tests {
             Ok::<_, Error>(())
         };
         read().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_document_has_a_limited_length() {
+        let mut documents =
+            Documents::new("file", &b"{\"a\":\"123\"}\n{\"a\":\"1234\"}"[..]).unwrap();
+        documents.document_limit = 11;
+        assert!(documents.read_next().unwrap().is_some());
+        let error = documents.read_next().unwrap_err().to_string();
+        assert_eq!(error, "file:2: the document is longer than 11 bytes");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use super::collection::Collection;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FileName {
     pub(super) collection: Collection,
+    /// The name of the database, if the file's name has one.
+    pub(super) database: Option<String>,
     /// Whether the file is compressed with gzip.
     pub(super) is_gzip: bool,
 }
@@ -24,15 +26,18 @@ impl FileName {
             return Err(if collection(stem).is_some() { MONGODUMP } else { UNKNOWN });
         }
         let stem = uncompressed.strip_suffix(".json").ok_or(UNKNOWN)?;
-        let collection = collection(without_part(stem)).ok_or(UNKNOWN)?;
-        Ok(Self { collection, is_gzip: uncompressed != name })
+        let (database, collection) = collection(without_part(stem)).ok_or(UNKNOWN)?;
+        Ok(Self { collection, database, is_gzip: uncompressed != name })
     }
 }
 
 /// The collection of this name, which may follow the name of its database.
-fn collection(name: &str) -> Option<Collection> {
-    let without_database = || Collection::from_name(name.split_once('.')?.1);
-    Collection::from_name(name).or_else(without_database)
+fn collection(name: &str) -> Option<(Option<String>, Collection)> {
+    if let Some(collection) = Collection::from_name(name) {
+        return Some((None, collection));
+    }
+    let (database, name) = name.split_once('.')?;
+    Some((Some(database.to_owned()), Collection::from_name(name)?))
 }
 
 /// Removes `.part<number>` from the end.
@@ -66,7 +71,10 @@ mod tests {
             ("cc_InstAsst.json", "cc_InstAsst", false),
         ] {
             let collection = Collection::from_name(expected).unwrap();
-            assert_eq!(FileName::parse(name), Ok(FileName { collection, is_gzip }), "{name}");
+            let file = FileName::parse(name).unwrap();
+            assert_eq!((file.collection, file.is_gzip), (collection, is_gzip), "{name}");
+            let database = name.split_once(".cc_").map(|(database, _)| database.to_owned());
+            assert_eq!(file.database, database, "{name}");
         }
     }
 

@@ -4,7 +4,7 @@ mod collection;
 mod documents;
 mod file_name;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::fs::Metadata;
 use std::future::ready;
@@ -31,6 +31,8 @@ pub enum Error {
     Folder(PathBuf, #[source] io::Error),
     #[error("the folder {0} has no collection of an export (cc_*.json){list}", list = list(.1))]
     NoCollections(PathBuf, Vec<IgnoredFile>),
+    #[error("the folder {0} has files of several databases: {1}")]
+    SeveralDatabases(PathBuf, String),
     /// `line` is the one on which the document begins, or on which reading failed.
     #[error("{file}:{line}: {reason}")]
     Unreadable { file: String, line: i64, reason: String },
@@ -115,11 +117,13 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
     let folder_error = |error| Error::Folder(folder.to_owned(), error);
     let mut files = Vec::new();
     let mut ignored = Vec::new();
+    let mut databases = BTreeSet::new();
     for entry in entries.map_err(folder_error)? {
         let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
         let metadata = std::fs::metadata(&path).ok().filter(Metadata::is_file);
         match metadata.ok_or("is not a file").and_then(|file| Ok((file, FileName::parse(&name)?))) {
-            Ok((file, FileName { collection, is_gzip })) => {
+            Ok((file, FileName { collection, database, is_gzip })) => {
+                databases.extend(database);
                 files.push(ExportFile { name, path, bytes: file.len(), collection, is_gzip });
             }
             Err(reason) => ignored.push(IgnoredFile { name, reason }),
@@ -133,6 +137,10 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
         ignored.extend(outdated.map(|file| IgnoredFile { name: file.name, reason }));
     }
     ignored.sort();
+    if databases.len() > 1 {
+        let names = databases.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(Error::SeveralDatabases(folder.to_owned(), names));
+    }
     if files.is_empty() {
         return Err(Error::NoCollections(folder.to_owned(), ignored));
     }
