@@ -13,9 +13,10 @@
 //! - [`server`]: sockets, TLS, connection limits, shutdown.
 //! - [`http`]: the list of endpoints, one file per endpoint, and the pipeline around them:
 //!   authentication, decoding, the envelope of the answer, error codes and texts.
-//! - [`service`]: use cases, such as authorize, create, search, import, check.
+//! - [`service`]: use cases, such as authorize, create, search, import, check, and the inspections
+//!   of the database.
 //! - [`domain`]: rules and types without I/O.
-//! - [`db`]: SQL, one file per table or statement.
+//! - [`db`]: SQL, one file per table or statement, and the pool and settings of connections.
 //! - [`telemetry`]: logs, metrics and traces.
 //!
 //! Constraints and triggers enforce uniqueness, mappings and the existence of instances for every
