@@ -21,11 +21,11 @@ use crate::domain::error::error_chain;
 /// How often the server inspects the database.
 pub const INTERVAL: Duration = Duration::from_secs(30);
 
-/// How many differences of the schema are described.
-const DIFFERENCES: usize = 10;
-
 /// How often it does so while there is a problem.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How many differences of the schema are described.
+const DIFFERENCES: usize = 10;
 
 /// What the server knows of its database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
