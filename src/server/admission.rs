@@ -224,7 +224,10 @@ impl Permit {
             let key = state.next;
             state.idle.insert(key, Arc::clone(&self.slot));
             self.idle = Some(key);
-            self.admission.changed.notify_one();
+            if state.count(Class::OverCapacity, None) > 0 {
+                // A new connection may be waiting.
+                self.admission.changed.notify_one();
+            }
         }
     }
 }

@@ -277,7 +277,9 @@ impl Deadline<'_> {
         if observed != self.observed {
             self.observed = observed;
             permit.set_idle(phase == Phase::Idle);
-            self.set(phase, written);
+            if phase != Phase::Request {
+                self.set(phase, written);
+            }
         }
         // A request has a deadline of its own.
         if phase == Phase::Request {
