@@ -1,4 +1,4 @@
-//! Whether the indexes agree with their tables. A fault of the disk or an upgrade of the operating
+//! Whether the indexes agree with their tables. A failure of the disk or an upgrade of the operating
 //! system can corrupt an index, which then no longer enforces its key.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};

@@ -19,7 +19,7 @@ pub struct Server {
     /// Whether the server is a standby.
     pub is_standby: bool,
     /// Whether the server or the database is configured to be read-only. The default of a role
-    /// does not matter: the settings of connections override it.
+    /// does not matter: `session` overrides it, by the same condition.
     pub is_read_only: bool,
     /// The settings with which a crash or a failover may lose acknowledged commits, such as
     /// `fsync=off`.

@@ -23,7 +23,7 @@ pub(super) enum Class {
 
 /// Why a connection gets no permit.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum AdmissionError {
     /// There is none left until another connection ends.
     Full,
     /// Its peer has as many as it may have.
@@ -42,7 +42,7 @@ pub(super) struct Admission {
     /// Limits the warnings of peers with too many connections.
     warnings: DefaultDirectRateLimiter,
     state: Mutex<State>,
-    /// Notified when there may be room for another connection.
+    /// Notified when there may be a permit for another connection.
     changed: Notify,
 }
 
@@ -118,15 +118,15 @@ impl Admission {
     }
 
     /// Whether there is a permit for another connection, unless its peer has too many.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_permit(&self) -> bool {
         let state = self.state();
-        let has_permit = |class| state.count(class, None) < self.connections;
-        has_permit(Class::Served) || !state.idle.is_empty() || has_permit(Class::OverCapacity)
+        let is_free = |class| state.count(class, None) < self.connections;
+        is_free(Class::Served) || !state.idle.is_empty() || is_free(Class::OverCapacity)
     }
 
-    /// Waits until there is room.
-    pub(super) async fn room(&self) {
-        while !self.has_room() {
+    /// Waits until there is a permit for another connection.
+    pub(super) async fn wait_for_permit(&self) {
+        while !self.has_permit() {
             self.changed.notified().await;
         }
     }
@@ -136,15 +136,15 @@ impl Admission {
         loop {
             match self.try_admit(address) {
                 Ok(permit) => return Some(permit),
-                Err(Refusal::Full) => self.changed.notified().await,
-                Err(Refusal::PeerFull) => return None,
+                Err(AdmissionError::Full) => self.changed.notified().await,
+                Err(AdmissionError::PeerFull) => return None,
             }
         }
     }
 
     /// A permit for a connection: to be served if possible. If there are too many connections, or
     /// too many of this peer, the one of them that has been idle longest is closed.
-    pub(super) fn try_admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Refusal> {
+    pub(super) fn try_admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, AdmissionError> {
         use Class::{OverCapacity, Served};
         let peer = self.peer(address);
         let mut state = self.state();
@@ -160,9 +160,9 @@ impl Admission {
         {
             // The connections of others must not wait for this one.
             counter!("cmdb_connections_refused_total").increment(1);
-            return Err(Refusal::PeerFull);
+            return Err(AdmissionError::PeerFull);
         } else if is_full(&state, OverCapacity) {
-            return Err(Refusal::Full);
+            return Err(AdmissionError::Full);
         } else {
             OverCapacity
         };
@@ -253,11 +253,11 @@ mod tests {
         Arc::new(Admission::new(connections, per_peer, proxies, Gauge::noop()))
     }
 
-    fn admit(admission: &Arc<Admission>, address: &str) -> Result<Permit, Refusal> {
+    fn admit(admission: &Arc<Admission>, address: &str) -> Result<Permit, AdmissionError> {
         admission.try_admit(address.parse().unwrap())
     }
 
-    fn class(permit: &Result<Permit, Refusal>) -> Result<Class, &Refusal> {
+    fn class(permit: &Result<Permit, AdmissionError>) -> Result<Class, &AdmissionError> {
         permit.as_ref().map(Permit::class)
     }
 
@@ -267,16 +267,16 @@ mod tests {
         let flood: Vec<_> = (0..6).map(|_| admit(&admission, "192.0.2.1")).collect();
         assert!(flood[..2].iter().all(|permit| class(permit) == Ok(Class::Served)));
         assert!(flood[2..4].iter().all(|permit| class(permit) == Ok(Class::OverCapacity)));
-        assert!(flood[4..].iter().all(|permit| class(permit) == Err(&Refusal::PeerFull)));
+        assert!(flood[4..].iter().all(|permit| class(permit) == Err(&AdmissionError::PeerFull)));
         let others = [admit(&admission, "192.0.2.2"), admit(&admission, "2001:db8::1")];
         assert!(others.iter().all(|permit| class(permit) == Ok(Class::Served)));
         let excess: Vec<_> = (3..6).map(|n| admit(&admission, &format!("192.0.2.{n}"))).collect();
         // Nobody waits because of a peer with too many connections.
         assert_eq!(class(&excess[0]), Ok(Class::OverCapacity));
-        assert_eq!(class(&excess[2]), Err(&Refusal::Full));
-        assert!(!admission.has_room());
+        assert_eq!(class(&excess[2]), Err(&AdmissionError::Full));
+        assert!(!admission.has_permit());
         drop((flood, others, excess));
-        assert!(admission.has_room() && admission.state().counts.is_empty());
+        assert!(admission.has_permit() && admission.state().counts.is_empty());
     }
 
     /// Otherwise connections of others would wait behind it, for which there are permits.
@@ -289,7 +289,7 @@ mod tests {
         let over_capacity = peers.map(|peer| admit(&admission, peer));
         assert!(over_capacity.iter().all(|permit| class(permit) == Ok(Class::OverCapacity)));
         served.remove(0).unwrap();
-        assert_eq!(class(&admit(&admission, "192.0.2.2")), Err(&Refusal::PeerFull));
+        assert_eq!(class(&admit(&admission, "192.0.2.2")), Err(&AdmissionError::PeerFull));
         assert_eq!(class(&admit(&admission, "192.0.2.3")), Ok(Class::Served));
     }
 

@@ -182,7 +182,7 @@ impl Server {
         loop {
             // A connection leaves the backlog only if there is a permit, and then gets the best
             // one.
-            self.admission.room().await;
+            self.admission.wait_for_permit().await;
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     if let Some(permit) = self.admission.admit(peer.ip()).await {
@@ -204,7 +204,7 @@ impl Server {
         let listener = listener.into_std()?;
         // More can arrive while these are accepted.
         for _ in 0..2 * self.limits.connections {
-            if !self.admission.has_room() {
+            if !self.admission.has_permit() {
                 break;
             }
             match listener.accept() {
