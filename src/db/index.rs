@@ -1,5 +1,5 @@
-//! Whether the indexes agree with their tables. A failure of the disk or an upgrade of the operating
-//! system can corrupt an index, which then no longer enforces its key.
+//! Whether the indexes agree with their tables. A failure of the disk or an upgrade of the
+//! operating system can corrupt an index, which then no longer enforces its key.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
