@@ -71,6 +71,8 @@ pub enum RequestError {
     },
     #[error("the idempotency key is not 1 to 255 visible ASCII characters")]
     InvalidIdempotencyKey,
+    #[error("the parameter {0} is missing")]
+    MissingParameter(&'static str),
     #[error("{0} is missing")]
     MissingField(&'static str),
     #[error("{0} is unassigned")]

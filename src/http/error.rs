@@ -92,6 +92,7 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         E::BodyTimeout | E::NotJson(_) => {
             common_error("Request JSON string is wrong in format, which cannot be analyzed.")
         }
+        E::MissingParameter(name) => parameter_error(format_args!("param {name} is required")),
         E::AuthorizationNotJson => parameter_error(
             "request header X-Bkapi-Authorization is not a valid JSON format string",
         ),
@@ -281,6 +282,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
             path: "details[3].bk_inst_id".to_owned(),
             problem: "expected an integer, got a string".to_owned(),
         },
+        E::MissingParameter("bk_obj_id"),
         E::InvalidIdempotencyKey,
         E::IdempotencyKeysDiffer,
         E::RateLimited(RateLimit {

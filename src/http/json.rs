@@ -21,6 +21,33 @@ use crate::domain::error::RequestError;
 #[serde(transparent)]
 pub struct Id(pub i64);
 
+/// The text of a value in a body, whatever its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawJson(pub Box<str>);
+
+/// The name by which [`RawJson`] asks for the text of a value.
+const RAW_JSON: &str = "RawJson";
+
+impl<'de> Deserialize<'de> for RawJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = RawJson;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, json: &str) -> Result<RawJson, E> {
+                Ok(RawJson(json.into()))
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(RAW_JSON, Text)
+    }
+}
+
 /// The known members of a JSON object. If a key is repeated, its last value.
 pub struct JsonObject<'a> {
     /// Every known key, and its value if the object has it.
@@ -40,6 +67,19 @@ impl<'a> JsonObject<'a> {
         let object = deserializer.deserialize_map(ObjectVisitor(known)).ok()?;
         deserializer.end().ok()?;
         Some(object)
+    }
+
+    /// Sets the value of a known key, instead of the one that the object has.
+    pub(super) fn set(&mut self, name: &str, value: &'a RawValue) {
+        if let Some((_, member)) = self.members.iter_mut().find(|(key, _)| *key == name) {
+            *member = Some(Value(value));
+        }
+    }
+
+    /// Whether a known key has a value other than null.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let member = self.present_members().find(|(key, _)| *key == name);
+        member.is_some_and(|(_, value)| value.0.get() != "null")
     }
 
     /// Refuses a known key that is given twice.
@@ -154,6 +194,19 @@ impl<'de> Deserializer<'de> for Value<'de> {
         visitor.visit_string(self.parse("a string")?)
     }
 
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        visitor.visit_bool(self.parse("a boolean")?)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self, name: &'static str, visitor: V,
+    ) -> Result<V::Value, Problem> {
+        match name {
+            RAW_JSON => visitor.visit_str(self.0.get()),
+            _ => visitor.visit_newtype_struct(self),
+        }
+    }
+
     fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         visitor.visit_i64(self.integer().ok_or_else(|| self.mismatch(&"an integer"))?)
     }
@@ -184,8 +237,8 @@ impl<'de> Deserializer<'de> for Value<'de> {
 
     // Bodies have no other types.
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf unit
-        unit_struct newtype_struct tuple tuple_struct map enum identifier
+        i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf unit unit_struct tuple
+        tuple_struct map enum identifier
     }
 }
 

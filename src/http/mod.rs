@@ -15,6 +15,7 @@ pub mod json;
 mod language;
 mod metrics;
 mod openapi;
+mod path;
 mod permission;
 mod pipeline;
 mod success;
@@ -72,7 +73,7 @@ pub fn router(state: AppState) -> Router {
     let apis: &[_] = if serves_cmdb_api { &[Api::Gateway, Api::Cmdb] } else { &[Api::Gateway] };
     let mut router = openapi::router(apis);
     for api in apis {
-        for endpoint in &ENDPOINTS {
+        for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.is_at(*api)) {
             router = add_routes(router, endpoint, *api, &state);
         }
     }

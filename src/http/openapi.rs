@@ -43,7 +43,7 @@ pub(super) type Schemas = Vec<(String, RefOr<Schema>)>;
 pub fn document(apis: &[Api]) -> Value {
     let (mut paths, mut schemas) = (Map::new(), BTreeMap::new());
     for api in apis {
-        for endpoint in &ENDPOINTS {
+        for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.is_at(*api)) {
             let (operation, used) = (endpoint.describe)(endpoint, *api);
             let method = endpoint.method(*api).as_str().to_ascii_lowercase();
             paths.insert(endpoint.path(*api), json!({ method: operation }));
@@ -95,11 +95,13 @@ pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) ->
         json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
     }
     let mut schemas = Schemas::new();
-    let mut body = vec![
-        add::<E::Body>(&mut schemas),
-        add::<IdempotencyField>(&mut schemas),
-        add::<CredentialFields>(&mut schemas),
-    ];
+    let fields = add::<E::Body>(&mut schemas);
+    let (fields, path_parameters) = match api {
+        Api::Gateway => (fields, Vec::new()),
+        Api::Cmdb => without_path_variables(entry, fields, &json!(E::Body::schema())),
+    };
+    let mut body =
+        vec![fields, add::<IdempotencyField>(&mut schemas), add::<CredentialFields>(&mut schemas)];
     add::<E::Data>(&mut schemas);
     let (prefix, tag, answer) = match api {
         Api::Gateway => {
@@ -112,22 +114,59 @@ pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) ->
             ("cmdb_", "For a gateway that forwards requests", CmdbAnswer::<E::Data>::schema())
         }
     };
+    let parameters = [path_parameters, parameters(api)].concat();
     let operation = json!({
         "operationId": format!("{prefix}{}", entry.name),
         "tags": [tag],
         "summary": E::SUMMARY,
         "description": E::DESCRIPTION,
-        "parameters": parameters(api),
+        "parameters": parameters,
         "requestBody": {
             "required": api == Api::Gateway || E::REQUIRES_BODY,
             "content": { "application/json": {
                 "schema": { "allOf": body },
-                "example": request_example(E::example().0),
+                "example": body_example::<E>(entry, api),
             } },
         },
         "responses": responses::<E>(api, entry.name, &json!(answer)),
     });
     (operation, schemas)
+}
+
+/// The schema of the fields of a body at the CMDB API, and the parameters in the path, which are
+/// fields of the body at the gateway API.
+fn without_path_variables(
+    entry: &EndpointEntry, fields: Value, schema: &Value,
+) -> (Value, Vec<Value>) {
+    let variables: Vec<_> = entry.path_variables().collect();
+    if variables.is_empty() {
+        return (fields, Vec::new());
+    }
+    let parameter = |name: &&str| {
+        json!({
+            "name": name, "in": "path", "required": true,
+            "description": schema["properties"][name]["description"],
+            "schema": { "type": "string", "minLength": 1 },
+        })
+    };
+    let parameters = variables.iter().map(parameter).collect();
+    let mut others = schema.clone();
+    if let Some(properties) = others["properties"].as_object_mut() {
+        properties.retain(|name, _| !variables.contains(&name.as_str()));
+    }
+    if let Some(required) = others["required"].as_array_mut() {
+        required.retain(|name| !variables.iter().any(|variable| name == variable));
+    }
+    (others, parameters)
+}
+
+/// An example of a body at an API.
+fn body_example<E: Endpoint>(entry: &EndpointEntry, api: Api) -> Value {
+    let mut fields = E::example().0;
+    if let (Api::Cmdb, Some(fields)) = (api, fields.as_object_mut()) {
+        fields.retain(|name, _| !entry.path_variables().any(|variable| variable == name));
+    }
+    request_example(fields)
 }
 
 fn parameters(api: Api) -> Vec<Value> {

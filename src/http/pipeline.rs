@@ -26,7 +26,7 @@ use super::error::{answer_to, headers_of};
 use super::idempotency::{IdempotencyField, idempotency_key};
 use super::json::{JsonObject, field_names};
 use super::success::{Counts, Page, Success};
-use super::{AppState, body, metrics};
+use super::{AppState, body, metrics, path};
 use crate::domain::error::RequestError;
 use crate::domain::identity::Caller;
 use crate::domain::language::Language;
@@ -65,7 +65,7 @@ async fn handle<E: Endpoint>(
     entry: &'static EndpointEntry, state: AppState, exchange: Exchange, request: Request,
 ) -> Result<Success<E::Data>, Error> {
     let service = &state.service;
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let is_over_capacity = head.extensions.get::<OverCapacity>().is_some();
     if is_over_capacity || head.headers.len() > HEADER_LIMIT {
         body::discard(body).await;
@@ -94,7 +94,16 @@ async fn handle<E: Endpoint>(
     };
     let json = text.and_then(|text| JsonObject::parse(text, &known));
     let not_json = || RequestError::NotJson(body::why_not_json(&head.headers, &bytes));
-    let json = json.ok_or_else(not_json)?;
+    let mut json = json.ok_or_else(not_json)?;
+
+    // The variables of the path: at the gateway API they are members of the body already.
+    let variables = match exchange.api {
+        Api::Gateway => Vec::new(),
+        Api::Cmdb => path::variables(&mut head).await?,
+    };
+    for (name, value) in &variables {
+        json.set(name, value);
+    }
 
     // The credentials, without any I/O.
     let credentials = Credentials::find(&state.authenticator, exchange.api, &head, &json)?;
@@ -178,6 +187,10 @@ impl<'a> Received<'a> {
 
         // The types of the body, then its own checks.
         json.require_unique_keys()?;
+        let mut path_variables = entry.path_variables();
+        if let Some(missing) = path_variables.find(|name| !json.has(name)) {
+            return Err(RequestError::MissingParameter(missing).into());
+        }
         let body = json.decode::<E::Body>()?;
         let tenant = exchange.api.tenant(&head.headers, json)?;
         let idempotency_key = idempotency_key(&head.headers, json)?;

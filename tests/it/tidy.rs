@@ -264,7 +264,7 @@ fn the_readme_lists_every_endpoint_of_the_table() {
     let (_, table) = readme.split_once("| Gateway API | CMDB API |").unwrap();
     let listed: Vec<_> = table.lines().skip(2).take_while(rows).collect();
     assert_eq!(listed.len(), ENDPOINTS.len());
-    for (row, endpoint) in listed.iter().zip(&ENDPOINTS) {
+    for (row, endpoint) in listed.iter().zip(ENDPOINTS) {
         let (method, path) = (endpoint.method(Api::Cmdb), endpoint.path(Api::Cmdb));
         let wanted = format!("| `{}` | `{method} {path}` | ", endpoint.name);
         assert!(row.starts_with(&wanted), "{row}");

@@ -23,8 +23,9 @@ use crate::domain::error::RequestError;
 use crate::service;
 use crate::service::context::RequestContext;
 
-/// Every endpoint, in the order of the README's table: name, method and path at the CMDB API.
-pub static ENDPOINTS: [EndpointEntry; 2] = [
+/// Every endpoint, in the order of the README's table: name, method and path at the CMDB API. The
+/// variables of a path are fields of the body at the gateway API.
+pub static ENDPOINTS: &[EndpointEntry] = &[
     entry::<BatchCreateInstanceAssociation>(
         "batch_create_instance_association",
         Method::POST,
@@ -40,7 +41,8 @@ pub static ENDPOINTS: [EndpointEntry; 2] = [
 /// An endpoint: what it takes, what it does and what it answers. The pipeline calls `check`,
 /// `cost`, `find_replay` and `handle` in this order.
 pub(super) trait Endpoint: Send + 'static {
-    /// The endpoint's fields of the body, as they are sent.
+    /// The endpoint's fields of the body, as they are sent, and the variables of its path, which
+    /// are of the type [`PathVariable`](super::path::PathVariable).
     type Body: DeserializeOwned + ToSchema + Send;
 
     /// What the body asks for, after its checks.
@@ -91,6 +93,8 @@ pub(super) trait Endpoint: Send + 'static {
 pub struct EndpointEntry {
     /// The name at the gateway API, and for `app limit --api`.
     pub name: &'static str,
+    /// Whether the endpoint is at the gateway API, too.
+    has_gateway_path: bool,
     /// One of each error that the endpoint has besides those of the pipeline.
     pub errors: fn() -> Vec<RequestError>,
     cmdb_method: Method,
@@ -104,6 +108,7 @@ const fn entry<E: Endpoint>(
 ) -> EndpointEntry {
     EndpointEntry {
         name,
+        has_gateway_path: true,
         errors: E::errors,
         cmdb_method,
         cmdb_path,
@@ -115,6 +120,17 @@ const fn entry<E: Endpoint>(
 }
 
 impl EndpointEntry {
+    /// Whether the endpoint is served at an API.
+    pub fn is_at(&self, api: Api) -> bool {
+        api == Api::Cmdb || self.has_gateway_path
+    }
+
+    /// The names of the variables in the path at the CMDB API.
+    pub fn path_variables(&self) -> impl Iterator<Item = &'static str> {
+        let segments = self.cmdb_path.split('/');
+        segments.filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+    }
+
     /// The path at an API.
     pub fn path(&self, api: Api) -> String {
         match api {
