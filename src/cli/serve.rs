@@ -26,7 +26,7 @@ use crate::service::attempt::Caches;
 use crate::service::database::Database;
 use crate::service::limit::Limiter;
 use crate::service::monitor::{self, Monitor};
-use crate::service::{Pool, Service};
+use crate::service::{Pool, Service, stream_limit};
 use crate::telemetry::metrics::Metrics;
 use crate::{http, server, service};
 
@@ -57,6 +57,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         authorization: settings.authorization,
         limiter: settings.rate_limit.map(Limiter::new),
         permits: Semaphore::new(requests as usize),
+        streams: Arc::new(Semaphore::new(stream_limit(settings.database_connections as usize))),
         caches: Caches::default(),
     };
     let in_flight = TaskTracker::new();

@@ -1,12 +1,13 @@
 //! Reading the bytes of a body, within its limits, and saying what they are if not JSON.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::IgnoredAny;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::domain::error::{NotJson, RequestError};
@@ -22,32 +23,32 @@ const DISCARD_LIMIT: usize = 8 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A limit on the memory for request bodies: the bytes that are still available.
-pub struct BodyBudget(Semaphore);
+pub struct BodyBudget(Arc<Semaphore>);
 
 impl Default for BodyBudget {
     fn default() -> Self {
-        Self(Semaphore::new(BUDGET_BYTES))
+        Self(Arc::new(Semaphore::new(BUDGET_BYTES)))
     }
 }
 
 impl BodyBudget {
-    fn take(&self, bytes: usize) -> Result<SemaphorePermit<'_>, RequestError> {
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, RequestError> {
         let bytes = u32::try_from(bytes).or(Err(RequestError::Overloaded))?;
-        self.0.try_acquire_many(bytes).or(Err(RequestError::Overloaded))
+        Arc::clone(&self.0).try_acquire_many_owned(bytes).or(Err(RequestError::Overloaded))
     }
 }
 
 /// Reads a body of at most `limit` bytes before `deadline`, and takes its part of the budget.
 pub(super) async fn read(
     body: Body, limit: usize, budget: &BodyBudget, deadline: Instant,
-) -> Result<(Vec<u8>, SemaphorePermit<'_>), RequestError> {
+) -> Result<(Vec<u8>, OwnedSemaphorePermit), RequestError> {
     let read = timeout_at(deadline, read_all(body, limit, budget)).await;
     read.unwrap_or(Err(RequestError::BodyTimeout))
 }
 
 async fn read_all(
     mut body: Body, limit: usize, budget: &BodyBudget,
-) -> Result<(Vec<u8>, SemaphorePermit<'_>), RequestError> {
+) -> Result<(Vec<u8>, OwnedSemaphorePermit), RequestError> {
     let (mut bytes, mut held) = (Vec::new(), budget.take(0)?);
     while let Some(frame) = body.frame().await {
         let frame = frame.or(Err(RequestError::NotJson(NotJson::Incomplete)))?;

@@ -18,6 +18,7 @@ mod openapi;
 mod path;
 mod permission;
 mod pipeline;
+mod stream;
 mod success;
 
 use std::sync::Arc;

@@ -2,19 +2,15 @@
 //! order in which they happen and may refuse a request. The router refuses other paths.
 //! [`respond`] and [`finish`] surround them: the answer, the log line, metrics, the trace.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::channel::{Channel, Sender};
 use serde::Serialize;
-use tokio::sync::{SemaphorePermit, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, error, error_span, info, warn};
 
@@ -25,8 +21,8 @@ use super::envelope::Envelope;
 use super::error::{answer_to, headers_of};
 use super::idempotency::{IdempotencyField, idempotency_key};
 use super::json::{JsonObject, field_names};
-use super::success::{Counts, Page, Success};
-use super::{AppState, body, metrics, path};
+use super::success::{Counts, Success};
+use super::{AppState, body, metrics, path, stream};
 use crate::domain::error::RequestError;
 use crate::domain::identity::Caller;
 use crate::domain::language::Language;
@@ -78,7 +74,7 @@ async fn handle<E: Endpoint>(
     // The body.
     let deadline = Instant::now() + state.request_timeout;
     let read = body::read(body, state.body_limit, &state.body_budget, deadline);
-    let (bytes, _budget) = read.await?;
+    let (bytes, budget) = read.await?;
     if Instant::now() + state.request_timeout / 3 > deadline {
         // The rest of the time is for the permit, the lookups and the statements.
         return Err(RequestError::BodyTimeout.into());
@@ -113,7 +109,7 @@ async fn handle<E: Endpoint>(
     let mut progress = Progress { permit: Some(service.acquire_permit()?), ..Progress::default() };
     let received = Received { entry, state: &state, exchange: &exchange, head, json, deadline };
     let mut retry = Retry::new(service, deadline);
-    let result = loop {
+    let mut result = loop {
         let lookups = retry.lookups();
         let attempt = received.attempt::<E>(&credentials, &lookups, &mut progress);
         match retry.accept(&lookups, attempt.await).await {
@@ -124,6 +120,9 @@ async fn handle<E: Endpoint>(
     };
     if let Some(charge) = progress.charge {
         charge.charge_if_refused(&result);
+    }
+    if let Ok(Success { pages: Some(pages), .. }) = &mut result {
+        pages.hold(budget);
     }
     result
 }
@@ -308,63 +307,18 @@ fn answer<T: Serialize + Send + 'static>(
         None => (exchange.language, &*exchange.request_id),
     };
     let result = data.ok_or(error.as_ref().unwrap_or(&RequestError::Internal));
-    let json = to_json(&Envelope::new(exchange.api, result, language, request_id));
+    let json = stream::to_json(&Envelope::new(exchange.api, result, language, request_id));
     let Some(pages) = pages else {
         finish(&exchange, status, end, replay_of.as_ref().map(|first| &*first.request_id));
         return (status, headers, json).into_response();
     };
-    let (sender, channel) = Channel::new(1);
     let (counts, span) = (end.unwrap_or_default(), exchange.span.clone());
+    let (body, sending) = stream::body(json, pages, counts, state.draining.clone());
     let streaming = async move {
-        let end = stream(sender, json, pages, counts).await;
-        finish(&exchange, status, end, None);
+        finish(&exchange, status, sending.await, None);
     };
     state.in_flight.spawn(streaming.instrument(span));
-    (status, headers, Body::new(channel)).into_response()
-}
-
-/// Serializing the types of answers cannot fail.
-fn to_json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
-}
-
-/// How long a page of a streamed answer may wait until the client has read the page before it.
-const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Sends an answer whose `data` is the first page of a list, and the other pages. If that fails,
-/// the body ends without its last chunk, so that no client takes it for complete. A client that is
-/// gone or does not read is not a failure of the request.
-async fn stream<T: Serialize>(
-    mut sender: Sender<Bytes, io::Error>, mut answer: Vec<u8>, mut pages: mpsc::Receiver<Page<T>>,
-    mut counts: Counts,
-) -> Result<Counts, Error> {
-    // The answer ends with the list and its own closing brace: `]}`.
-    let end = answer.split_off(answer.len().saturating_sub(2));
-    let mut send = async |chunk: Vec<u8>| {
-        let sent = timeout(PAGE_READ_TIMEOUT, sender.send_data(chunk.into())).await;
-        matches!(sent, Ok(Ok(())))
-    };
-    let is_sent = async {
-        let mut is_sent = send(answer).await;
-        while is_sent && let Some(page) = pages.recv().await {
-            let (page, rows) = page?;
-            // All rows of a page may have been deleted since the page before it was read.
-            if rows > 0 {
-                counts.rows = counts.rows.map(|before| before + rows);
-                // The rows of `[…]`, after those of the page before.
-                let mut chunk = to_json(&page);
-                chunk.pop();
-                chunk.splice(..1, *b",");
-                is_sent = send(chunk).await;
-            }
-        }
-        Ok(is_sent && send(end).await)
-    };
-    let is_sent = is_sent.await;
-    if !matches!(is_sent, Ok(true)) {
-        sender.abort(io::ErrorKind::ConnectionAborted.into());
-    }
-    is_sent.map(|_| counts)
+    (status, headers, body).into_response()
 }
 
 /// Writes the log line of a request, counts it, and ends its span in the trace. Callers are not

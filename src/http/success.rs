@@ -1,24 +1,19 @@
 //! What an endpoint returns: typed data, or the first rows of a list and a stream of the others.
 
-use tokio::sync::mpsc;
-
+use super::stream::OtherPages;
 use crate::domain::language::Language;
-use crate::service::Error;
 
 /// The result of a request that was carried out.
 pub(super) struct Success<T> {
     /// The `data` of the answer; of a streamed list, its first page.
     pub(super) data: T,
     /// The other pages of a list that is too long to be held at once.
-    pub(super) pages: Option<mpsc::Receiver<Page<T>>>,
+    pub(super) pages: Option<OtherPages>,
     /// What the log line says about it.
     pub(super) counts: Counts,
     /// The first request, if this is the stored answer to it.
     pub(super) replay_of: Option<ReplayOf>,
 }
-
-/// A page of a list, and the number of its rows.
-pub(super) type Page<T> = Result<(T, usize), Error>;
 
 /// Numbers for the log line of a request: created links, refused details, returned rows.
 #[derive(Debug, Clone, Copy, Default)]

@@ -8,6 +8,7 @@ use tracing::{Instrument, info_span};
 
 use super::context::RequestContext;
 use super::idempotency;
+use super::pages::Pages;
 use super::permission::{authorize_edit, authorize_view, user_permissions};
 use super::{Error, Service, with_connection};
 use crate::db;
@@ -193,14 +194,14 @@ pub async fn find_related(
     })
 }
 
-impl LinkPages {
-    /// Whether all pages were returned.
-    pub fn are_done(&self) -> bool {
+impl Pages for LinkPages {
+    type Row = StoredLink;
+
+    fn are_done(&self) -> bool {
         self.remaining == 0
     }
 
-    /// The next page. It may be empty, if links were deleted since the page before.
-    pub async fn next_page(&mut self) -> Result<Vec<StoredLink>, Error> {
+    async fn next_page(&mut self) -> Result<Vec<StoredLink>, Error> {
         if self.are_done() {
             return Ok(Vec::new());
         }

@@ -13,12 +13,14 @@ pub mod import;
 pub mod instance_association;
 pub mod limit;
 pub mod monitor;
+pub mod pages;
 pub mod permission;
 
 use metrics::counter;
 use sqlx::PgConnection;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use self::attempt::Caches;
@@ -39,6 +41,8 @@ pub struct Service {
     /// Permits for requests in flight. A request that gets none is refused at once, so that the
     /// others are answered in time.
     pub permits: Semaphore,
+    /// Permits for streamed answers, which hold no permit for a request.
+    pub streams: Arc<Semaphore>,
     /// What earlier requests have looked up.
     pub caches: Caches,
 }
@@ -48,6 +52,16 @@ impl Service {
     pub fn acquire_permit(&self) -> Result<SemaphorePermit<'_>, RequestError> {
         self.permits.try_acquire().or(Err(RequestError::Overloaded))
     }
+
+    /// A permit for an answer that is about to be streamed.
+    pub fn acquire_stream(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+        Arc::clone(&self.streams).try_acquire_owned().or(Err(RequestError::Overloaded))
+    }
+}
+
+/// How many streamed answers may run for a number of database connections: they cannot take all.
+pub fn stream_limit(database_connections: usize) -> usize {
+    (database_connections / 2).max(1)
 }
 
 /// Why a use case failed. After `Stale` and `Conflict` the request is run again.

@@ -35,6 +35,7 @@ pub(crate) fn pool_of(options: PgConnectOptions, connections: u32) -> PgPool {
 pub(crate) struct Setup {
     pub(crate) request_timeout: Duration,
     pub(crate) permits: usize,
+    pub(crate) streams: usize,
     pub(crate) authorization: Authorization,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) authenticator: Authenticator,
@@ -88,6 +89,7 @@ impl TestApp {
         let mut setup = Setup {
             request_timeout: Duration::from_secs(15),
             permits: 80,
+            streams: 4,
             authorization: Authorization::Grants,
             limiter: None,
             authenticator: Authenticator::default(),
@@ -101,6 +103,7 @@ impl TestApp {
             authorization: setup.authorization,
             limiter: setup.limiter,
             permits: Semaphore::new(setup.permits),
+            streams: Arc::new(Semaphore::new(setup.streams)),
             caches: Caches::default(),
         };
         let state = AppState {

@@ -3,13 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use super::Endpoint;
 use crate::domain::error::RequestError;
 use crate::http::json::Id;
-use crate::http::success::{Counts, Success};
+use crate::http::stream;
+use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
 use crate::service::instance_association::{LinkSearch, StoredLink, find_related};
@@ -119,24 +119,8 @@ impl Endpoint for SearchRelatedInstAsso {
     async fn handle(
         cx: &RequestContext<'_>, (search, fields): &Self::Input,
     ) -> Result<Success<RelatedLinks>, Error> {
-        let mut pages = find_related(cx, search).await?;
-        let (first, rows) = select(pages.next_page().await?, fields);
-        let success = Success::new(first, Counts { rows: Some(rows), ..Counts::default() });
-        if pages.are_done() {
-            return Ok(success);
-        }
-        let (sender, receiver) = mpsc::channel(1);
-        let fields = fields.clone();
-        tokio::spawn(async move {
-            while !pages.are_done() {
-                let page = pages.next_page().await.map(|links| select(links, &fields));
-                let is_last = page.is_err() || pages.are_done();
-                if sender.send(page).await.is_err() || is_last {
-                    break;
-                }
-            }
-        });
-        Ok(Success { pages: Some(receiver), ..success })
+        let (pages, fields) = (find_related(cx, search).await?, fields.clone());
+        stream::list(cx, pages, move |links| select(links, &fields), RelatedLinks).await
     }
 
     fn example() -> (Value, Value) {
@@ -158,12 +142,11 @@ impl Endpoint for SearchRelatedInstAsso {
     }
 }
 
-/// The wanted fields of each link, and the number of links.
-fn select(links: Vec<StoredLink>, fields: &[String]) -> (RelatedLinks, usize) {
+/// The wanted fields of each link.
+fn select(links: Vec<StoredLink>, fields: &[String]) -> Vec<LinkData> {
     let is_wanted = |name: &str| fields.iter().any(|field| field == name);
     let id = |name, id: i64| (id != 0 && is_wanted(name)).then_some(id);
     let key = |name, key| is_wanted(name).then_some(key);
-    let count = links.len();
     let rows = links.into_iter().map(|link| LinkData {
         id: id("id", link.id),
         bk_inst_id: id("bk_inst_id", link.source_id),
@@ -174,5 +157,5 @@ fn select(links: Vec<StoredLink>, fields: &[String]) -> (RelatedLinks, usize) {
         bk_obj_asst_id: key("bk_obj_asst_id", link.model_association),
         bk_asst_id: key("bk_asst_id", link.kind),
     });
-    (RelatedLinks(rows.collect()), count)
+    rows.collect()
 }

@@ -1,0 +1,134 @@
+//! Streamed answers: lists that are too long to be held at once are sent page by page.
+//!
+//! A stream holds no permit for a request. How many run at once has a limit of its own.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use http_body_util::channel::{Channel, Sender};
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use super::success::{Counts, Success};
+use crate::service::Error;
+use crate::service::context::RequestContext;
+use crate::service::pages::Pages;
+
+/// How long a page may wait until the client has read the page before it.
+const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long streams go on after the server has begun to drain: not longer than the drain, so that
+/// the end of each is logged.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A page: the list of its rows as JSON, and their number.
+type Page = Result<(Vec<u8>, usize), Error>;
+
+/// The pages of a list after the first one, and what is held until the last one is sent.
+pub(super) struct OtherPages {
+    pages: mpsc::Receiver<Page>,
+    held: Vec<OwnedSemaphorePermit>,
+}
+
+impl OtherPages {
+    /// Holds a permit until the last page is sent.
+    pub(super) fn hold(&mut self, permit: OwnedSemaphorePermit) {
+        self.held.push(permit);
+    }
+}
+
+/// Answers with the first page of a list, and streams the others if there are any. `to_rows` makes
+/// the rows of the answer, and `to_data` the `data`, whose last member is the list, or which is the
+/// list.
+pub(super) async fn list<P: Pages, R: Serialize, T>(
+    cx: &RequestContext<'_>, mut pages: P,
+    mut to_rows: impl FnMut(Vec<P::Row>) -> Vec<R> + Send + 'static,
+    to_data: impl FnOnce(Vec<R>) -> T,
+) -> Result<Success<T>, Error> {
+    let first = to_rows(pages.next_page().await?);
+    let counts = Counts { rows: Some(first.len()), ..Counts::default() };
+    let success = Success::new(to_data(first), counts);
+    if pages.are_done() {
+        return Ok(success);
+    }
+    let permit = cx.service.acquire_stream()?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while !pages.are_done() {
+            let page = pages.next_page().await.map(|rows| {
+                let rows = to_rows(rows);
+                (to_json(&rows), rows.len())
+            });
+            let has_failed = page.is_err();
+            if sender.send(page).await.is_err() || has_failed {
+                break;
+            }
+        }
+    });
+    Ok(Success { pages: Some(OtherPages { pages: receiver, held: vec![permit] }), ..success })
+}
+
+/// The body of a streamed answer, and the task that sends it: `answer`, whose last list is the
+/// first page, and the other pages in that list. It returns the final counts.
+///
+/// If a page fails, the body ends without its last chunk, so that no client takes it for complete.
+/// A client that is gone or does not read is not a failure of the request.
+pub(super) fn body(
+    answer: Vec<u8>, pages: OtherPages, counts: Counts, draining: watch::Receiver<bool>,
+) -> (Body, impl Future<Output = Result<Counts, Error>>) {
+    let (mut sender, channel) = Channel::new(1);
+    let sending = async move {
+        let (is_sent, result) = tokio::select! {
+            sent = send(&mut sender, answer, pages, counts) => sent,
+            () = end_of_drain(draining) => (false, Ok(counts)),
+        };
+        if !is_sent {
+            sender.abort(io::ErrorKind::ConnectionAborted.into());
+        }
+        result
+    };
+    (Body::new(channel), sending)
+}
+
+async fn end_of_drain(mut draining: watch::Receiver<bool>) {
+    // An error means that the server has ended.
+    let _ = draining.wait_for(|draining| *draining).await;
+    sleep(DRAIN_TIMEOUT).await;
+}
+
+/// Sends an answer, and returns whether all of it was sent.
+async fn send(
+    sender: &mut Sender<Bytes, io::Error>, mut answer: Vec<u8>, pages: OtherPages,
+    mut counts: Counts,
+) -> (bool, Result<Counts, Error>) {
+    let OtherPages { mut pages, held: _held } = pages;
+    let mut send = async |chunk: Vec<u8>| {
+        let sent = timeout(PAGE_READ_TIMEOUT, sender.send_data(chunk.into())).await;
+        matches!(sent, Ok(Ok(())))
+    };
+    let end_of_list = answer.iter().rposition(|byte| *byte == b']').unwrap_or(answer.len());
+    let end = answer.split_off(end_of_list);
+    let mut is_sent = send(answer).await;
+    while is_sent && let Some(page) = pages.recv().await {
+        let (mut rows, number) = match page {
+            Ok(page) => page,
+            Err(error) => return (false, Err(error)),
+        };
+        // All rows of a page may have been deleted since the page before it was read.
+        if number > 0 {
+            counts.rows = counts.rows.map(|before| before + number);
+            // The rows of `[…]`, after those of the page before.
+            rows.pop();
+            rows.splice(..1, *b",");
+            is_sent = send(rows).await;
+        }
+    }
+    (is_sent && send(end).await, Ok(counts))
+}
+
+/// Serializing the types of answers cannot fail.
+pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
