@@ -140,7 +140,8 @@ comment on constraint association_kind_key_check on cmdb.association_kind is
     'A key has 1 to 128 characters.';
 comment on constraint association_kind_tenant_fk on cmdb.association_kind is 'The tenant exists.';
 
--- Ids are four times this number plus the mapping, and fit into an integer.
+-- Callers see the number as the id. The stored id is four times the number plus the mapping, and
+-- fits into an integer.
 create sequence cmdb.model_association_number_seq as integer maxvalue 536870911;
 
 comment on sequence cmdb.model_association_number_seq is
@@ -155,6 +156,7 @@ create table cmdb.model_association (
     target_model_id integer not null,
     association_kind_id integer not null,
     mapping text collate "C" not null,
+    exported_mapping text collate "C",
     on_delete text collate "C" not null default 'none',
     is_predefined boolean,
     constraint model_association_pkey primary key (id),
@@ -163,6 +165,9 @@ create table cmdb.model_association (
     constraint model_association_mapping_check check (mapping in ('1:1', '1:n', 'n:n')),
     constraint model_association_id_check check (
         id & 3 = case mapping when '1:1' then 1 when '1:n' then 2 else 3 end),
+    constraint model_association_exported_mapping_check check (
+        exported_mapping is null
+        or mapping = 'n:n' and exported_mapping not in ('1:1', '1:n', 'n:n')),
     constraint model_association_tenant_fk foreign key (tenant_id) references cmdb.tenant (id),
     constraint model_association_source_model_fk
         foreign key (source_model_id) references cmdb.model (id),
@@ -172,17 +177,23 @@ create table cmdb.model_association (
         foreign key (association_kind_id) references cmdb.association_kind (id)
 );
 
+create unique index model_association_number_key on cmdb.model_association ((id >> 2));
+
 comment on table cmdb.model_association is
     'Allows links from instances of one model to instances of another, within a mapping.';
 comment on column cmdb.model_association.id is
-    'The lowest two bits encode the mapping: 1 is 1:1, 2 is 1:n, 3 is n:n. So indexes on links can '
-    'depend on the mapping, and links need no column for it.';
+    'Four times a number, plus the mapping: 1 is 1:1, 2 is 1:n, 3 is n:n. So indexes on links can '
+    'depend on the mapping, and links need no column for it. Callers see the number (id >> 2) as '
+    'the id. An import keeps the number that the model association has in BlueKing CMDB.';
 comment on column cmdb.model_association.tenant_id is
     'The tenant that sees the model association. 0: every tenant does.';
 comment on column cmdb.model_association.key is 'The name that callers use (bk_obj_asst_id).';
 comment on column cmdb.model_association.mapping is
     '1:1: an instance has at most one link as a source and one as a target. 1:n: a target has at '
     'most one source. n:n: any links, but no pair twice.';
+comment on column cmdb.model_association.exported_mapping is
+    'The mapping in BlueKing CMDB, if it is none of these three; empty if it has none. Callers are '
+    'shown this text. BlueKing CMDB treats such a model association as n:n.';
 comment on column cmdb.model_association.on_delete is
     'What BlueKing CMDB was told to do when an instance is deleted: none, delete_src or '
     'delete_dest. It is shown and has no effect: an instance that has links cannot be deleted.';
@@ -198,6 +209,11 @@ comment on constraint model_association_mapping_check on cmdb.model_association 
     'The mapping is 1:1, 1:n or n:n.';
 comment on constraint model_association_id_check on cmdb.model_association is
     'The lowest two bits of the id are those of the mapping.';
+comment on constraint model_association_exported_mapping_check on cmdb.model_association is
+    'Only n:n has an exported mapping, which is another text than the three mappings.';
+comment on index cmdb.model_association_number_key is
+    'No two model associations have the same number, whatever their mappings. Serves searches by '
+    'the id that callers see.';
 comment on constraint model_association_tenant_fk on cmdb.model_association is 'The tenant exists.';
 comment on constraint model_association_source_model_fk on cmdb.model_association is
     'The source model exists.';
@@ -250,6 +266,9 @@ comment on table cmdb.instance is
     'model.is_built_in.';
 comment on column cmdb.instance.instance_id is
     'The id that callers use (bk_inst_id, bk_host_id, …). It is unique within a model only.';
+comment on column cmdb.instance.name is
+    'The name that lists show (bk_inst_name, bk_biz_name, …). Of a host, its addresses '
+    '(bk_host_innerip), separated by commas. Null if it is not known.';
 comment on constraint instance_pkey on cmdb.instance is
     'No two instances of a model have the same id, whatever their tenants. It includes the tenant, '
     'so that a batch finds out who sees an instance without reading the table.';

@@ -22,8 +22,11 @@ insert into cmdb.association_kind (key, name, source_text, target_text, is_prede
     ('connect', '上联', '上联', '下联', true),
     ('default', '默认关联', '关联', '被关联', true);
 
+-- It has the number 5 in a new BlueKing CMDB, too. The numbers below are those of the topology.
+select setval('cmdb.model_association_number_seq', 5);
+
 insert into cmdb.model_association
-    (key, source_model_id, target_model_id, association_kind_id, mapping, is_predefined)
-select 'bk_switch_connect_host', source.id, target.id, kind.id, '1:n', false
+    (id, key, source_model_id, target_model_id, association_kind_id, mapping, is_predefined)
+select 5 * 4 + 2, 'bk_switch_connect_host', source.id, target.id, kind.id, '1:n', false
 from cmdb.model source, cmdb.model target, cmdb.association_kind kind
 where source.key = 'bk_switch' and target.key = 'host' and kind.key = 'connect';

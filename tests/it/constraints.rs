@@ -159,6 +159,38 @@ async fn a_model_association_id_with_the_bits_of_another_mapping_is_rejected(poo
     assert_eq!(rejection(&mut conn, sql).await, Some("model_association_id_check".to_owned()));
 }
 
+/// Callers see the number as the id, and a text instead of the mapping.
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_repeated_number_and_a_mapping_under_an_exported_one_are_rejected(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    for (sql, rejected_by) in [
+        (
+            "insert into cmdb.model_association
+                 (id, key, source_model_id, target_model_id, association_kind_id, mapping)
+             select id | 3, 'forged', source_model_id, target_model_id, association_kind_id, 'n:n'
+             from cmdb.model_association where key = 'bk_switch_run_host'",
+            Some("model_association_number_key"),
+        ),
+        (
+            "update cmdb.model_association set exported_mapping = 'n:1'
+             where key = 'bk_switch_run_host'",
+            Some("model_association_exported_mapping_check"),
+        ),
+        (
+            "update cmdb.model_association set exported_mapping = '1:1'
+             where key = 'bk_switch_default_host'",
+            Some("model_association_exported_mapping_check"),
+        ),
+        (
+            "update cmdb.model_association set exported_mapping = 'n:1'
+             where key = 'bk_switch_default_host'",
+            None,
+        ),
+    ] {
+        assert_eq!(rejection(&mut conn, sql).await, rejected_by.map(str::to_owned), "{sql}");
+    }
+}
+
 /// A transaction-wide snapshot cannot see concurrent changes of the other side.
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn links_and_instances_can_be_changed_under_read_committed_only(pool: PgPool) {

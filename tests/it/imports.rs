@@ -173,7 +173,7 @@ async fn every_form_of_mongoexport_is_read(pool: PgPool) {
     let write = |name: &str, content: &str| fs::write(folder.path().join(name), content).unwrap();
     write(
         "cc_HostBase.json",
-        "\u{feff}[{\"bk_host_id\":{\"$numberLong\":\"1\"},\"bk_host_name\":\"h\\u0000\\t\\\\\"},\n \
+        "\u{feff}[{\"bk_host_id\":{\"$numberLong\":\"1\"},\"bk_host_innerip\":\"h\\u0000\\t\\\\\"},\n \
          {\"bk_host_id\":2.0}]",
     );
     write(
@@ -416,18 +416,126 @@ async fn any_mapping_but_1_1_and_1_n_is_imported_as_n_n_with_a_warning(pool: PgP
         ("rejected".to_owned(), row(5, "model c does not exist")),
     ];
     assert_eq!(reported_rows(&pool, &folder), expected);
-    let mappings: Vec<String> = sqlx::query_scalar(
-        "select association.key || ' ' || mapping from cmdb.model_association association
+    let mappings: Vec<(String, String, Option<String>)> = sqlx::query_as(
+        "select association.key, mapping, exported_mapping from cmdb.model_association association
          join cmdb.model on model.id = source_model_id where model.key in ('a', 'b') order by 1",
     )
     .fetch_all(&pool)
     .await
     .unwrap();
-    assert_eq!(mappings, ["a_connect_a n:n", "a_connect_b n:n", "b_connect_a n:n", "missing n:n"]);
+    let row = |key: &str, exported: Option<&str>| {
+        (key.to_owned(), "n:n".to_owned(), exported.map(str::to_owned))
+    };
+    let expected = [
+        row("a_connect_a", None),
+        row("a_connect_b", Some("n:1")),
+        row("b_connect_a", Some("")),
+        row("missing", Some("")),
+    ];
+    assert_eq!(mappings, expected);
     let total = import(&pool, folder.path()).stdout;
     let total: Vec<_> = total.lines().last().unwrap().split_whitespace().collect();
     // read, added, updated, unchanged, rejected
     assert_eq!(total, ["total", "7", "0", "0", "6", "1"]);
+}
+
+/// The ids that callers see of the model associations with keys of at most 4 characters.
+async fn model_association_ids(pool: &PgPool) -> Vec<(String, i32)> {
+    let sql = "select key, id >> 2 from cmdb.model_association where length(key) < 5 order by key";
+    sqlx::query_as(sql).fetch_all(pool).await.unwrap()
+}
+
+fn with_key(key: &str, mut association: Value) -> Value {
+    association["bk_obj_asst_id"] = json!(key);
+    association
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_model_association_keeps_its_id_unless_that_is_invalid_or_taken(pool: PgPool) {
+    let of = |number: i64, key: &str| with_key(key, association(number, "host", "host", "n:n"));
+    let mut without_id = of(0, "g");
+    without_id.as_object_mut().unwrap().remove("id");
+    let folder = export(&[
+        (
+            "cc_ObjAsst",
+            vec![
+                of(6_000_001, "a"),
+                of(536_870_912, "b"),
+                of(0, "c"),
+                of(-1, "d"),
+                of(6_000_001, "e"),
+                of(7, "f"),
+                without_id,
+            ],
+        ),
+        ("cc_idgenerator", vec![json!({"_id": "cc_ObjAsst", "SequenceID": 6_000_004})]),
+    ]);
+    let reported = reported_rows(&pool, &folder);
+    let warnings: Vec<_> = reported
+        .iter()
+        .map(|(kind, (_, line, reason))| format!("{kind} {line}: {reason}"))
+        .collect();
+    let ids = model_association_ids(&pool).await;
+    assert_eq!(ids.iter().map(|(key, _)| key.as_str()).collect::<String>(), "abcdefg");
+    let id = |key: &str| ids.iter().find(|(of, _)| of == key).unwrap().1;
+    assert_eq!((id("a"), id("f")), (6_000_001, 7));
+    let mut assigned = ["b", "c", "d", "e", "g"].map(id);
+    assigned.sort_unstable();
+    assert_eq!(assigned, [6_000_005, 6_000_006, 6_000_007, 6_000_008, 6_000_009]);
+    let warning = |line: i32, exported: i32, key: &str| {
+        let stored = id(key);
+        format!("warning {line}: id {exported} is invalid or taken, imported with id {stored}")
+    };
+    let expected = [
+        warning(2, 536_870_912, "b"),
+        warning(3, 0, "c"),
+        warning(4, -1, "d"),
+        warning(5, 6_000_001, "e"),
+    ];
+    assert_eq!(warnings, expected);
+
+    // A second import changes no id and assigns none.
+    reported_rows(&pool, &folder);
+    assert_eq!(model_association_ids(&pool).await, ids);
+    let next = sqlx::query_scalar::<_, i64>("select nextval('cmdb.model_association_number_seq')");
+    assert_eq!(next.fetch_one(&pool).await.unwrap(), 6_000_010);
+    assert_eq!(Program::on(&pool).run(&["check", "--strict"]).status, 0);
+}
+
+/// The model association of the migrations has the id 5.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_stored_model_association_takes_the_exported_id_unless_it_has_links(pool: PgPool) {
+    let initial = |number| association(number, "bk_switch", "host", "1:n");
+    let other = |number| with_key("own", association(number, "host", "host", "n:n"));
+    let initial_id = async || {
+        let sql = "select id >> 2 from cmdb.model_association where key = 'bk_switch_connect_host'";
+        sqlx::query_scalar::<_, i32>(sql).fetch_one(&pool).await.unwrap()
+    };
+    assert_eq!(initial_id().await, 5);
+    let folder = export(&[
+        ("cc_ObjAsst", vec![other(5), initial(9)]),
+        ("cc_HostBase", vec![json!({"bk_host_id": 1})]),
+        ("cc_ObjectBase_0_pub_bk_switch", vec![instance(1)]),
+    ]);
+    assert_eq!(rejected_rows(&pool, &folder), []);
+    assert_eq!(initial_id().await, 9);
+    assert_eq!(model_association_ids(&pool).await, [("own".to_owned(), 5)]);
+
+    let row = link(1, ["bk_switch", "host"], 1, 1).to_string();
+    fs::write(folder.path().join("cc_InstAsst_0_pub_host.json"), row).unwrap();
+    assert_eq!(rejected_rows(&pool, &folder), []);
+    let ids = [other(11), initial(12)].map(|row| format!("{row}\n")).concat();
+    fs::write(folder.path().join("cc_ObjAsst.json"), ids).unwrap();
+    let reason = "id 12 is invalid or taken, imported with id 9".to_owned();
+    let warning = ("warning".to_owned(), ("cc_ObjAsst".to_owned(), 2, reason));
+    assert_eq!(reported_rows(&pool, &folder), std::slice::from_ref(&warning));
+    assert_eq!(model_association_ids(&pool).await, [("own".to_owned(), 11)]);
+
+    // Audit records of links that are deleted since still name the model association.
+    sqlx::query("delete from cmdb.instance_association").execute(&pool).await.unwrap();
+    fs::remove_file(folder.path().join("cc_InstAsst_0_pub_host.json")).unwrap();
+    assert_eq!(reported_rows(&pool, &folder), [warning]);
+    assert_eq!(initial_id().await, 9);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -857,11 +965,14 @@ async fn a_row_without_a_name_leaves_the_stored_name(pool: PgPool) {
     });
     let folder = export(&[
         ("cc_ObjAsst", vec![with_name.clone()]),
-        ("cc_HostBase", vec![json!({"bk_host_id": 1, "bk_host_name": "web"})]),
+        (
+            "cc_HostBase",
+            vec![json!({"bk_host_id": 1, "bk_host_innerip": ["10.0.0.1", "10.0.0.2"]})],
+        ),
     ]);
     assert_eq!(rejected_rows(&pool, &folder), []);
     let before = names().await;
-    assert_eq!(before, ["主机", "上联", "uplink", "web"]);
+    assert_eq!(before, ["主机", "上联", "uplink", "10.0.0.1,10.0.0.2"]);
     let mut without_name = with_name;
     without_name.as_object_mut().unwrap().remove("bk_obj_asst_name");
     let folder = export(&[

@@ -7,7 +7,7 @@ begin
     from (
         select max(id) as id
         from (
-            select id from staged_assigned_id
+            select id from staged_assigned_id where collection = 'cc_InstAsst'
             union all select id from staged_link
             union all select assigned_id from rejected_row
             union all select max(id) from cmdb.instance_association

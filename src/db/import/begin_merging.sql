@@ -1,7 +1,8 @@
 -- Blocks other writers, and inserts the tenants that staged rows name. Merging depends on the
--- stored rows: until this transaction ends, other transactions that write links, delete what links
--- refer to, or import must wait.
-lock table cmdb.instance_association in share row exclusive mode;
+-- stored rows: until this transaction ends, other transactions that write links or model
+-- associations, delete what links refer to, or import must wait. A transaction that deletes a model
+-- association locks the tables in this order, too.
+lock table cmdb.model_association, cmdb.instance_association in share row exclusive mode;
 
 analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
 

@@ -34,11 +34,14 @@ create temporary table staged_model_association (
     tenant text collate "C" not null, key text collate "C" not null, name text,
     source_model text collate "C" not null, target_model text collate "C" not null,
     kind text collate "C" not null, mapping text collate "C" not null,
-    on_delete text, is_predefined boolean, export_number bigint, warning text
+    exported_mapping text collate "C", on_delete text, is_predefined boolean,
+    export_number bigint, warning text
 ) on commit drop;
 
+-- The highest id that BlueKing CMDB has assigned in a collection.
 create temporary table staged_assigned_id (
-    file integer not null, line bigint not null, id bigint not null
+    file integer not null, line bigint not null,
+    collection text collate "C" not null, id bigint not null
 ) on commit drop;
 
 create temporary table staged_link (

@@ -16,7 +16,7 @@ pub enum Stage {
     Kinds,
     Instances,
     ModelAssociations,
-    /// Association ids that BlueKing CMDB has assigned.
+    /// Ids of links and of model associations that BlueKing CMDB has assigned.
     AssignedIds,
     Links,
 }
@@ -140,8 +140,8 @@ pub async fn copy(conn: &mut PgConnection, stage: Stage, chunk: Chunk) -> sqlx::
     Ok(())
 }
 
-/// Merges the stages into the stored data. Blocks other writers of links until the transaction
-/// ends.
+/// Merges the stages into the stored data. Blocks other writers of links and of model
+/// associations until the transaction ends.
 pub async fn merge(conn: &mut PgConnection) -> sqlx::Result<Vec<MergeCounts>> {
     let scripts = concat!(
         include_str!("begin_merging.sql"),

@@ -55,28 +55,91 @@ delete from candidate_model_association where reason is not null or rank > 1;
 insert into row_warning
 select file, line, warning from candidate_model_association where warning is not null;
 
--- Models and mapping cannot be updated, so a model association without links is replaced.
+-- Models, mapping and number cannot be updated, so a model association without links is replaced.
+-- One that has audit records keeps its number: another could be assigned the number later.
 delete from cmdb.model_association
-where id in (select stored_id from candidate_model_association where differs);
+where id in (
+    select stored_id from candidate_model_association candidate
+    where differs
+        or (stored_id >> 2 <> export_number and export_number between 1 and 536870911
+            and not exists (
+                select from cmdb.model_association where id >> 2 = candidate.export_number)
+            and not exists (
+                select from cmdb.instance_association_by_mapping
+                where model_association_id = stored_id)
+            and not exists (select from cmdb.audit_log where model_association_id = stored_id)));
+
+-- A new model association gets its number in the export, or null if that is invalid or taken.
+create temporary table new_model_association on commit drop as
+with numbered as (
+    select candidate.*,
+        row_number() over (partition by export_number order by file, line) as turn
+    from candidate_model_association candidate
+    where not exists (
+        select from cmdb.model_association
+        where (key, tenant_id) = (candidate.key, candidate.tenant_id))
+)
+select key, tenant_id,
+    case when turn = 1 and export_number between 1 and 536870911
+        and not exists (
+            select from cmdb.model_association where id >> 2 = numbered.export_number)
+    then export_number end as number
+from numbered;
+
+-- Moves the sequence past these numbers and past every one that BlueKing CMDB assigned.
+do $$
+begin
+    perform setval('cmdb.model_association_number_seq', highest.number)
+    from (
+        select max(number) as number
+        from (
+            select number from new_model_association
+            union all select max(id >> 2) from cmdb.model_association
+            union all select id from staged_assigned_id
+            where collection = 'cc_ObjAsst' and id <= 536870911
+        ) assigned
+    ) highest
+    where highest.number >= (select last_value from cmdb.model_association_number_seq)
+        and highest.number > 0;
+end
+$$;
 
 with merged as (
     insert into cmdb.model_association
-        (key, tenant_id, name, source_model_id, target_model_id, association_kind_id, mapping,
-         on_delete, is_predefined)
-    select key, tenant_id, coalesce(name, stored_name, ''), source_model_id,
-        target_model_id, kind_id, mapping, coalesce(on_delete, stored_on_delete, 'none'),
-        coalesce(is_predefined, stored_is_predefined)
-    from candidate_model_association
+        (id, key, tenant_id, name, source_model_id, target_model_id, association_kind_id, mapping,
+         exported_mapping, on_delete, is_predefined)
+    -- A null id is assigned by a trigger. A stored id leads to the update.
+    select
+        coalesce(
+            stored.id,
+            added.number * 4
+                + case candidate.mapping when '1:1' then 1 when '1:n' then 2 else 3 end),
+        key, tenant_id, coalesce(candidate.name, stored_name, ''), candidate.source_model_id,
+        candidate.target_model_id, kind_id, candidate.mapping, candidate.exported_mapping,
+        coalesce(candidate.on_delete, stored_on_delete, 'none'),
+        coalesce(candidate.is_predefined, stored_is_predefined)
+    from candidate_model_association candidate
+    left join new_model_association added using (key, tenant_id)
+    left join cmdb.model_association stored using (key, tenant_id)
     on conflict (key, tenant_id) do update
         set name = excluded.name, association_kind_id = excluded.association_kind_id,
-            on_delete = excluded.on_delete, is_predefined = excluded.is_predefined
+            exported_mapping = excluded.exported_mapping, on_delete = excluded.on_delete,
+            is_predefined = excluded.is_predefined
         where (model_association.name, model_association.association_kind_id,
-                model_association.on_delete, model_association.is_predefined)
+                model_association.exported_mapping, model_association.on_delete,
+                model_association.is_predefined)
             is distinct from (excluded.name, excluded.association_kind_id,
-                excluded.on_delete, excluded.is_predefined)
+                excluded.exported_mapping, excluded.on_delete, excluded.is_predefined)
     -- xmax is 0 in an inserted row, and the updating transaction in an updated one.
     returning key, tenant_id, xmax = 0 as added
 )
 select file, count(*) filter (where added) as added, count(*) filter (where not added) as updated
 from merged join candidate_model_association using (key, tenant_id)
 group by file;
+
+insert into row_warning
+select file, line,
+    format('id %s is invalid or taken, imported with id %s', export_number, stored.id >> 2)
+from candidate_model_association
+join cmdb.model_association stored using (key, tenant_id)
+where export_number <> stored.id >> 2;

@@ -1,12 +1,14 @@
 //! The collections of an export, and how their documents become rows.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::documents::Document;
 use crate::db::import::{Row, Stage};
 use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_valid_key};
 
-/// The highest association id of an import. The sequence continues above it.
+/// The highest id of a link in an import. The sequence continues above it.
 const ASSOCIATION_ID_LIMIT: i64 = 1 << 62;
 
 /// The content of a file, which its name determines.
@@ -48,7 +50,7 @@ const FIXED_NAMES: [(&str, Stage, &str, &str, &str); 14] = [
     ("cc_ObjDes", Stage::Models, "", "id", "bk_obj_name"),
     ("cc_AsstDes", Stage::Kinds, "", "id", "bk_asst_name"),
     ("cc_ObjAsst", Stage::ModelAssociations, "", "id", "bk_obj_asst_name"),
-    ("cc_HostBase", Stage::Instances, "host", "bk_host_id", "bk_host_name"),
+    ("cc_HostBase", Stage::Instances, "host", "bk_host_id", "bk_host_innerip"),
     ("cc_ApplicationBase", Stage::Instances, "biz", "bk_biz_id", "bk_biz_name"),
     ("cc_SetBase", Stage::Instances, "set", "bk_set_id", "bk_set_name"),
     ("cc_ModuleBase", Stage::Instances, "module", "bk_module_id", "bk_module_name"),
@@ -95,14 +97,15 @@ impl Collection {
     /// The row of a document, or `None` if the document is not imported.
     pub(super) fn row(&self, document: &Document) -> Result<Option<Row>, RowError> {
         let fields = Fields(document);
-        let name = fields.optional_text(self.name_field);
+        let name = fields.name(self.name_field);
         let row = Row::default();
         Ok(Some(match self.stage {
             Stage::AssignedIds => {
-                if fields.optional_text("_id") != Some("cc_InstAsst") {
+                let Some(collection @ ("cc_InstAsst" | "cc_ObjAsst")) = fields.optional_text("_id")
+                else {
                     return Ok(None);
-                }
-                row.value(fields.association_id(self.id_field)?)
+                };
+                row.value(collection).value(fields.association_id(self.id_field)?)
             }
             Stage::Models => row
                 .value(fields.tenant(&self.tenant)?)
@@ -123,7 +126,7 @@ impl Collection {
                 .optional(fields.optional_boolean("ispre"))
                 .optional(fields.optional_integer(self.id_field)?),
             Stage::ModelAssociations => {
-                let (mapping, warning) = fields.mapping()?;
+                let Mapping { mapping, exported, warning } = fields.mapping()?;
                 row.value(fields.tenant(&self.tenant)?)
                     .value(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
                     .optional(name)
@@ -131,6 +134,7 @@ impl Collection {
                     .value(fields.key("bk_asst_obj_id", KEY_LIMIT)?)
                     .value(fields.key("bk_asst_id", KEY_LIMIT)?)
                     .value(mapping)
+                    .optional(exported)
                     .optional(fields.optional_text("on_delete"))
                     .optional(fields.optional_boolean("ispre"))
                     .optional(fields.optional_integer(self.id_field)?)
@@ -161,6 +165,14 @@ impl Collection {
     }
 }
 
+/// The mapping of a model association.
+struct Mapping<'a> {
+    mapping: &'a str,
+    /// The mapping in the document if it is another one, which callers are shown.
+    exported: Option<&'a str>,
+    warning: Option<String>,
+}
+
 /// Reads the fields of a document in any form that `mongoexport` writes.
 struct Fields<'a>(&'a Document);
 
@@ -183,6 +195,18 @@ impl<'a> Fields<'a> {
         self.get(field).and_then(Value::as_str)
     }
 
+    /// A name, or several addresses of a host, separated by commas.
+    fn name(&self, field: &str) -> Option<Cow<'a, str>> {
+        match self.get(field)? {
+            Value::String(name) => Some(Cow::Borrowed(name)),
+            Value::Array(names) => {
+                let names = names.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
+                Some(Cow::Owned(names.join(",")))
+            }
+            _ => None,
+        }
+    }
+
     fn optional_boolean(&self, field: &str) -> Option<bool> {
         self.get(field).and_then(Value::as_bool)
     }
@@ -202,17 +226,19 @@ impl<'a> Fields<'a> {
         Err(RowError::Invalid(format!("{field} {start:?} {problem}")))
     }
 
-    /// The mapping, and a warning if it is not the exported one. For BlueKing CMDB, anything but
-    /// `1:1` and `1:n` is `n:n`.
-    fn mapping(&self) -> Result<(&'a str, Option<String>), RowError> {
-        let exported = match self.get("mapping") {
-            None => "missing".to_owned(),
+    /// The mapping. For BlueKing CMDB, anything but `1:1` and `1:n` is `n:n`.
+    fn mapping(&self) -> Result<Mapping<'a>, RowError> {
+        let (exported, described) = match self.get("mapping") {
+            None => ("", "missing".to_owned()),
             Some(_) => match self.text("mapping")? {
-                mapping @ ("1:1" | "1:n" | "n:n") => return Ok((mapping, None)),
-                other => format!("{:?}", start(other)),
+                mapping @ ("1:1" | "1:n" | "n:n") => {
+                    return Ok(Mapping { mapping, exported: None, warning: None });
+                }
+                other => (other, format!("{:?}", start(other))),
             },
         };
-        Ok(("n:n", Some(format!("mapping is {exported}, imported as n:n"))))
+        let warning = format!("mapping is {described}, imported as n:n");
+        Ok(Mapping { mapping: "n:n", exported: Some(exported), warning: Some(warning) })
     }
 
     fn optional_integer(&self, field: &str) -> Result<Option<i64>, RowError> {
