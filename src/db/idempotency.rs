@@ -1,5 +1,5 @@
 //! Idempotency records: stored answers to requests that came with an `Idempotency-Key`. They are
-//! inserted by `create_links.sql`.
+//! inserted by `create_links.sql` and `delete_links.sql`.
 
 use sqlx::PgConnection;
 
@@ -18,6 +18,8 @@ pub struct IdempotencyRecord {
     pub created: Vec<i64>,
     /// For each detail its error's code, `None` if it was created.
     pub refusals: Vec<Option<i32>>,
+    /// How many links were removed.
+    pub removed: i64,
     /// The cache version when it was read.
     pub version: CacheVersion,
 }
@@ -35,6 +37,10 @@ pub async fn find(
                    from unnest(association_ids) ids, generate_series(lower(ids), upper(ids) - 1) id
                    order by id
                ) as "created!",
+               (
+                   select coalesce(sum(upper(ids) - lower(ids)), 0)::bigint
+                   from unnest(removed_ids) ids
+               ) as "removed!",
                (select version from cmdb.cache_version) as "version!: CacheVersion"
            from cmdb.idempotency_record where app = $1 and user_name = $2 and key = $3"#,
         caller.app,

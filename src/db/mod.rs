@@ -8,6 +8,7 @@ pub mod app;
 pub mod audit_log;
 pub mod cache_version;
 pub mod check;
+pub mod deletion;
 pub mod idempotency;
 pub mod import;
 pub mod index;

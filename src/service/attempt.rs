@@ -157,6 +157,11 @@ impl Lookups<'_> {
         Ok(())
     }
 
+    /// The version of everything that was looked up; `None` if nothing was found.
+    pub(super) fn version(&self) -> Option<CacheVersion> {
+        self.used().version
+    }
+
     /// Whether an answer may be given that depends on the lookups. A refusal or a write is answered
     /// only after a statement of this attempt has found their version current. The answer to a read
     /// may follow from a version that was current within [`READ_STALENESS`].

@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a request that is sent again under its key gets the answer of the first one.
 //!
-//! The statement that creates the links also stores the record, so neither exists without the
-//! other. A record has the ids and error codes, and the answer is rendered from them again.
+//! The statement that creates or deletes the links also stores the record, so neither exists without
+//! the other. A record has the ids and error codes, and the answer is rendered from them again.
 
 use std::time::Duration;
 
@@ -61,7 +61,6 @@ pub(super) fn hash(tenant: &Tenant, links: &CreateLinks) -> [u8; 32] {
 
 /// SHA-256 of what a request to another endpoint than the batch asks for. The mark at its beginning
 /// is the length of no text, so no such request is hashed like a batch.
-#[expect(dead_code, reason = "the endpoints that use it follow")]
 pub(super) fn hash_request(
     endpoint: &str, tenant: &Tenant, texts: &[&str], ids: &[Option<i64>],
 ) -> [u8; 32] {

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod check;
 pub mod context;
 pub mod database;
+pub mod deletion;
 pub mod idempotency;
 pub mod import;
 pub mod instance_association;
