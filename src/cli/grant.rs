@@ -1,17 +1,17 @@
-//! `grant`: manages which instances users may edit.
+//! `grant`: manages what users may edit and view.
 
 use std::io::{self, Write};
 
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::Outcome;
-use crate::domain::permission::Scope;
+use crate::domain::permission::{GrantAction, Scope};
 use crate::service;
 use crate::service::database::Purpose;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GrantCommand {
-    /// Let a user edit instances
+    /// Let a user edit instances, or view models
     Add(GrantArgs),
     /// List grants
     List {
@@ -29,6 +29,10 @@ pub(super) struct GrantArgs {
     /// Name of the user
     #[arg(long)]
     user: String,
+    /// Only to view the models with their instances and associations. Without it, to edit the
+    /// instances; who may edit all of a model may view it, too
+    #[arg(long, conflicts_with = "instance")]
+    view: bool,
     /// All instances of all models
     #[arg(long, conflicts_with = "instance")]
     all: bool,
@@ -42,7 +46,8 @@ pub(super) struct GrantArgs {
 
 impl GrantArgs {
     fn scopes(&self) -> Vec<Scope> {
-        let scope = |instance| Scope { model: self.model.clone(), instance };
+        let action = if self.view { GrantAction::View } else { GrantAction::Edit };
+        let scope = |instance| Scope { action, model: self.model.clone(), instance };
         if self.instance.is_empty() {
             return vec![scope(None)];
         }
@@ -63,7 +68,8 @@ impl GrantCommand {
                     let all = || "*".to_owned();
                     let model = grant.model.unwrap_or_else(all);
                     let instance = grant.instance.map_or_else(all, |id| id.to_string());
-                    writeln!(out, "{}\t{model}\t{instance}", grant.user)?;
+                    let action: &str = grant.action.into();
+                    writeln!(out, "{}\t{model}\t{instance}\t{action}", grant.user)?;
                 }
             }
             Self::Remove(args) => {

@@ -170,7 +170,8 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_REQUESTS", value_name = "N")]
     pub requests: Option<NonZeroU32>,
 
-    /// `grants`: users may edit the instances granted to them; `off`: users may edit all instances
+    /// `grants`: users may edit and view what is granted to them; `off`: users may edit and view
+    /// everything
     #[arg(long, env = "CMDB_AUTHORIZATION", default_value = "grants", value_name = "HOW")]
     #[arg(value_parser = authorization())]
     pub authorization: Authorization,
@@ -230,8 +231,9 @@ fn network(text: &str) -> Result<IpNet, &'static str> {
 }
 
 fn authorization() -> impl TypedValueParser<Value = Authorization> {
-    let grants = PossibleValue::new("grants").help("Users may edit the instances granted to them");
-    let off = PossibleValue::new("off").help("Users may edit all instances");
+    let grants =
+        PossibleValue::new("grants").help("Users may edit and view what is granted to them");
+    let off = PossibleValue::new("off").help("Users may edit and view everything");
     PossibleValuesParser::new([grants, off])
         .map(|value| if value == "off" { Authorization::Off } else { Authorization::Grants })
 }

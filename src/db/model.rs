@@ -12,6 +12,8 @@ pub struct Model {
     pub version: CacheVersion,
     /// Its surrogate key.
     pub id: i32,
+    /// Its key.
+    pub key: String,
     /// Its name.
     pub name: String,
     /// The number in the ids of its permission actions.
@@ -26,7 +28,7 @@ pub async fn find(
     let model = sqlx::query_as!(
         Model,
         r#"select (select version from cmdb.cache_version) as "version!: CacheVersion",
-               model.id, name, coalesce(export_number, model.id) as "number!"
+               model.id, model.key, name, coalesce(export_number, model.id) as "number!"
            from cmdb.model join cmdb.tenant on tenant.id = tenant_id
            where model.key = $1 and tenant.key in ($2, $3)"#,
         key,

@@ -4,23 +4,32 @@ use sqlx::PgConnection;
 
 use super::cache_version::CacheVersion;
 use super::model_association::ModelAssociation;
-use crate::domain::permission::{MissingPermission, Scope};
+use crate::domain::permission::{Action, GrantAction, MissingPermission, Scope};
 
-/// The models of which a user may edit every instance.
+/// The models of which a user may edit every instance, and those that the user may view.
 #[derive(Debug)]
 pub struct UserPermissions {
     /// The cache version when they were read.
     pub version: CacheVersion,
-    /// Whether these are all models, those of the future included.
-    pub all_models: bool,
-    /// The surrogate keys of the models.
-    pub model_ids: Vec<i32>,
+    /// Whether the user may edit all instances of all models, those of the future included.
+    pub edits_all_models: bool,
+    /// The surrogate keys of the models that are granted one by one to edit.
+    pub edited_model_ids: Vec<i32>,
+    /// Whether the user may view all models, those of the future included.
+    pub views_all_models: bool,
+    /// The surrogate keys of the models that are granted one by one to edit or to view.
+    pub viewed_model_ids: Vec<i32>,
 }
 
 impl UserPermissions {
     /// Whether the user may edit every instance of the model.
     pub fn may_edit_all_of(&self, model_id: i32) -> bool {
-        self.all_models || self.model_ids.contains(&model_id)
+        self.edits_all_models || self.edited_model_ids.contains(&model_id)
+    }
+
+    /// Whether the user may view the model with its instances and links.
+    pub fn may_view(&self, model_id: i32) -> bool {
+        self.views_all_models || self.viewed_model_ids.contains(&model_id)
     }
 }
 
@@ -38,25 +47,36 @@ pub struct InstanceAccess {
 pub struct Grant {
     /// The user's name.
     pub user: String,
-    /// The key of the model that the user may edit; `None`: every model.
+    /// What the user may do.
+    pub action: GrantAction,
+    /// The key of the model; `None`: every model.
     pub model: Option<String>,
     /// The id of the instance; `None`: every instance.
     pub instance: Option<i64>,
 }
 
-/// Finds the models of which a user may edit every instance.
+/// Finds the models of which a user may edit every instance, and those that the user may view.
 #[tracing::instrument(skip_all, name = "db.permission.find")]
 pub async fn find(conn: &mut PgConnection, user: &str) -> sqlx::Result<UserPermissions> {
     let permissions = sqlx::query_as!(
         UserPermissions,
         r#"select version as "version: CacheVersion",
                exists (
-                   select from cmdb.permission_grant where user_name = $1 and model_id is null
-               ) as "all_models!",
+                   select from cmdb.permission_grant
+                   where user_name = $1 and model_id is null and action = 'edit'
+               ) as "edits_all_models!",
                array(
                    select model_id from cmdb.permission_grant
                    where user_name = $1 and model_id is not null and instance_id is null
-               ) as "model_ids!"
+                       and action = 'edit'
+               ) as "edited_model_ids!",
+               exists (
+                   select from cmdb.permission_grant where user_name = $1 and model_id is null
+               ) as "views_all_models!",
+               array(
+                   select distinct model_id from cmdb.permission_grant
+                   where user_name = $1 and model_id is not null and instance_id is null
+               ) as "viewed_model_ids!"
            from cmdb.cache_version"#,
         user,
     );
@@ -77,7 +97,8 @@ pub async fn list_instance_access(
                wanted.may_edit_all or exists (
                    select from cmdb.permission_grant
                    where user_name = $1 and permission_grant.model_id = wanted.model_id
-                       and permission_grant.instance_id = wanted.id) as "may_edit!"
+                       and permission_grant.instance_id = wanted.id
+                       and action = 'edit') as "may_edit!"
            from (
                select $2::integer as model_id, id, $4::boolean as may_edit_all, 0 as side
                from unnest($3::bigint[]) id
@@ -105,6 +126,7 @@ pub async fn list_instance_access(
         model_id: row.model_id,
         instance_id: row.instance_id,
         missing: (!row.may_edit).then_some(MissingPermission {
+            action: Action::EditInstances,
             model: row.key,
             model_name: row.model_name,
             model_number: row.model_number,
@@ -118,22 +140,23 @@ pub async fn list_instance_access(
 /// Adds grants to a user, ignoring those that exist. Returns `false`, with nothing added, if a
 /// model is unknown.
 pub async fn insert(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sqlx::Result<bool> {
-    let (models, instances) = columns(scopes);
+    let Columns { actions, models, instances } = columns(scopes);
     let all_known = sqlx::query_scalar!(
         r#"with wanted as (
-               select key, instance_id, model.id as model_id
-               from unnest($2::text[], $3::bigint[]) wanted (key, instance_id)
+               select action, key, instance_id, model.id as model_id
+               from unnest($2::text[], $3::text[], $4::bigint[]) wanted (action, key, instance_id)
                left join cmdb.model using (key)
            ),
            inserted as (
-               insert into cmdb.permission_grant (user_name, model_id, instance_id)
-               select $1, model_id, instance_id from wanted
+               insert into cmdb.permission_grant (user_name, action, model_id, instance_id)
+               select $1, action, model_id, instance_id from wanted
                where not exists (select from wanted where key is not null and model_id is null)
                on conflict do nothing
            )
            select not exists (select from wanted where key is not null and model_id is null)
                as "all_known!""#,
         user,
+        &actions as &[GrantAction],
         &models as &[Option<String>],
         &instances as &[Option<i64>],
     );
@@ -142,16 +165,18 @@ pub async fn insert(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sq
 
 /// Removes exactly these grants from a user and returns how many there were.
 pub async fn delete(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sqlx::Result<u64> {
-    let (models, instances) = columns(scopes);
+    let Columns { actions, models, instances } = columns(scopes);
     let deleted = sqlx::query!(
         "delete from cmdb.permission_grant
-         using unnest($2::text[], $3::bigint[]) unwanted (key, instance_id)
+         using unnest($2::text[], $3::text[], $4::bigint[]) unwanted (action, key, instance_id)
          left join cmdb.model using (key)
          where user_name = $1
+             and permission_grant.action = unwanted.action
              and (unwanted.key is null) = (permission_grant.model_id is null)
              and (permission_grant.model_id, permission_grant.instance_id)
                  is not distinct from (model.id, unwanted.instance_id)",
         user,
+        &actions as &[GrantAction],
         &models as &[Option<String>],
         &instances as &[Option<i64>],
     );
@@ -162,15 +187,27 @@ pub async fn delete(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> sq
 pub async fn list(conn: &mut PgConnection, user: Option<&str>) -> sqlx::Result<Vec<Grant>> {
     let grants = sqlx::query_as!(
         Grant,
-        r#"select user_name as "user", model.key as "model?", instance_id as instance
+        r#"select user_name as "user", action as "action: GrantAction", model.key as "model?",
+               instance_id as instance
            from cmdb.permission_grant left join cmdb.model on model.id = model_id
            where user_name = $1 or $1 is null
-           order by user_name, model.key nulls first, instance_id nulls first"#,
+           order by user_name, model.key nulls first, instance_id nulls first, action"#,
         user,
     );
     grants.fetch_all(conn).await
 }
 
-fn columns(scopes: &[Scope]) -> (Vec<Option<String>>, Vec<Option<i64>>) {
-    scopes.iter().map(|scope| (scope.model.clone(), scope.instance)).unzip()
+/// Scopes as arrays for a statement.
+struct Columns {
+    actions: Vec<GrantAction>,
+    models: Vec<Option<String>>,
+    instances: Vec<Option<i64>>,
+}
+
+fn columns(scopes: &[Scope]) -> Columns {
+    Columns {
+        actions: scopes.iter().map(|scope| scope.action).collect(),
+        models: scopes.iter().map(|scope| scope.model.clone()).collect(),
+        instances: scopes.iter().map(|scope| scope.instance).collect(),
+    }
 }

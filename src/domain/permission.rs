@@ -9,18 +9,46 @@ pub enum Authorization {
     Off,
 }
 
-/// What a grant lets a user edit; by default every instance of every model.
+/// What a grant allows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::Type, strum::IntoStaticStr)]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum GrantAction {
+    /// To edit instances, and to view the models of which every instance may be edited.
+    #[default]
+    Edit,
+    /// To view a model with its instances and links.
+    View,
+}
+
+/// What a grant is for; by default to edit every instance of every model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
+    /// What the user may do.
+    pub action: GrantAction,
     /// The key of the model; `None`: of every model.
     pub model: Option<String>,
-    /// The id of the instance; `None`: every instance.
+    /// The id of the instance; `None`: every instance. A grant to view names none.
     pub instance: Option<i64>,
 }
 
-/// A permission that the user lacks: to edit an instance, or every instance, of a model.
+/// What a user must be allowed to do. A grant to view a model allows both kinds of viewing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Action {
+    /// To edit instances.
+    #[default]
+    EditInstances,
+    /// To view the instances and links of a model.
+    ViewInstances,
+    /// To view the model itself, and its model associations.
+    ViewModel,
+}
+
+/// A permission that the user lacks, on an instance or on a whole model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MissingPermission {
+    /// What the user may not do.
+    pub action: Action,
     /// The model's key.
     pub model: String,
     /// The model's name.

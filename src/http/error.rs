@@ -9,7 +9,7 @@ use crate::domain::batch::DETAIL_LIMIT;
 use crate::domain::error::{DetailError, End, NotJson, RateLimit, RequestError};
 use crate::domain::keys::IDEMPOTENCY_KEY_LIMIT;
 use crate::domain::language::Language;
-use crate::domain::permission::MissingPermission;
+use crate::domain::permission::{Action, MissingPermission};
 
 /// How a refused request is answered.
 pub struct ErrorAnswer {
@@ -293,6 +293,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
             wait: 2,
         }),
         E::PermissionDenied(vec![MissingPermission {
+            action: Action::EditInstances,
             model: "bk_switch".to_owned(),
             model_name: "switch".to_owned(),
             model_number: 7,

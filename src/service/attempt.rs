@@ -112,7 +112,7 @@ impl Lookups<'_> {
         Ok(self.find(cache, key, query, |found| found.version).await?.map(|found| found.id))
     }
 
-    /// The models of which the user may edit every instance.
+    /// The models of which the user may edit every instance, and those that the user may view.
     pub(super) async fn permissions(&self, user: &str) -> Result<Arc<UserPermissions>, Error> {
         let query =
             async |conn: &mut PgConnection| Ok(Some(db::permission::find(conn, user).await?));

@@ -15,7 +15,7 @@ pub use crate::db::permission::list;
 use crate::domain::batch::{Detail, StoredState};
 use crate::domain::error::RequestError;
 use crate::domain::keys::{KEY_LIMIT, is_valid_key, is_valid_name};
-use crate::domain::permission::{Authorization, MissingPermission, Scope};
+use crate::domain::permission::{Action, Authorization, MissingPermission, Scope};
 
 /// The instances of a batch that its user was authorized to edit.
 pub(super) enum AuthorizedInstances {
@@ -72,8 +72,7 @@ pub(super) async fn authorize_edit(
 }
 
 /// Authorizes the user to view the instances and links of the model with this key, or refuses the
-/// request. Returns `None` if there is no such model. As long as there are no grants to view, it
-/// takes a grant to edit all instances of the model.
+/// request. Returns `None` if there is no such model.
 pub async fn authorize_view(
     cx: &RequestContext<'_>, key: &str,
 ) -> Result<Option<Arc<Model>>, Error> {
@@ -81,18 +80,44 @@ pub async fn authorize_view(
         return Ok(None);
     }
     let Some(model) = cx.lookups.model(key, &cx.tenant).await? else { return Ok(None) };
-    if cx.service.authorization == Authorization::Grants
-        && !cx.lookups.permissions(&cx.caller.user).await?.may_edit_all_of(model.id)
-    {
-        let missing = MissingPermission {
-            model: key.to_owned(),
+    authorize_view_all(cx, Action::ViewInstances, [&*model]).await?;
+    Ok(Some(model))
+}
+
+/// Authorizes the user to view all these models, or refuses the request and lists each model for
+/// which the permission is missing, once and in the given order.
+pub async fn authorize_view_all(
+    cx: &RequestContext<'_>, action: Action, models: impl IntoIterator<Item = &Model>,
+) -> Result<(), Error> {
+    let viewable = viewable_models(cx).await?;
+    let mut listed = HashSet::new();
+    let missing: Vec<_> = models
+        .into_iter()
+        .filter(|model| !viewable.contain(model.id) && listed.insert(model.id))
+        .map(|model| MissingPermission {
+            action,
+            model: model.key.clone(),
             model_name: model.name.clone(),
             model_number: model.number,
             ..MissingPermission::default()
-        };
-        return Err(RequestError::PermissionDenied(vec![missing]).into());
+        })
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(RequestError::PermissionDenied(missing).into()) }
+}
+
+/// The models that a user may view.
+pub struct ViewableModels(Option<Arc<UserPermissions>>);
+
+impl ViewableModels {
+    /// Whether the user may view the model with this surrogate key.
+    pub fn contain(&self, model_id: i32) -> bool {
+        self.0.as_ref().is_none_or(|permissions| permissions.may_view(model_id))
     }
-    Ok(Some(model))
+}
+
+/// The models that the user may view, to leave the others out of a list.
+pub async fn viewable_models(cx: &RequestContext<'_>) -> Result<ViewableModels, Error> {
+    user_permissions(cx).await.map(ViewableModels)
 }
 
 impl AuthorizedInstances {
@@ -137,7 +162,7 @@ pub enum GrantError {
     Database(#[from] sqlx::Error),
 }
 
-/// Grants a user the permission to edit; existing grants stay.
+/// Grants a user permissions; existing grants stay.
 pub async fn add(conn: &mut PgConnection, user: &str, scopes: &[Scope]) -> Result<(), GrantError> {
     if !is_valid_name(user) {
         return Err(GrantError::InvalidUser);

@@ -1,7 +1,7 @@
-//! Permissions: which instances a user may edit.
+//! Permissions: which instances a user may edit, and which models a user may view.
 
 use axum::http::Request;
-use cmdb_associations::domain::permission::{Authorization, Scope};
+use cmdb_associations::domain::permission::{Authorization, GrantAction, Scope};
 use cmdb_associations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -25,11 +25,15 @@ async fn grant(app: &TestApp, user: &str, scopes: &[Scope]) {
 }
 
 fn model(key: &str) -> Scope {
-    Scope { model: Some(key.to_owned()), instance: None }
+    Scope { model: Some(key.to_owned()), ..Scope::default() }
 }
 
 fn instance(key: &str, id: i64) -> Scope {
-    Scope { model: Some(key.to_owned()), instance: Some(id) }
+    Scope { instance: Some(id), ..model(key) }
+}
+
+fn view(scope: Scope) -> Scope {
+    Scope { action: GrantAction::View, ..scope }
 }
 
 /// The instances that a refusal lists, by action.
@@ -162,8 +166,8 @@ async fn a_grant_applies_as_soon_as_it_is_added_or_removed(pool: PgPool) {
     }
     run("grant add --user user --model bk_switch --instance 7");
     let listed = run("grant list --user user").stdout;
-    assert_eq!(listed, "user\tbk_switch\t7\nuser\thost\t*\n");
-    assert_eq!(run("grant list").stdout, format!("admin\t*\t*\n{listed}"));
+    assert_eq!(listed, "user\tbk_switch\t7\tedit\nuser\thost\t*\tedit\n");
+    assert_eq!(run("grant list").stdout, format!("admin\t*\t*\tedit\n{listed}"));
     let unknown = run("grant add --user user --model nonsense");
     assert_eq!(unknown.status, 2);
     assert!(unknown.stderr.contains("there is no such model"), "{}", unknown.stderr);
@@ -171,6 +175,8 @@ async fn a_grant_applies_as_soon_as_it_is_added_or_removed(pool: PgPool) {
         "grant add --user user",
         "grant add --user user --all --model host",
         "grant add --user user --instance 7",
+        "grant add --user user --view",
+        "grant add --user user --view --model host --instance 7",
         "grant add --all",
     ] {
         assert_eq!(run(wrong).status, 2, "{wrong}");
@@ -267,4 +273,91 @@ async fn a_user_without_grants_gets_the_refusals_of_missing_instances(pool: PgPo
         let all = json!({"0": missing, "1": missing, "2": missing, "3": missing, "4": missing});
         assert_eq!(app.post(body).await.maps(), (vec![], all), "{mapping}");
     }
+}
+
+const SEARCH_PATH: &str = "/api/c/compapi/v2/cc/search_related_inst_asso/";
+
+/// Searches for the links of an instance of the model.
+async fn search(app: &TestApp, user: &str, model: &str) -> Reply {
+    let body = json!({
+        "bk_username": user,
+        "condition": {"bk_obj_id": model, "bk_inst_id": 1},
+        "fields": ["id"],
+    });
+    app.post_to(SEARCH_PATH, &[], body).await
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_user_may_view_the_models_granted_as_a_whole_to_view_or_to_edit(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    for (user, scope, sees_switches, sees_hosts) in [
+        ("views everything", view(Scope::default()), true, true),
+        ("edits everything", Scope::default(), true, true),
+        ("views hosts", view(model("host")), false, true),
+        ("edits hosts", model("host"), false, true),
+        ("edits one host", instance("host", 1), false, false),
+    ] {
+        grant(&app, user, &[scope]).await;
+        for (model, is_seen, action) in [
+            ("bk_switch", sees_switches, "view_comobj_"),
+            ("host", sees_hosts, "view_resource_pool_host"),
+        ] {
+            let reply = search(&app, user, model).await;
+            if is_seen {
+                assert_eq!(reply.json["code"], 0, "{user}, {model}");
+                continue;
+            }
+            assert_eq!(reply.json["code"], 9_900_403, "{user}, {model}");
+            let missing = &reply.json["permission"]["actions"][0];
+            assert!(missing["id"].as_str().unwrap().starts_with(action), "{missing}");
+            assert_eq!(missing["related_resource_types"][0].get("instances"), None, "{missing}");
+        }
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_grant_to_view_does_not_let_a_user_edit(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let body = batch("bk_switch_default_host", &[(1, 1)]);
+    for scopes in [vec![view(Scope::default())], vec![view(model("host")), model("bk_switch")]] {
+        grant(&app, "user", &scopes).await;
+        let reply = as_user(&app, "user", &body, "en").await;
+        let host = ("edit_biz_host".to_owned(), vec!["1".to_owned()]);
+        assert!(missing(&reply).contains(&host), "{}", reply.text);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_grant_to_view_is_added_listed_and_removed_apart_from_those_to_edit(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let program = Program::on(&app.pool);
+    let run = |args: &str| program.run(&args.split(' ').collect::<Vec<_>>());
+    for (user, scope) in [("first", "--all"), ("second", "--model host")] {
+        let sees = async || search(&app, user, "host").await.json["code"] == 0;
+        let [edit, view] = [scope.to_owned(), format!("{scope} --view")];
+        let change = |how: &str, scope: &str| run(&format!("grant {how} --user {user} {scope}"));
+        assert!(!sees().await);
+        assert_eq!(change("add", &view).status, 0);
+        assert_eq!(change("remove", &edit).status, 1, "it is not a grant to edit");
+        assert!(sees().await);
+        assert_eq!(change("add", &edit).status, 0);
+        let model = scope.strip_prefix("--model ").unwrap_or("*");
+        assert_eq!(
+            run(&format!("grant list --user {user}")).stdout,
+            format!("{user}\t{model}\t*\tedit\n{user}\t{model}\t*\tview\n")
+        );
+        assert_eq!(change("remove", &view).status, 0);
+        assert!(sees().await, "who may edit may view");
+        assert_eq!(change("remove", &view).status, 1, "it was removed");
+        assert_eq!(change("remove", &edit).status, 0);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_grant_to_view_one_instance_cannot_be_stored(pool: PgPool) {
+    let insert = "insert into cmdb.permission_grant (user_name, action, model_id, instance_id)
+                  select 'user', 'view', id, 1 from cmdb.model where key = 'host'";
+    let error = sqlx::query(insert).execute(&pool).await.unwrap_err();
+    let constraint = error.as_database_error().unwrap().constraint();
+    assert_eq!(constraint, Some("permission_grant_view_check"));
 }

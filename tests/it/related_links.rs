@@ -2,8 +2,6 @@
 
 use axum::body::{Body, Bytes};
 use axum::http::Request;
-use cmdb_associations::domain::permission::Scope;
-use cmdb_associations::service;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -142,29 +140,6 @@ async fn a_search_is_refused_for_the_first_fault_in_order(pool: PgPool) {
         reply.assert_refused(200, code, &english);
         let reply = app.post_to(PATH, &[("blueking-language", "zh-cn")], body).await;
         reply.assert_refused(200, code, &chinese);
-    }
-}
-
-#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn viewing_a_model_takes_a_grant_to_edit_all_of_it(pool: PgPool) {
-    let app = linked_app(pool).await;
-    let send = async |user: &str| {
-        let mut body = search("bk_switch", 1);
-        body["bk_username"] = json!(user);
-        app.post_to(PATH, &[], body).await
-    };
-    let mut conn = app.pool.acquire().await.unwrap();
-    let model = Some("bk_switch".to_owned());
-    let one = Scope { model: model.clone(), instance: Some(1) };
-    service::permission::add(&mut conn, "one", &[one]).await.unwrap();
-    service::permission::add(&mut conn, "all", &[Scope { model, instance: None }]).await.unwrap();
-    assert_eq!(send("all").await.json["code"], 0);
-    for user in ["one", "none"] {
-        let reply = send(user).await;
-        assert_eq!(reply.json["code"], 9_900_403);
-        let action = &reply.json["permission"]["actions"][0];
-        assert!(action["id"].as_str().unwrap().starts_with("edit_comobj_"), "{action}");
-        assert!(action["related_resource_types"][0].get("instances").is_none(), "{action}");
     }
 }
 

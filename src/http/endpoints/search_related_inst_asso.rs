@@ -95,7 +95,7 @@ impl Endpoint for SearchRelatedInstAsso {
 
     const DESCRIPTION: &'static str = "Returns the tenant's associations of which the instance is \
         the source or the target, in order of their ids. An unknown model or instance has none. \
-        Viewing a model takes a grant to edit all of its instances.";
+        It takes a grant to view the model.";
 
     fn check(body: SearchRelatedBody) -> Result<Self::Input, RequestError> {
         let Condition { bk_obj_id, bk_inst_id } = body.condition.unwrap_or_default();
