@@ -73,8 +73,8 @@ struct BuiltIn {
 
 const EDIT_TOPOLOGY: (&str, &str) = ("edit_biz_topology", "业务拓扑编辑");
 
-/// Viewing sets, modules and processes takes no permission of their own in the original. This is the
-/// action to view the business that they belong to.
+/// The original lets everybody view sets, modules and processes. This is its action to view the
+/// business that they belong to.
 const VIEW_TOPOLOGY: (&str, &str) = ("find_business_resource", "业务访问");
 
 const BUILT_IN: [BuiltIn; 8] = [
