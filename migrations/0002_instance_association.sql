@@ -42,6 +42,13 @@ create index instance_association_target_idx
     on cmdb.instance_association (model_association_id, target_id)
     where model_association_id & 3 = 3;
 
+-- The tenant is in it because only its links are listed. It takes no space: without it, the id
+-- would be padded to 8 bytes.
+create index instance_association_list_idx
+    on cmdb.instance_association (model_association_id, tenant_id, id);
+
+comment on index cmdb.instance_association_list_idx is
+    'Serves lists of the links of a model association in the order of their ids, and counts.';
 comment on index cmdb.instance_association_pair_key is
     'In 1:n and n:n, no two links have the same source and target. In 1:1, source_key implies '
     'that. Serves searches by source.';

@@ -13,6 +13,7 @@ pub mod idempotency;
 pub mod import;
 pub mod index;
 pub mod instance_association;
+pub mod link_search;
 pub mod model;
 pub mod model_association;
 pub mod permission;
@@ -48,6 +49,11 @@ pub enum ErrorClass {
 /// The SQLSTATE of an error of PostgreSQL.
 pub fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(DatabaseError::code)
+}
+
+/// Whether PostgreSQL has canceled the statement at the statement timeout.
+pub fn is_statement_timeout(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|code| code == "57014")
 }
 
 /// Classifies an error by its SQLSTATE.

@@ -7,3 +7,4 @@ pub mod identity;
 pub mod keys;
 pub mod language;
 pub mod permission;
+pub mod sort;

@@ -13,6 +13,8 @@ pub mod idempotency;
 pub mod import;
 pub mod instance_association;
 pub mod limit;
+pub mod link_search;
+pub mod model_association;
 pub mod monitor;
 pub mod pages;
 pub mod permission;

@@ -2,6 +2,11 @@
 //! the API description, the labels of metrics and the names for `app limit --api` follow from it.
 
 pub mod batch_create_instance_association;
+mod count_instance_associations;
+mod find_biz_instance_association;
+mod find_instance_association;
+mod find_object_association;
+mod search_instance_associations;
 mod search_related_inst_asso;
 
 use axum::extract::Request;
@@ -14,6 +19,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
+use self::count_instance_associations::CountInstanceAssociations;
+use self::find_biz_instance_association::FindBizInstanceAssociation;
+use self::find_instance_association::FindInstanceAssociation;
+use self::find_object_association::FindObjectAssociation;
+use self::search_instance_associations::SearchInstanceAssociations;
 use self::search_related_inst_asso::SearchRelatedInstAsso;
 use super::api::Api;
 use super::openapi::{self, Schemas};
@@ -31,10 +41,35 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         Method::POST,
         "/api/v3/createmany/instassociation",
     ),
+    entry::<SearchInstanceAssociations>(
+        "search_instance_associations",
+        Method::POST,
+        "/api/v3/search/instance_associations/object/{bk_obj_id}",
+    ),
+    entry::<CountInstanceAssociations>(
+        "count_instance_associations",
+        Method::POST,
+        "/api/v3/count/instance_associations/object/{bk_obj_id}",
+    ),
+    entry::<FindInstanceAssociation>(
+        "find_instance_association",
+        Method::POST,
+        "/api/v3/find/instassociation",
+    ),
     entry::<SearchRelatedInstAsso>(
         "search_related_inst_asso",
         Method::POST,
         "/api/v3/find/instassociation/related",
+    ),
+    entry::<FindObjectAssociation>(
+        "find_object_association",
+        Method::POST,
+        "/api/v3/find/objectassociation",
+    ),
+    cmdb_only::<FindBizInstanceAssociation>(
+        "find_biz_instance_association",
+        Method::POST,
+        "/api/v3/find/instassociation/biz/{bk_biz_id}",
     ),
 ];
 
@@ -117,6 +152,13 @@ const fn entry<E: Endpoint>(
         },
         describe: openapi::operation::<E>,
     }
+}
+
+/// An endpoint that the gateway API does not have.
+const fn cmdb_only<E: Endpoint>(
+    name: &'static str, cmdb_method: Method, cmdb_path: &'static str,
+) -> EndpointEntry {
+    EndpointEntry { has_gateway_path: false, ..entry::<E>(name, cmdb_method, cmdb_path) }
 }
 
 impl EndpointEntry {

@@ -8,11 +8,12 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use crate::domain::error::RequestError;
 use crate::http::json::Id;
+use crate::http::link::{self, LinkData, LinkFields};
 use crate::http::stream;
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::instance_association::{LinkSearch, StoredLink, find_related};
+use crate::service::instance_association::{LinkSearch, find_related};
 
 /// The largest `page.limit`.
 const PAGE_LIMIT: i64 = 500;
@@ -48,35 +49,6 @@ struct Page {
     start: Option<Id>,
     /// The most links to return, up to 500; 0 or absent: all.
     limit: Option<Id>,
-}
-
-/// A link. Fields that were not asked for, and ids that are 0, are absent.
-#[derive(Serialize, ToSchema)]
-struct LinkData {
-    /// The link's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<i64>,
-    /// The source instance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bk_inst_id: Option<i64>,
-    /// The source model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bk_obj_id: Option<String>,
-    /// The target instance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bk_asst_inst_id: Option<i64>,
-    /// The target model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bk_asst_obj_id: Option<String>,
-    /// The tenant.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bk_supplier_account: Option<String>,
-    /// The association between the models.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bk_obj_asst_id: Option<String>,
-    /// The kind of that association.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bk_asst_id: Option<String>,
 }
 
 /// The links that were found, in order of their ids.
@@ -119,8 +91,9 @@ impl Endpoint for SearchRelatedInstAsso {
     async fn handle(
         cx: &RequestContext<'_>, (search, fields): &Self::Input,
     ) -> Result<Success<RelatedLinks>, Error> {
-        let (pages, fields) = (find_related(cx, search).await?, fields.clone());
-        stream::list(cx, pages, move |links| select(links, &fields), RelatedLinks).await
+        let pages = find_related(cx, search).await?;
+        let fields = LinkFields::Only(fields.clone());
+        stream::list(cx, pages, move |links| link::select(links, &fields), RelatedLinks).await
     }
 
     fn example() -> (Value, Value) {
@@ -140,22 +113,4 @@ impl Endpoint for SearchRelatedInstAsso {
             RequestError::PageTooLarge,
         ]
     }
-}
-
-/// The wanted fields of each link.
-fn select(links: Vec<StoredLink>, fields: &[String]) -> Vec<LinkData> {
-    let is_wanted = |name: &str| fields.iter().any(|field| field == name);
-    let id = |name, id: i64| (id != 0 && is_wanted(name)).then_some(id);
-    let key = |name, key| is_wanted(name).then_some(key);
-    let rows = links.into_iter().map(|link| LinkData {
-        id: id("id", link.id),
-        bk_inst_id: id("bk_inst_id", link.source_id),
-        bk_obj_id: key("bk_obj_id", link.source_model),
-        bk_asst_inst_id: id("bk_asst_inst_id", link.target_id),
-        bk_asst_obj_id: key("bk_asst_obj_id", link.target_model),
-        bk_supplier_account: key("bk_supplier_account", link.tenant),
-        bk_obj_asst_id: key("bk_obj_asst_id", link.model_association),
-        bk_asst_id: key("bk_asst_id", link.kind),
-    });
-    rows.collect()
 }

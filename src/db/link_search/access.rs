@@ -1,0 +1,88 @@
+//! How the links that satisfy a condition are found: by their keys, or by reading all links of a
+//! model association.
+
+use super::LinkColumn;
+use crate::domain::condition::{Condition, Test};
+
+/// The keys of a few links: every link that satisfies the condition has one of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Keys {
+    /// Ids of links.
+    pub(super) ids: Vec<i64>,
+    /// Ids of source instances.
+    pub(super) sources: Vec<i64>,
+    /// Ids of target instances.
+    pub(super) targets: Vec<i64>,
+}
+
+impl Keys {
+    /// The keys that a condition limits links to; `None` if it does not.
+    pub(super) fn of(condition: &Condition<LinkColumn>) -> Option<Self> {
+        let mut keys = Self::find(condition)?;
+        for list in [&mut keys.ids, &mut keys.sources, &mut keys.targets] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        Some(keys)
+    }
+
+    fn find(condition: &Condition<LinkColumn>) -> Option<Self> {
+        match condition {
+            Condition::Test(column, Test::IntegerIn(list)) => {
+                let (mut keys, list) = (Self::default(), list.clone());
+                match column {
+                    LinkColumn::Id => keys.ids = list,
+                    LinkColumn::Source => keys.sources = list,
+                    LinkColumn::Target => keys.targets = list,
+                }
+                Some(keys)
+            }
+            // The shortest list of keys suffices.
+            Condition::All(parts) => parts.iter().filter_map(Self::find).min_by_key(Self::cost),
+            Condition::Any(parts) => parts.iter().try_fold(Self::default(), |mut all, part| {
+                let Self { ids, sources, targets } = Self::find(part)?;
+                all.ids.extend(ids);
+                all.sources.extend(sources);
+                all.targets.extend(targets);
+                Some(all)
+            }),
+            Condition::Test(..) | Condition::Not(_) => None,
+        }
+    }
+
+    /// A link has one id, but an instance may have many links.
+    fn cost(&self) -> usize {
+        self.ids.len() + 100 * (self.sources.len() + self.targets.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_in(column: LinkColumn, list: &[i64]) -> Condition<LinkColumn> {
+        Condition::Test(column, Test::IntegerIn(list.to_vec()))
+    }
+
+    #[test]
+    fn the_most_selective_part_of_a_conjunction_gives_the_keys() {
+        use LinkColumn::{Id, Source, Target};
+        let above = Condition::Test(Id, Test::IntegerRange { min: 5, max: i64::MAX });
+        let all = Condition::all([above.clone(), is_in(Source, &[2, 1, 2]), is_in(Target, &[7; 9])]);
+        let keys = Keys { sources: vec![1, 2], ..Keys::default() };
+        assert_eq!(Keys::of(&all), Some(keys));
+        let keys = Keys { ids: vec![8, 9], ..Keys::default() };
+        assert_eq!(Keys::of(&Condition::all([all, is_in(Id, &[9, 8])])), Some(keys));
+        assert_eq!(Keys::of(&Condition::all([above.clone(), Condition::not(above)])), None);
+    }
+
+    #[test]
+    fn a_disjunction_has_keys_if_all_its_parts_have() {
+        use LinkColumn::{Id, Source, Target};
+        let any = Condition::any([is_in(Source, &[1]), is_in(Target, &[1]), is_in(Source, &[3])]);
+        let keys = Keys { sources: vec![1, 3], targets: vec![1], ids: Vec::new() };
+        assert_eq!(Keys::of(&any), Some(keys));
+        let other = Condition::not(is_in(Id, &[1]));
+        assert_eq!(Keys::of(&Condition::any([any, other])), None);
+    }
+}

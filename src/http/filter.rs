@@ -1,0 +1,64 @@
+//! The two forms of conditions in bodies: the query filter, and MongoDB's.
+
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::json::RawJson;
+use crate::domain::condition::{Condition, Field, mongo, query_filter};
+use crate::domain::error::RequestError;
+
+/// The condition of a query filter. Without one, every row satisfies it.
+pub(super) fn parse_conditions<F: Field>(
+    conditions: Option<RawJson>,
+) -> Result<Condition<F>, RequestError> {
+    let Some(RawJson(json)) = conditions else { return Ok(Condition::always()) };
+    query_filter::parse("conditions", &json)
+}
+
+/// The condition of a condition in MongoDB's form. Without one, every row satisfies it. What it says
+/// at its top level about the tenant is ignored: the tenant is the caller's.
+pub(super) fn parse_condition<F: Field>(
+    condition: Option<RawJson>,
+) -> Result<Condition<F>, RequestError> {
+    let Some(RawJson(json)) = condition else { return Ok(Condition::always()) };
+    mongo::parse_without("condition", &json, "bk_supplier_account")
+}
+
+/// The schema of a query filter.
+pub(super) struct QueryFilter;
+
+impl PartialSchema for QueryFilter {
+    fn schema() -> RefOr<Schema> {
+        object(
+            "A group `{\"condition\": \"AND\" or \"OR\", \"rules\": […]}` of rules \
+             `{\"field\", \"operator\", \"value\"}` or groups, at most 3 levels with the rules. \
+             At most 20 rules in an `OR`, 500 in all, and 500 values in a list. Operators: \
+             `equal`, `not_equal`, `in`, `not_in`, `less`, `less_or_equal`, `greater`, \
+             `greater_or_equal`, `begins_with`, `contains`, `ends_with`, their negations \
+             `not_…`, `is_null`, `is_not_null`, `exist`, `not_exist`, and others. The value of \
+             `begins_with`, `contains` and `ends_with` is a regular expression.",
+        )
+    }
+}
+
+impl ToSchema for QueryFilter {}
+
+/// The schema of a condition in MongoDB's form.
+pub(super) struct MongoCondition;
+
+impl PartialSchema for MongoCondition {
+    fn schema() -> RefOr<Schema> {
+        object(
+            "A condition in MongoDB's form, such as `{\"bk_inst_id\": {\"$in\": [11, 12]}}`. \
+             Operators: `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$exists`, \
+             `$regex`, `$and`, `$or`, `$nor`, `$not`. A text never equals a number. At most 10 \
+             levels, 500 tests and 10,000 values in lists.",
+        )
+    }
+}
+
+impl ToSchema for MongoCondition {}
+
+fn object(description: &str) -> RefOr<Schema> {
+    RefOr::T(ObjectBuilder::new().description(Some(description)).build().into())
+}

@@ -1,0 +1,273 @@
+//! Searches for links by a condition.
+//!
+//! All texts of a link are those of its model association. So PostgreSQL first tests the texts for
+//! each model association of the model, and what remains is a condition on ids.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use tokio::time::Instant;
+
+use super::context::RequestContext;
+use super::pages::Pages;
+use super::permission::authorize_view;
+use super::{Error, Service, with_connection};
+use crate::db;
+use crate::db::instance_association::StoredLink;
+use crate::db::link_search::{
+    FoundLink, Group, LinkColumn, LinkOrder, LinkSelection, Slice, SortKey,
+};
+use crate::db::model_association::AssociationOfModel;
+use crate::domain::condition::{Condition, LinkField, Test};
+use crate::domain::error::RequestError;
+use crate::domain::keys::Tenant;
+use crate::domain::sort::SortField;
+
+/// The most links of one page of a streamed list.
+const PAGE_SIZE: i64 = 5_000;
+
+/// A search for links of a model.
+pub struct LinkSearch {
+    /// The key of the model, which is at either end.
+    pub model: String,
+    /// What the links must satisfy.
+    pub condition: Condition<LinkField>,
+    /// The order of the links; in the end that of their ids.
+    pub sort: Vec<SortField<LinkField>>,
+    /// How many links to skip.
+    pub start: i64,
+    /// The most links to return; `None`: all of them, in the order of their ids.
+    pub limit: Option<i64>,
+}
+
+/// The links that a search has found, page by page.
+pub struct FoundPages {
+    service: Arc<Service>,
+    /// When the first page must have been read, until it is.
+    deadline: Option<Instant>,
+    associations: HashMap<i32, AssociationOfModel>,
+    tenant: Tenant,
+    selection: LinkSelection,
+    order: LinkOrder,
+    slice: Slice,
+    /// Whether the pages after the first one are wanted.
+    is_unlimited: bool,
+    is_done: bool,
+}
+
+/// Finds the links of a model that satisfy a condition. An unknown model has none.
+pub async fn search(cx: &RequestContext<'_>, search: &LinkSearch) -> Result<FoundPages, Error> {
+    let selected = select(cx, &search.model, Role::Either, &search.condition).await?;
+    let Selected { selection, associations } = selected;
+    Ok(FoundPages {
+        service: Arc::clone(cx.service),
+        deadline: Some(cx.deadline),
+        tenant: cx.tenant.clone(),
+        order: order(&search.sort, &associations),
+        associations: associations.into_iter().map(|one| (one.id, one)).collect(),
+        is_done: selection.groups.is_empty(),
+        selection,
+        slice: Slice {
+            after: i64::MIN,
+            skip: search.start,
+            limit: search.limit.unwrap_or(PAGE_SIZE),
+        },
+        is_unlimited: search.limit.is_none(),
+    })
+}
+
+/// Counts the links of which a model is the source and that satisfy a condition.
+pub async fn count(
+    cx: &RequestContext<'_>, model: &str, condition: &Condition<LinkField>,
+) -> Result<i64, Error> {
+    let Selected { selection, .. } = select(cx, model, Role::Source, condition).await?;
+    if selection.groups.is_empty() {
+        return Ok(0);
+    }
+    let count = async |conn: &mut PgConnection| Ok(db::link_search::count(conn, &selection).await?);
+    with_connection(&cx.service.pool, cx.deadline, count).await.map_err(too_expensive)
+}
+
+/// At which end of its model associations a model is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Source,
+    Either,
+}
+
+/// The links that a search selects, and the model associations of the model.
+struct Selected {
+    selection: LinkSelection,
+    associations: Vec<AssociationOfModel>,
+}
+
+async fn select(
+    cx: &RequestContext<'_>, model: &str, role: Role, condition: &Condition<LinkField>,
+) -> Result<Selected, Error> {
+    let model = authorize_view(cx, model).await?;
+    let tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
+    let (Some(model), Some(tenant_id)) = (model, tenant_id) else {
+        let selection = LinkSelection { tenant_id: 0, groups: Vec::new() };
+        return Ok(Selected { selection, associations: Vec::new() });
+    };
+    let (condition, tests) = split(condition);
+    let find = async |conn: &mut PgConnection| {
+        let find = db::model_association::list_of_model;
+        Ok(find(conn, model.id, &cx.tenant, &tests).await?)
+    };
+    let mut associations = with_connection(&cx.service.pool, cx.deadline, find).await?;
+    if role == Role::Source {
+        associations.retain(|association| association.source_model_id == model.id);
+    }
+    let groups = group(&associations, &condition);
+    Ok(Selected { selection: LinkSelection { tenant_id, groups }, associations })
+}
+
+/// What a test of a condition is about.
+#[derive(Debug, Clone, Copy)]
+enum Subject {
+    /// A column of the link.
+    Column(LinkColumn),
+    /// A text of its model association: the number of the test.
+    Text(usize),
+}
+
+/// Takes the tests of texts out of a condition, which then refers to them by their numbers.
+fn split(condition: &Condition<LinkField>) -> (Condition<Subject>, Vec<Condition<LinkField>>) {
+    let mut tests = Vec::new();
+    let condition = condition.clone().map(&mut |field, test| match column(field) {
+        Some(column) => Condition::Test(Subject::Column(column), test),
+        None => {
+            tests.push(Condition::Test(field, test));
+            Condition::Test(Subject::Text(tests.len() - 1), Test::IsNull)
+        }
+    });
+    (condition, tests)
+}
+
+/// What remains of a condition for the links of each model association. Those with the same truth
+/// of all texts are one group. Those without a link are in none.
+fn group(associations: &[AssociationOfModel], condition: &Condition<Subject>) -> Vec<Group> {
+    let mut by_truth: HashMap<&[bool], Vec<i32>> = HashMap::new();
+    for association in associations {
+        by_truth.entry(&association.truth).or_default().push(association.id);
+    }
+    let group = |(truth, associations): (&[bool], Vec<i32>)| {
+        let remaining = condition.clone().map(&mut |subject, test| match subject {
+            Subject::Column(column) => Condition::Test(column, test),
+            Subject::Text(number) => {
+                Condition::constant(truth.get(number).is_some_and(|is_true| *is_true))
+            }
+        });
+        (!remaining.is_never()).then_some(Group { associations, condition: remaining })
+    };
+    by_truth.into_iter().filter_map(group).collect()
+}
+
+/// The column of a field that is not a text.
+fn column(field: LinkField) -> Option<LinkColumn> {
+    match field {
+        LinkField::Id => Some(LinkColumn::Id),
+        LinkField::SourceId => Some(LinkColumn::Source),
+        LinkField::TargetId => Some(LinkColumn::Target),
+        LinkField::SourceModel
+        | LinkField::TargetModel
+        | LinkField::Tenant
+        | LinkField::ModelAssociation
+        | LinkField::Kind => None,
+    }
+}
+
+fn order(sort: &[SortField<LinkField>], associations: &[AssociationOfModel]) -> LinkOrder {
+    let mut order = LinkOrder::new();
+    for (field, descends) in sort {
+        let key = match column(*field) {
+            Some(column) => SortKey::Column(column),
+            None => rank(*field, associations),
+        };
+        order.push((key, *descends));
+        if *field == LinkField::Id {
+            // Ids differ, so other fields make no difference.
+            break;
+        }
+    }
+    order
+}
+
+/// The rank of each model association in the order of one of its texts.
+fn rank(field: LinkField, associations: &[AssociationOfModel]) -> SortKey {
+    let text = |association: &AssociationOfModel| match field {
+        LinkField::SourceModel => association.source_model.clone(),
+        LinkField::TargetModel => association.target_model.clone(),
+        LinkField::ModelAssociation => association.key.clone(),
+        LinkField::Kind => association.kind.clone(),
+        // All links are the tenant's.
+        LinkField::Tenant | LinkField::Id | LinkField::SourceId | LinkField::TargetId => {
+            String::new()
+        }
+    };
+    let texts: BTreeSet<_> = associations.iter().map(text).collect();
+    let ranks: HashMap<_, _> = texts.into_iter().zip(0..).collect();
+    let ranks = associations.iter().map(|one| ranks.get(&text(one)).copied().unwrap_or_default());
+    SortKey::Rank(associations.iter().map(|one| one.id).collect(), ranks.collect())
+}
+
+impl Pages for FoundPages {
+    type Row = StoredLink;
+
+    fn are_done(&self) -> bool {
+        self.is_done
+    }
+
+    async fn next_page(&mut self) -> Result<Vec<StoredLink>, Error> {
+        if self.is_done {
+            return Ok(Vec::new());
+        }
+        let deadline = self.deadline.take().unwrap_or(Instant::now() + db::STATEMENT_TIMEOUT);
+        let Slice { after, skip, limit } = self.slice;
+        // One more than the page tells whether there are others.
+        let slice = Slice { after, skip, limit: limit + i64::from(self.is_unlimited) };
+        let (selection, order) = (&self.selection, &self.order);
+        let list = async |conn: &mut PgConnection| {
+            Ok(db::link_search::list(conn, selection, order, slice).await?)
+        };
+        let found = with_connection(&self.service.pool, deadline, list).await;
+        let mut found = found.map_err(too_expensive)?;
+        let size = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.is_done = found.len() <= size;
+        found.truncate(size);
+        self.slice = Slice { after: found.last().map_or(after, |link| link.id), skip: 0, limit };
+        let stored = |found: FoundLink| {
+            let association = self.associations.get(&found.model_association_id)?;
+            Some(StoredLink {
+                id: found.id,
+                source_id: found.source_id,
+                source_model: association.source_model.clone(),
+                target_id: found.target_id,
+                target_model: association.target_model.clone(),
+                tenant: self.tenant.as_str().to_owned(),
+                model_association: association.key.clone(),
+                kind: association.kind.clone(),
+            })
+        };
+        Ok(found.into_iter().filter_map(stored).collect())
+    }
+}
+
+/// How a condition is refused that takes too long to search by.
+pub fn condition_too_expensive() -> RequestError {
+    let why = "condition too expensive: it needs bk_inst_id, bk_asst_inst_id or id with fixed \
+        values, or an order by id and a smaller page";
+    RequestError::Unrecognized(why.into())
+}
+
+/// A search that was canceled at the statement timeout is the caller's: its condition has no index.
+fn too_expensive(error: Error) -> Error {
+    match error {
+        Error::Database(error) if db::is_statement_timeout(&error) => {
+            condition_too_expensive().into()
+        }
+        error => error,
+    }
+}

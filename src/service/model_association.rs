@@ -1,0 +1,38 @@
+//! Searches for model associations.
+
+use sqlx::PgConnection;
+
+use super::context::RequestContext;
+use super::permission::{authorize_view_all, viewable_models};
+use super::{Error, with_connection};
+use crate::db;
+pub use crate::db::model_association::StoredModelAssociation;
+use crate::domain::condition::{Condition, ModelAssociationField};
+use crate::domain::keys::{KEY_LIMIT, is_valid_key};
+use crate::domain::permission::Action;
+
+/// Finds the model associations that satisfy a condition. If the condition names a model, the user
+/// must be allowed to view it. Otherwise those are left out of which the user may view no end.
+pub async fn find(
+    cx: &RequestContext<'_>, condition: &Condition<ModelAssociationField>,
+    named_model: Option<&str>,
+) -> Result<Vec<StoredModelAssociation>, Error> {
+    let named_model = named_model.filter(|key| is_valid_key(key, KEY_LIMIT));
+    if let Some(key) = named_model
+        && let Some(model) = cx.lookups.model(key, &cx.tenant).await?
+    {
+        authorize_view_all(cx, Action::ViewModel, [&*model]).await?;
+    }
+    let list = async |conn: &mut PgConnection| {
+        Ok(db::model_association::list(conn, &cx.tenant, condition).await?)
+    };
+    let mut found = with_connection(&cx.service.pool, cx.deadline, list).await?;
+    if named_model.is_none() {
+        let viewable = viewable_models(cx).await?;
+        found.retain(|association| {
+            let ends = [association.source_model_id, association.target_model_id];
+            ends.iter().any(|model| viewable.contain(*model))
+        });
+    }
+    Ok(found)
+}
