@@ -9,6 +9,7 @@ pub mod audit_log;
 pub mod cache_version;
 pub mod check;
 pub mod deletion;
+pub mod condition;
 pub mod idempotency;
 pub mod import;
 pub mod index;

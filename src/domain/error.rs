@@ -1,5 +1,6 @@
 //! Why a request, or one detail of a batch, is refused. Codes and texts are in `http::error`.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::iter::successors;
 use std::net::IpAddr;
@@ -78,7 +79,9 @@ pub enum RequestError {
     #[error("{0} is unassigned")]
     UnassignedField(&'static str),
     #[error("{0} is invalid")]
-    InvalidField(&'static str),
+    InvalidField(Cow<'static, str>),
+    #[error("not supported: {0}")]
+    Unrecognized(Cow<'static, str>),
     #[error("the limit of a page is too large")]
     PageTooLarge,
     #[error("details is empty")]

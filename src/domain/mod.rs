@@ -2,6 +2,7 @@
 
 pub mod association;
 pub mod batch;
+pub mod condition;
 pub mod error;
 pub mod identity;
 pub mod keys;

@@ -176,6 +176,11 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             format!("'{field}' data parameter verification does not pass"),
             format!("'{field}' 数据参数校验不通过"),
         ),
+        E::Unrecognized(why) => cmdb(
+            1_199_998,
+            format!("Unknown or unrecognized error: {why}"),
+            format!("未知或未能识别的异常: {why}"),
+        ),
         // The original suggests 200 whatever the limit is.
         E::PageTooLarge => cmdb(
             1_199_059,
@@ -191,8 +196,8 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         E::UnknownModelAssociation => {
             cmdb(1_101_046, "object association does not exist.", "模型的关联关系不存在")
         }
-        E::ModelMismatch(End::Source) => answer_to(&E::InvalidField("bk_obj_id")),
-        E::ModelMismatch(End::Target) => answer_to(&E::InvalidField("bk_asst_obj_id")),
+        E::ModelMismatch(End::Source) => answer_to(&E::InvalidField("bk_obj_id".into())),
+        E::ModelMismatch(End::Target) => answer_to(&E::InvalidField("bk_asst_obj_id".into())),
         E::PermissionDenied(_) => {
             cmdb(9_900_403, "Do not have access permission.", "没有操作的权限")
         }
@@ -283,6 +288,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
             problem: "expected an integer, got a string".to_owned(),
         },
         E::MissingParameter("bk_obj_id"),
+        E::Unrecognized("condition.id: the operator $mod is not supported".into()),
         E::InvalidIdempotencyKey,
         E::IdempotencyKeysDiffer,
         E::RateLimited(RateLimit {

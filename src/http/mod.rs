@@ -10,6 +10,7 @@ pub mod endpoints;
 mod envelope;
 mod error;
 mod filter;
+mod fields;
 mod health;
 mod idempotency;
 pub mod json;

@@ -21,6 +21,7 @@ mod batches; // what happens to each detail of a batch
 mod cache; // cached look-ups, and when they become invalid
 mod checks; // what the `check` command finds
 mod commands; // the command line
+mod conditions; // conditions of searches, in SQL
 mod connections; // the life of a client connection
 mod constraints; // what the database rejects from any client
 mod credentials; // application and user credentials

@@ -81,8 +81,8 @@ impl Endpoint for SearchRelatedInstAsso {
         let Page { start, limit } = body.page.unwrap_or_default();
         let (start, limit) = (start.map_or(0, |id| id.0), limit.map_or(0, |id| id.0));
         match (start, limit) {
-            (..0, _) => Err(RequestError::InvalidField("page.start")),
-            (_, ..0) => Err(RequestError::InvalidField("page.limit")),
+            (..0, _) => Err(RequestError::InvalidField("page.start".into())),
+            (_, ..0) => Err(RequestError::InvalidField("page.limit".into())),
             (_, limit) if limit > PAGE_LIMIT => Err(RequestError::PageTooLarge),
             _ => Ok((LinkSearch { model, instance_id, start, limit }, fields)),
         }
@@ -109,7 +109,7 @@ impl Endpoint for SearchRelatedInstAsso {
     fn errors() -> Vec<RequestError> {
         vec![
             RequestError::UnassignedField("fields"),
-            RequestError::InvalidField("page.limit"),
+            RequestError::InvalidField("page.limit".into()),
             RequestError::PageTooLarge,
         ]
     }

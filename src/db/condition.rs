@@ -1,0 +1,80 @@
+//! Conditions in SQL.
+//!
+//! Every value is a parameter. Texts are compared by their bytes, whatever the collation of their
+//! column.
+
+use sqlx::{Postgres, QueryBuilder};
+
+use crate::domain::condition::{Condition, Order, Test};
+
+/// Appends a condition as an expression. `column` gives the SQL of a field: a column, or an
+/// expression in parentheses. Where the column is null, the expression may be null instead of
+/// false, which `where` takes for false, too.
+pub fn push<F: Copy>(
+    builder: &mut QueryBuilder<Postgres>, condition: &Condition<F>,
+    column: &impl Fn(F) -> &'static str,
+) {
+    match condition {
+        Condition::All(parts) => push_list(builder, parts, column, " and ", "true"),
+        Condition::Any(parts) => push_list(builder, parts, column, " or ", "false"),
+        Condition::Not(condition) => {
+            // Null is false, so its negation is true.
+            builder.push("((");
+            push(builder, condition, column);
+            builder.push(") is not true)");
+        }
+        Condition::Test(field, test) => push_test(builder, column(*field), test),
+    }
+}
+
+fn push_list<F: Copy>(
+    builder: &mut QueryBuilder<Postgres>, parts: &[Condition<F>],
+    column: &impl Fn(F) -> &'static str, operator: &'static str, if_empty: &'static str,
+) {
+    if parts.is_empty() {
+        builder.push(if_empty);
+        return;
+    }
+    for (index, part) in parts.iter().enumerate() {
+        builder.push(if index == 0 { "(" } else { operator });
+        push(builder, part, column);
+    }
+    builder.push(")");
+}
+
+fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &Test) {
+    builder.push(column);
+    match test {
+        Test::IntegerIn(integers) => match integers.as_slice() {
+            [integer] => builder.push(" = ").push_bind(*integer),
+            integers => builder.push(" = any(").push_bind(integers).push(")"),
+        },
+        Test::IntegerRange { min: i64::MIN, max: i64::MAX } => builder.push(" is not null"),
+        Test::IntegerRange { min: i64::MIN, max } => builder.push(" <= ").push_bind(*max),
+        Test::IntegerRange { min, max: i64::MAX } => builder.push(" >= ").push_bind(*min),
+        Test::IntegerRange { min, max } => {
+            builder.push(" between ").push_bind(*min).push(" and ").push_bind(*max)
+        }
+        Test::TextIn(texts) => match texts.as_slice() {
+            [text] => builder.push(" = ").push_bind(text),
+            texts => builder.push(" = any(").push_bind(texts).push(")"),
+        },
+        Test::TextOrder(order, text) => {
+            let operator = match order {
+                Order::Less => "<",
+                Order::LessOrEqual => "<=",
+                Order::Greater => ">",
+                Order::GreaterOrEqual => ">=",
+            };
+            builder.push(" collate \"C\" ").push(operator).push(" ").push_bind(text)
+        }
+        Test::TextMatches(pattern) => {
+            builder.push(" collate \"C\" ~ ").push_bind(pattern.as_postgres())
+        }
+        Test::BooleanIn(booleans) => match booleans.as_slice() {
+            [boolean] => builder.push(" = ").push_bind(*boolean),
+            booleans => builder.push(" = any(").push_bind(booleans).push(")"),
+        },
+        Test::IsNull => builder.push(" is null"),
+    };
+}

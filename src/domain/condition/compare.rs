@@ -1,0 +1,272 @@
+//! How values are compared, as MongoDB compares them. A name that is no field (`None`) counts as a
+//! field that every row lacks.
+//!
+//! Values of different types are never equal, and none is greater: a string is no number, a boolean
+//! is no number, an array or object is no value of a field. `5.0` is `5`. Null equals null and a
+//! missing field.
+
+use super::json::{Json, Number};
+use super::pattern::Pattern;
+use super::{Condition, Field, Order, Test, ValueType};
+
+/// Whether the field equals the value.
+pub(super) fn equal<F: Field>(field: Option<F>, value: Json<'_>) -> Condition<F> {
+    one_of(field, [value])
+}
+
+/// Whether the field equals one of the values.
+pub(super) fn one_of<'a, F: Field>(
+    field: Option<F>, values: impl IntoIterator<Item = Json<'a>>,
+) -> Condition<F> {
+    let Some(field) = field else {
+        return Condition::constant(values.into_iter().any(|value| matches!(value, Json::Null)));
+    };
+    let (mut integers, mut texts, mut booleans) = (Vec::new(), Vec::new(), Vec::new());
+    let mut has_null = false;
+    for value in values {
+        match value {
+            Json::Null => has_null = true,
+            Json::Number(Number::Integer(integer)) => integers.push(integer),
+            // PostgreSQL has no text with a NUL.
+            Json::Text(text) if !text.contains('\0') => texts.push(text),
+            Json::Boolean(boolean) => booleans.push(boolean),
+            Json::Number(_) | Json::Text(_) | Json::List(_) | Json::Object(_) => {}
+        }
+    }
+    let (has_values, test) = match field.field_type().value {
+        ValueType::Integer => (!integers.is_empty(), Test::IntegerIn(distinct(integers))),
+        ValueType::Text => (!texts.is_empty(), Test::TextIn(distinct(texts))),
+        ValueType::Boolean => (!booleans.is_empty(), Test::BooleanIn(distinct(booleans))),
+    };
+    let values = has_values.then_some(Condition::Test(field, test));
+    let null = has_null.then(|| is_null(Some(field)));
+    Condition::any(values.into_iter().chain(null))
+}
+
+fn distinct<T: Ord>(mut values: Vec<T>) -> Vec<T> {
+    values.sort_unstable();
+    values.dedup();
+    values
+}
+
+/// Whether the field is null or missing.
+pub(super) fn is_null<F: Field>(field: Option<F>) -> Condition<F> {
+    match field {
+        Some(field) if field.field_type().is_nullable => Condition::Test(field, Test::IsNull),
+        field => Condition::constant(field.is_none()),
+    }
+}
+
+/// Whether the field is less or greater than the value, and of the same type.
+pub(super) fn compare<F: Field>(field: Option<F>, order: Order, value: Json<'_>) -> Condition<F> {
+    if matches!(value, Json::Null) {
+        // Only the equality of these operators applies.
+        return match order {
+            Order::LessOrEqual | Order::GreaterOrEqual => is_null(field),
+            Order::Less | Order::Greater => Condition::never(),
+        };
+    }
+    let Some(field) = field else { return Condition::never() };
+    let test = match (field.field_type().value, value) {
+        (ValueType::Integer, Json::Number(number)) => integer_range(order, number),
+        (ValueType::Text, Json::Text(text)) => Some(text_order(order, text)),
+        (ValueType::Boolean, Json::Boolean(boolean)) => boolean_order(order, boolean),
+        _ => None,
+    };
+    match test {
+        Some(Test::IntegerRange { min: i64::MIN, max: i64::MAX })
+            if !field.field_type().is_nullable =>
+        {
+            Condition::always()
+        }
+        Some(test) => Condition::Test(field, test),
+        None => Condition::never(),
+    }
+}
+
+fn integer_range(order: Order, number: Number) -> Option<Test> {
+    // Of a number between two integers, the one on the right side is a bound that is included.
+    let is_included = matches!(order, Order::LessOrEqual | Order::GreaterOrEqual)
+        || number.floor() != number.ceil();
+    let step = i64::from(!is_included);
+    let (min, max) = match order {
+        Order::Less | Order::LessOrEqual => (i64::MIN, number.floor()?.checked_sub(step)?),
+        Order::Greater | Order::GreaterOrEqual => (number.ceil()?.checked_add(step)?, i64::MAX),
+    };
+    Some(Test::IntegerRange { min, max })
+}
+
+fn text_order(order: Order, text: String) -> Test {
+    match text.split_once('\0') {
+        None => Test::TextOrder(order, text),
+        // No stored text has a NUL. So one is before this text if it is at most the part before the
+        // NUL, and else after it.
+        Some((start, _)) => {
+            let order = match order {
+                Order::Less | Order::LessOrEqual => Order::LessOrEqual,
+                Order::Greater | Order::GreaterOrEqual => Order::Greater,
+            };
+            Test::TextOrder(order, start.to_owned())
+        }
+    }
+}
+
+fn boolean_order(order: Order, value: bool) -> Option<Test> {
+    let booleans = [false, true].into_iter().filter(|boolean| match order {
+        Order::Less => *boolean < value,
+        Order::LessOrEqual => *boolean <= value,
+        Order::Greater => *boolean > value,
+        Order::GreaterOrEqual => *boolean >= value,
+    });
+    let booleans: Vec<_> = booleans.collect();
+    (!booleans.is_empty()).then_some(Test::BooleanIn(booleans))
+}
+
+/// Whether the field is a text that matches the pattern.
+pub(super) fn matches<F: Field>(field: Option<F>, pattern: Pattern) -> Condition<F> {
+    match field {
+        Some(field) if field.field_type().value == ValueType::Text => {
+            Condition::Test(field, Test::TextMatches(pattern))
+        }
+        _ => Condition::never(),
+    }
+}
+
+/// Whether the field exists, also as null.
+pub(super) fn exists<F>(field: Option<F>) -> Condition<F> {
+    Condition::constant(field.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::condition::FieldType;
+    use Order::{Greater, GreaterOrEqual, Less, LessOrEqual};
+
+    type C = Condition<FieldType>;
+
+    impl Field for FieldType {
+        fn by_name(_: &str) -> Option<Self> {
+            None
+        }
+
+        fn field_type(self) -> FieldType {
+            self
+        }
+    }
+
+    const INTEGER: FieldType = FieldType { value: ValueType::Integer, is_nullable: false };
+    const TEXT: FieldType = FieldType { value: ValueType::Text, is_nullable: false };
+    const BOOLEAN: FieldType = FieldType { value: ValueType::Boolean, is_nullable: true };
+    const ORDERS: [Order; 4] = [Less, LessOrEqual, Greater, GreaterOrEqual];
+
+    fn json(json: &str) -> Json<'_> {
+        Json::read("", json).unwrap()
+    }
+
+    fn list<'a>(values: &'a [&str]) -> impl Iterator<Item = Json<'a>> {
+        values.iter().map(|value| json(value))
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_never_equal_or_greater() {
+        for (field, values) in [
+            (INTEGER, ["\"5\"", "true", "5.5", "1e400", "[5]", "{}", "null"].as_slice()),
+            (TEXT, &["5", "true", "[\"a\"]", "{\"a\":1}", "\"a\\u0000\"", "null"]),
+            (BOOLEAN, &["0", "\"true\"", "[true]"]),
+        ] {
+            assert!(one_of(Some(field), list(values)).is_never(), "{field:?}");
+        }
+        for order in ORDERS {
+            for (field, value) in [(INTEGER, "\"5\""), (INTEGER, "true"), (TEXT, "5"), (TEXT, "[]")]
+            {
+                assert!(compare(Some(field), order, json(value)).is_never(), "{order:?} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_the_type_are_kept_once_each() {
+        let values = ["7", "5.0", "\"x\"", "5", "true"];
+        let expected = C::Test(INTEGER, Test::IntegerIn(vec![5, 7]));
+        assert_eq!(one_of(Some(INTEGER), list(&values)), expected);
+        let expected = C::Test(TEXT, Test::TextIn(vec!["x".to_owned()]));
+        assert_eq!(one_of(Some(TEXT), list(&values)), expected);
+    }
+
+    #[test]
+    fn null_equals_null_and_a_missing_field() {
+        let null = C::Test(BOOLEAN, Test::IsNull);
+        assert_eq!(equal(Some(BOOLEAN), json("null")), null);
+        assert!(equal(None::<FieldType>, json("null")).is_always());
+        assert!(equal(None::<FieldType>, json("0")).is_never());
+        let either = C::any([C::Test(BOOLEAN, Test::BooleanIn(vec![true])), null.clone()]);
+        assert_eq!(one_of(Some(BOOLEAN), list(&["null", "true"])), either);
+        for order in ORDERS {
+            let is_equal = matches!(order, LessOrEqual | GreaterOrEqual);
+            let expected = if is_equal { null.clone() } else { C::never() };
+            assert_eq!(compare(Some(BOOLEAN), order, json("null")), expected);
+            assert!(compare(Some(INTEGER), order, json("null")).is_never());
+            assert_eq!(compare(None::<FieldType>, order, json("null")).is_always(), is_equal);
+            assert!(compare(None::<FieldType>, order, json("1")).is_never());
+        }
+    }
+
+    #[test]
+    fn comparisons_of_integers_become_ranges() {
+        let range = |order, value| match compare(Some(INTEGER), order, json(value)) {
+            C::Test(_, Test::IntegerRange { min, max }) => Some((min, max)),
+            condition => {
+                assert!(condition.is_never() || condition.is_always());
+                condition.is_always().then_some((i64::MIN, i64::MAX))
+            }
+        };
+        let full = Some((i64::MIN, i64::MAX));
+        for (order, value, expected) in [
+            (Less, "5", Some((i64::MIN, 4))),
+            (LessOrEqual, "5", Some((i64::MIN, 5))),
+            (Greater, "5", Some((6, i64::MAX))),
+            (GreaterOrEqual, "5", Some((5, i64::MAX))),
+            (Less, "5.5", Some((i64::MIN, 5))),
+            (LessOrEqual, "-5.5", Some((i64::MIN, -6))),
+            (Greater, "5.5", Some((6, i64::MAX))),
+            (GreaterOrEqual, "0.5", Some((1, i64::MAX))),
+            (Greater, "9223372036854775807", None),
+            (Less, "-9223372036854775808", None),
+            (Greater, "9223372036854775808", None),
+            (GreaterOrEqual, "1e400", None),
+            (Less, "1e19", full),
+            (Greater, "-1e400", full),
+            (LessOrEqual, "-1e19", None),
+        ] {
+            assert_eq!(range(order, value), expected, "{order:?} {value}");
+        }
+    }
+
+    #[test]
+    fn a_text_with_a_nul_lies_between_stored_texts() {
+        for (order, expected) in [
+            (Less, LessOrEqual),
+            (LessOrEqual, LessOrEqual),
+            (Greater, Greater),
+            (GreaterOrEqual, Greater),
+        ] {
+            let expected = C::Test(TEXT, Test::TextOrder(expected, "a".to_owned()));
+            assert_eq!(compare(Some(TEXT), order, json("\"a\\u0000b\"")), expected);
+        }
+    }
+
+    #[test]
+    fn false_is_less_than_true() {
+        let booleans = |order, value| match compare(Some(BOOLEAN), order, json(value)) {
+            C::Test(_, Test::BooleanIn(booleans)) => booleans,
+            condition => {
+                assert!(condition.is_never());
+                Vec::new()
+            }
+        };
+        assert_eq!(booleans(Less, "true"), [false]);
+        assert_eq!(booleans(GreaterOrEqual, "false"), [false, true]);
+        assert!(booleans(Greater, "true").is_empty());
+    }
+}

@@ -1,0 +1,529 @@
+//! Conditions in MongoDB's form, such as `{"bk_inst_id": {"$in": [11, 12]}}`.
+//!
+//! Supported are equality, `$eq $ne $gt $gte $lt $lte $in $nin $exists $regex $options $and $or $nor
+//! $not`. Everything else is refused, also where MongoDB would find nothing: whoever sends it
+//! expects something else. A refusal shows known fields and operators and nothing else that the
+//! caller sent.
+
+use serde_json::value::RawValue;
+
+use super::compare::{compare, equal, exists, matches, one_of};
+use super::json::{Json, Members, Number};
+use super::pattern::Pattern;
+use super::{Condition, Field, Order};
+use crate::domain::error::RequestError;
+
+/// The most levels of `$and`, `$or`, `$nor`, `$not` and of values in values.
+pub const DEPTH_LIMIT: usize = 10;
+
+/// The most tests in a condition.
+pub const TEST_LIMIT: usize = 500;
+
+/// The most values in all lists of a condition together.
+pub const VALUE_LIMIT: usize = 10_000;
+
+/// The operators that are supported.
+const SUPPORTED: [&str; 15] = [
+    "$and", "$eq", "$exists", "$gt", "$gte", "$in", "$lt", "$lte", "$ne", "$nin", "$nor", "$not",
+    "$options", "$or", "$regex",
+];
+
+/// Operators of MongoDB that are not supported.
+const UNSUPPORTED: [&str; 32] = [
+    "$accumulator",
+    "$all",
+    "$bitsAllClear",
+    "$bitsAllSet",
+    "$bitsAnyClear",
+    "$bitsAnySet",
+    "$box",
+    "$center",
+    "$centerSphere",
+    "$comment",
+    "$elemMatch",
+    "$expr",
+    "$function",
+    "$geoIntersects",
+    "$geoWithin",
+    "$geometry",
+    "$jsonSchema",
+    "$maxDistance",
+    "$meta",
+    "$minDistance",
+    "$mod",
+    "$natural",
+    "$near",
+    "$nearSphere",
+    "$polygon",
+    "$rand",
+    "$sampleRate",
+    "$size",
+    "$slice",
+    "$text",
+    "$type",
+    "$where",
+];
+
+/// Parses the condition that a body has under `name`. `json` is JSON text.
+pub fn parse<F: Field>(name: &str, json: &str) -> Result<Condition<F>, RequestError> {
+    Parser::default().document(name, json, 1, None)
+}
+
+/// Parses a condition as if it did not have the top-level key `ignored`.
+pub fn parse_without<F: Field>(
+    name: &str, json: &str, ignored: &str,
+) -> Result<Condition<F>, RequestError> {
+    Parser::default().document(name, json, 1, Some(ignored))
+}
+
+/// Counts what has limits in a condition.
+#[derive(Default)]
+struct Parser {
+    tests: usize,
+    values: usize,
+}
+
+impl Parser {
+    /// Parses an object of fields and logical operators, all of which must be true.
+    fn document<F: Field>(
+        &mut self, place: &str, json: &str, depth: usize, ignored: Option<&str>,
+    ) -> Result<Condition<F>, RequestError> {
+        check_depth(place, depth)?;
+        let members = match Json::read(place, json)? {
+            Json::Object(members) => members,
+            other => {
+                let problem = format!("expected an object, got {}", other.description());
+                return Err(if depth == 1 {
+                    RequestError::WrongType { path: place.to_owned(), problem }
+                } else {
+                    refused(place, problem)
+                });
+            }
+        };
+        self.check_members::<F>(place, &members)?;
+        let mut conditions = Vec::new();
+        for (key, json) in &members {
+            let json = json.get();
+            let inner = place_of::<F>(place, key);
+            conditions.push(match key.as_str() {
+                key if ignored == Some(key) => continue,
+                "$and" => Condition::all(self.documents(&inner, json, depth)?),
+                "$or" => Condition::any(self.documents(&inner, json, depth)?),
+                "$nor" => Condition::not(Condition::any(self.documents(&inner, json, depth)?)),
+                key if key.starts_with('$') => return Err(unsupported(place, key)),
+                key => self.field(&inner, F::by_name(key), json, depth)?,
+            });
+        }
+        Ok(Condition::all(conditions))
+    }
+
+    fn documents<F: Field>(
+        &mut self, place: &str, json: &str, depth: usize,
+    ) -> Result<Vec<Condition<F>>, RequestError> {
+        let documents = list(place, Json::read(place, json)?)?;
+        if documents.is_empty() {
+            return Err(refused(place, "expected an array that is not empty"));
+        }
+        let mut conditions = Vec::new();
+        for (index, json) in documents.into_iter().enumerate() {
+            self.count_test(place)?;
+            let place = format!("{place}[{index}]");
+            conditions.push(self.document(&place, json.get(), depth + 1, None)?);
+        }
+        Ok(conditions)
+    }
+
+    /// Parses the value that a field equals, or the operators that it satisfies.
+    fn field<F: Field>(
+        &mut self, place: &str, field: Option<F>, json: &str, depth: usize,
+    ) -> Result<Condition<F>, RequestError> {
+        match Json::read(place, json)? {
+            Json::Object(members) if members.iter().any(|(key, _)| key.starts_with('$')) => {
+                self.operators(place, field, &members, depth)
+            }
+            _ => {
+                self.count_test(place)?;
+                Ok(equal(field, self.value::<F>(place, json, depth)?))
+            }
+        }
+    }
+
+    /// Parses an object of operators, all of which the field satisfies.
+    fn operators<F: Field>(
+        &mut self, place: &str, field: Option<F>, members: &Members<'_>, depth: usize,
+    ) -> Result<Condition<F>, RequestError> {
+        check_depth(place, depth)?;
+        self.check_members::<F>(place, members)?;
+        let mut conditions = Vec::new();
+        for (key, json) in members {
+            self.count_test(place)?;
+            let json = json.get();
+            let inner = place_of::<F>(place, key);
+            let mut ordered =
+                |order| Ok(compare(field, order, self.value::<F>(&inner, json, depth)?));
+            conditions.push(match key.as_str() {
+                "$gt" => ordered(Order::Greater)?,
+                "$gte" => ordered(Order::GreaterOrEqual)?,
+                "$lt" => ordered(Order::Less)?,
+                "$lte" => ordered(Order::LessOrEqual)?,
+                "$eq" => equal(field, self.value::<F>(&inner, json, depth)?),
+                "$ne" => Condition::not(equal(field, self.value::<F>(&inner, json, depth)?)),
+                "$in" => one_of(field, self.values::<F>(&inner, json, depth)?),
+                "$nin" => Condition::not(one_of(field, self.values::<F>(&inner, json, depth)?)),
+                "$exists" => {
+                    let condition = exists(field);
+                    let value = Json::read(&inner, json)?;
+                    if is_true(&value) { condition } else { Condition::not(condition) }
+                }
+                "$regex" => {
+                    let options = members.iter().find(|(key, _)| key == "$options");
+                    let options = options.map(|(_, json)| json.get());
+                    matches(field, pattern(place, json, options)?)
+                }
+                "$options" if members.iter().any(|(key, _)| key == "$regex") => continue,
+                "$options" => return Err(refused(&inner, "$options without $regex")),
+                "$not" => match Json::read(&inner, json)? {
+                    Json::Object(members) if !members.is_empty() => {
+                        Condition::not(self.operators(&inner, field, &members, depth + 1)?)
+                    }
+                    _ => return Err(refused(&inner, "expected an object of operators")),
+                },
+                key => return Err(unsupported(place, key)),
+            });
+        }
+        Ok(Condition::all(conditions))
+    }
+
+    /// Reads a value that a field is compared with.
+    fn value<'a, F: Field>(
+        &mut self, place: &str, json: &'a str, depth: usize,
+    ) -> Result<Json<'a>, RequestError> {
+        let value = Json::read(place, json)?;
+        if value.is_compound() {
+            self.check_parts::<F>(place, &value, depth)?;
+        }
+        Ok(value)
+    }
+
+    /// Checks an array or object that is a value. No field equals it, but an operator in it is
+    /// meant otherwise.
+    fn check_parts<F: Field>(
+        &mut self, place: &str, value: &Json<'_>, depth: usize,
+    ) -> Result<(), RequestError> {
+        check_depth(place, depth)?;
+        let mut parts = Vec::new();
+        match value {
+            Json::List(elements) => parts.clone_from(elements),
+            Json::Object(members) => {
+                self.check_members::<F>(place, members)?;
+                if let Some((key, _)) = members.iter().find(|(key, _)| key.starts_with('$')) {
+                    return Err(unsupported(place, key));
+                }
+                parts.extend(members.iter().map(|(_, json)| *json));
+            }
+            _ => {}
+        }
+        for json in parts {
+            self.count_value(place)?;
+            if json.get().starts_with(['[', '{']) {
+                self.check_parts::<F>(place, &Json::read(place, json.get())?, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the values of `$in` or `$nin`.
+    fn values<'a, F: Field>(
+        &mut self, place: &str, json: &'a str, depth: usize,
+    ) -> Result<Vec<Json<'a>>, RequestError> {
+        let mut values = Vec::new();
+        for json in list(place, Json::read(place, json)?)? {
+            self.count_value(place)?;
+            values.push(self.value::<F>(place, json.get(), depth + 1)?);
+        }
+        Ok(values)
+    }
+
+    /// Refuses a key that is given twice, and too many members.
+    fn check_members<F: Field>(
+        &mut self, place: &str, members: &Members<'_>,
+    ) -> Result<(), RequestError> {
+        if members.len() > TEST_LIMIT {
+            return Err(too_many_tests(place));
+        }
+        let mut keys: Vec<_> = members.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        match keys.array_windows().find(|[key, next]| key == next) {
+            Some([key, _]) => Err(RequestError::WrongType {
+                path: place_of::<F>(place, key),
+                problem: "given twice".to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn count_test(&mut self, place: &str) -> Result<(), RequestError> {
+        self.tests += 1;
+        if self.tests > TEST_LIMIT { Err(too_many_tests(place)) } else { Ok(()) }
+    }
+
+    fn count_value(&mut self, place: &str) -> Result<(), RequestError> {
+        self.values += 1;
+        if self.values > VALUE_LIMIT {
+            return Err(refused(place, format!("more than {VALUE_LIMIT} values in the condition")));
+        }
+        Ok(())
+    }
+}
+
+fn place_of<F: Field>(place: &str, key: &str) -> String {
+    let is_known = SUPPORTED.contains(&key) || F::by_name(key).is_some();
+    format!("{place}.{}", if is_known { key } else { "<unknown>" })
+}
+
+fn refused(place: &str, problem: impl AsRef<str>) -> RequestError {
+    RequestError::Unrecognized(format!("{place}: {}", problem.as_ref()).into())
+}
+
+fn unsupported(place: &str, operator: &str) -> RequestError {
+    if SUPPORTED.contains(&operator) {
+        return refused(place, format!("{operator} cannot stand here"));
+    }
+    match UNSUPPORTED.iter().find(|known| **known == operator) {
+        Some(operator) => refused(place, format!("the operator {operator} is not supported")),
+        None => refused(place, "unknown operator"),
+    }
+}
+
+fn too_many_tests(place: &str) -> RequestError {
+    refused(place, format!("more than {TEST_LIMIT} tests in the condition"))
+}
+
+fn check_depth(place: &str, depth: usize) -> Result<(), RequestError> {
+    if depth > DEPTH_LIMIT {
+        return Err(refused(place, format!("nested deeper than {DEPTH_LIMIT} levels")));
+    }
+    Ok(())
+}
+
+fn list<'a>(place: &str, value: Json<'a>) -> Result<Vec<&'a RawValue>, RequestError> {
+    match value {
+        Json::List(elements) => Ok(elements),
+        other => Err(refused(place, format!("expected an array, got {}", other.description()))),
+    }
+}
+
+/// Whether `$exists` takes the value for true.
+fn is_true(value: &Json<'_>) -> bool {
+    !matches!(value, Json::Null | Json::Boolean(false) | Json::Number(Number::Integer(0)))
+}
+
+/// Parses the pattern and the options of a field's operators.
+fn pattern(place: &str, json: &str, options: Option<&str>) -> Result<Pattern, RequestError> {
+    let text = |place: &str, json| match Json::read(place, json)? {
+        Json::Text(text) => Ok(text),
+        other => Err(refused(place, format!("expected a string, got {}", other.description()))),
+    };
+    let mut is_case_insensitive = false;
+    if let Some(json) = options {
+        let place = format!("{place}.$options");
+        for option in text(&place, json)?.chars() {
+            match option {
+                'i' => is_case_insensitive = true,
+                'm' | 's' | 'x' => {
+                    return Err(refused(&place, format!("the option {option} is not supported")));
+                }
+                _ => return Err(refused(&place, "unknown option")),
+            }
+        }
+    }
+    let place = format!("{place}.$regex");
+    Pattern::parse(&text(&place, json)?, is_case_insensitive)
+        .map_err(|error| refused(&place, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::condition::{ModelAssociationField as F, Test};
+
+    fn parsed(json: &str) -> Condition<F> {
+        parse("condition", json).unwrap_or_else(|error| panic!("{json}: {error}"))
+    }
+
+    fn refusal(json: &str) -> String {
+        match parse::<F>("condition", json) {
+            Err(RequestError::Unrecognized(why)) => why.into_owned(),
+            Err(error @ RequestError::WrongType { .. }) => format!("1199000 {error}"),
+            other => panic!("{json}: {other:?}"),
+        }
+    }
+
+    fn is_id(id: i64) -> Condition<F> {
+        Condition::Test(F::Id, Test::IntegerIn(vec![id]))
+    }
+
+    fn is_model(model: &str) -> Condition<F> {
+        Condition::Test(F::SourceModel, Test::TextIn(vec![model.to_owned()]))
+    }
+
+    #[test]
+    fn all_fields_and_operators_of_an_object_must_be_true() {
+        assert!(parsed("{}").is_always());
+        let expected = Condition::All(vec![is_id(5), is_model("host")]);
+        assert_eq!(parsed(r#"{"id": 5, "bk_obj_id": "host"}"#), expected);
+        assert_eq!(parsed(r#"{"$and": [{"id": 5}, {"bk_obj_id": "host"}]}"#), expected);
+        let range = |min, max| Condition::Test(F::Id, Test::IntegerRange { min, max });
+        let expected = Condition::All(vec![range(6, i64::MAX), range(i64::MIN, 9)]);
+        assert_eq!(parsed(r#"{"id": {"$gt": 5, "$lte": 9}}"#), expected);
+    }
+
+    #[test]
+    fn negations_match_missing_fields() {
+        for json in [
+            r#"{"x": {"$ne": 1}}"#,
+            r#"{"x": {"$nin": [1, "a"]}}"#,
+            r#"{"x": {"$exists": false}}"#,
+            r#"{"x": null}"#,
+            r#"{"x": {"$not": {"$gt": 1}}}"#,
+            r#"{"x": {"$not": {"$regex": "a"}}}"#,
+            r#"{"id": {"$exists": true}}"#,
+            r#"{"ispre": {"$exists": "a"}}"#,
+            r#"{"id": {"$ne": "5"}}"#,
+            r#"{"$nor": [{"x": 1}, {"id": {"$exists": 0}}]}"#,
+        ] {
+            assert!(parsed(json).is_always(), "{json}");
+        }
+        for json in [
+            r#"{"x": 1}"#,
+            r#"{"x": {"$in": [1]}}"#,
+            r#"{"x": {"$exists": 1}}"#,
+            r#"{"x": {"$regex": ""}}"#,
+            r#"{"id": {"$exists": null}}"#,
+            r#"{"id": {"$regex": "5"}}"#,
+            r#"{"id": {"$in": []}}"#,
+            r#"{"bk_obj_id": ["host"]}"#,
+            r#"{"bk_obj_id": {}}"#,
+            r#"{"bk_obj_id.x": "host"}"#,
+        ] {
+            assert!(parsed(json).is_never(), "{json}");
+        }
+        assert_eq!(parsed(r#"{"id": {"$ne": 5}}"#), Condition::not(is_id(5)));
+        let either = Condition::Any(vec![is_id(5), is_model("host")]);
+        assert_eq!(parsed(r#"{"$or": [{"id": 5}, {"bk_obj_id": "host"}]}"#), either);
+        let nor = parsed(r#"{"$nor": [{"id": 5}, {"bk_obj_id": "host"}]}"#);
+        assert_eq!(nor, Condition::not(either));
+    }
+
+    #[test]
+    fn the_option_i_makes_a_pattern_case_insensitive() {
+        let pattern = Pattern::parse("a", true).unwrap();
+        let expected = Condition::Test(F::SourceModel, Test::TextMatches(pattern));
+        for operators in
+            [r#""$regex": "a", "$options": "i""#, r#""$options": "ii", "$regex": "(?i)a""#]
+        {
+            assert_eq!(parsed(&format!(r#"{{"bk_obj_id": {{{operators}}}}}"#)), expected);
+        }
+    }
+
+    #[test]
+    fn a_top_level_key_can_be_ignored() {
+        let json = r#"{"id": 5, "tenant": {"$where": 1}}"#;
+        assert_eq!(parse_without::<F>("condition", json, "tenant"), Ok(is_id(5)));
+        assert!(
+            parse_without::<F>("condition", r#"{"$or": [{"tenant": 1}]}"#, "tenant")
+                .unwrap()
+                .is_never()
+        );
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_with_its_place_and_nothing_that_was_sent() {
+        for (json, why) in [
+            (r#"{"$where": "1"}"#, "condition: the operator $where is not supported"),
+            (
+                r#"{"$or": [{"id": 1}, {"$where": "1"}]}"#,
+                "condition.$or[1]: the operator $where is not supported",
+            ),
+            (r#"{"id": {"$mod": [2, 0]}}"#, "condition.id: the operator $mod is not supported"),
+            (
+                r#"{"secret": {"$function": {}}}"#,
+                "condition.<unknown>: the operator $function is not supported",
+            ),
+            (r#"{"id": {"$secret": 1}}"#, "condition.id: unknown operator"),
+            (r#"{"$secret": 1}"#, "condition: unknown operator"),
+            (r#"{"id": {"$gt": 1, "secret": 2}}"#, "condition.id: unknown operator"),
+            (r#"{"$gt": 1}"#, "condition: $gt cannot stand here"),
+            (r#"{"id": {"$or": []}}"#, "condition.id: $or cannot stand here"),
+            (
+                r#"{"id": {"$in": [[{"$regex": "a"}]]}}"#,
+                "condition.id.$in: $regex cannot stand here",
+            ),
+            (r#"{"id": {"a": {"$gt": 1}}}"#, "condition.id: $gt cannot stand here"),
+            (r#"{"id": {"$in": 5}}"#, "condition.id.$in: expected an array, got an integer"),
+            (r#"{"$and": {}}"#, "condition.$and: expected an array, got an object"),
+            (r#"{"$and": []}"#, "condition.$and: expected an array that is not empty"),
+            (r#"{"$and": [5]}"#, "condition.$and[0]: expected an object, got an integer"),
+            (r#"{"id": {"$not": 5}}"#, "condition.id.$not: expected an object of operators"),
+            (r#"{"id": {"$not": {}}}"#, "condition.id.$not: expected an object of operators"),
+            (r#"{"id": {"$not": {"a": 1}}}"#, "condition.id.$not: unknown operator"),
+            (
+                r#"{"bk_obj_id": {"$options": "i"}}"#,
+                "condition.bk_obj_id.$options: $options without $regex",
+            ),
+            (
+                r#"{"bk_obj_id": {"$regex": 5}}"#,
+                "condition.bk_obj_id.$regex: expected a string, got an integer",
+            ),
+            (
+                r#"{"bk_obj_id": {"$regex": "(?=secret)"}}"#,
+                "condition.bk_obj_id.$regex: the pattern is invalid: look-around, including look-ahead and look-behind, is not supported",
+            ),
+            (
+                r#"{"bk_obj_id": {"$regex": "a", "$options": "s"}}"#,
+                "condition.bk_obj_id.$options: the option s is not supported",
+            ),
+            (
+                r#"{"bk_obj_id": {"$regex": "a", "$options": "q"}}"#,
+                "condition.bk_obj_id.$options: unknown option",
+            ),
+            (r#""secret""#, "1199000 condition: expected an object, got a string"),
+            ("null", "1199000 condition: expected an object, got null"),
+            (r#"{"id": 1, "id": 2}"#, "1199000 condition.id: given twice"),
+            (r#"{"id": {"$gt": 1, "$gt": 2}}"#, "1199000 condition.id.$gt: given twice"),
+            (r#"{"secret": 1, "secret": 2}"#, "1199000 condition.<unknown>: given twice"),
+        ] {
+            assert_eq!(refusal(json), why, "{json}");
+        }
+    }
+
+    #[test]
+    fn depth_tests_and_values_are_limited() {
+        let nested =
+            |levels: usize| format!("{}{{}}{}", r#"{"$and":["#.repeat(levels), "]}".repeat(levels));
+        assert!(parsed(&nested(DEPTH_LIMIT - 1)).is_always());
+        assert!(refusal(&nested(DEPTH_LIMIT)).ends_with("nested deeper than 10 levels"));
+        assert!(refusal(&nested(50_000)).ends_with("nested deeper than 10 levels"));
+        let nots = format!(r#"{{"id":{}1{}}}"#, r#"{"$not":"#.repeat(50_000), "}".repeat(50_000));
+        assert!(refusal(&nots).ends_with("nested deeper than 10 levels"));
+        let lists = format!(r#"{{"id":{}1{}}}"#, "[".repeat(50_000), "]".repeat(50_000));
+        assert!(refusal(&lists).ends_with("nested deeper than 10 levels"));
+
+        let tests =
+            |count| format!(r#"{{"$or":[{}]}}"#, vec![r#"{"id":{"$gt":5}}"#; count].join(","));
+        assert!(!parsed(&tests(250)).is_never());
+        assert_eq!(refusal(&tests(251)), "condition.$or: more than 500 tests in the condition");
+        assert!(refusal(&tests(50_000)).ends_with("more than 500 tests in the condition"));
+        let members: Vec<_> = (0..50_000).map(|number| format!(r#""{number}":1"#)).collect();
+        assert!(
+            refusal(&format!("{{{}}}", members.join(",")))
+                .ends_with("more than 500 tests in the condition")
+        );
+
+        let values = |count| format!(r#"{{"id":{{"$in":[{}]}}}}"#, vec!["5"; count].join(","));
+        assert_eq!(parsed(&values(VALUE_LIMIT)), is_id(5));
+        let why = "condition.id.$in: more than 10000 values in the condition";
+        assert_eq!(refusal(&values(VALUE_LIMIT + 1)), why);
+        assert_eq!(refusal(&values(500_000)), why);
+    }
+}
