@@ -6,7 +6,7 @@ use super::cache_version::CacheVersion;
 use super::instance_association::IdempotencyEntry;
 use super::permission::UserPermissions;
 use crate::domain::identity::Caller;
-use crate::domain::permission::MissingPermission;
+use crate::domain::permission::{Action, MissingPermission};
 
 /// The links that a request names, as far as it may delete them.
 #[derive(Clone, Copy)]
@@ -69,13 +69,14 @@ pub async fn list_ends(
         links.tenant_id,
         links.model_id,
         user,
-        &permissions.model_ids,
+        &permissions.edited_model_ids,
     )
     .fetch_all(conn)
     .await?;
     let ends = rows.into_iter().map(|row| LinkEnd {
         link_id: row.link_id,
         missing: (!row.may_edit).then_some(MissingPermission {
+            action: Action::EditInstances,
             model: row.model,
             model_name: row.model_name,
             model_number: row.model_number,

@@ -89,7 +89,7 @@ pub async fn list_of_model(
     );
     for (number, test) in tests.iter().enumerate() {
         builder.push(if number == 0 { "" } else { ", " });
-        condition::push(&mut builder, test, |field| match field {
+        condition::push(&mut builder, test, &|field| match field {
             LinkField::SourceModel => "source.key",
             LinkField::TargetModel => "target.key",
             LinkField::Tenant => "tenant.key",
@@ -160,7 +160,7 @@ pub async fn list(
         where tenant.key in (",
     );
     builder.push_bind(tenant.as_str()).push(", ").push_bind(Tenant::SHARED).push(") and ");
-    condition::push(&mut builder, condition, |field| match field {
+    condition::push(&mut builder, condition, &|field| match field {
         ModelAssociationField::Id => "association.id >> 2",
         ModelAssociationField::Tenant => "tenant.key",
         ModelAssociationField::Key => "association.key",

@@ -205,7 +205,7 @@ fn push_filter(
     }
     if !filter.is_always() {
         builder.push(" and ");
-        condition::push(builder, filter, LinkColumn::name);
+        condition::push(builder, filter, &LinkColumn::name);
     }
 }
 

@@ -138,12 +138,26 @@ pub struct EndpointEntry {
     pub(super) describe: fn(&'static Self, Api) -> (Value, Schemas),
 }
 
+/// An endpoint at both APIs.
 const fn entry<E: Endpoint>(
     name: &'static str, cmdb_method: Method, cmdb_path: &'static str,
 ) -> EndpointEntry {
+    new_entry::<E>(name, true, cmdb_method, cmdb_path)
+}
+
+/// An endpoint that the gateway API does not have.
+const fn cmdb_only<E: Endpoint>(
+    name: &'static str, cmdb_method: Method, cmdb_path: &'static str,
+) -> EndpointEntry {
+    new_entry::<E>(name, false, cmdb_method, cmdb_path)
+}
+
+const fn new_entry<E: Endpoint>(
+    name: &'static str, has_gateway_path: bool, cmdb_method: Method, cmdb_path: &'static str,
+) -> EndpointEntry {
     EndpointEntry {
         name,
-        has_gateway_path: true,
+        has_gateway_path,
         errors: E::errors,
         cmdb_method,
         cmdb_path,
@@ -152,13 +166,6 @@ const fn entry<E: Endpoint>(
         },
         describe: openapi::operation::<E>,
     }
-}
-
-/// An endpoint that the gateway API does not have.
-const fn cmdb_only<E: Endpoint>(
-    name: &'static str, cmdb_method: Method, cmdb_path: &'static str,
-) -> EndpointEntry {
-    EndpointEntry { has_gateway_path: false, ..entry::<E>(name, cmdb_method, cmdb_path) }
 }
 
 impl EndpointEntry {
