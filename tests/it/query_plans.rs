@@ -122,20 +122,25 @@ const LARGE_TABLES: [&str; 4] =
 
 /// Asserts that a statement reads large tables by these indexes only, whatever the tables hold.
 async fn assert_indexes(pool: &PgPool, statement: &str, expected: &[&str]) {
+    assert_indexes_of_all(pool, &[(statement.to_owned(), expected.to_vec())]).await;
+}
+
+/// As [`assert_indexes`], for several statements.
+pub(crate) async fn assert_indexes_of_all(pool: &PgPool, statements: &[(String, Vec<&str>)]) {
     let mut conn = pool.acquire().await.unwrap();
     for content in Content::ALL {
         content.apply(&mut conn).await;
-        let scans = scans(&mut conn, statement).await;
-        let large: Vec<_> = scans
-            .iter()
-            .filter(|scan| {
+        for (statement, expected) in statements {
+            let scans = scans(&mut conn, statement).await;
+            let is_large = |scan: &&String| {
                 let of = |table: &&str| {
                     **scan == format!("all of {table}") || scan.starts_with(&format!("{table}_"))
                 };
                 LARGE_TABLES.iter().any(of)
-            })
-            .collect();
-        assert_eq!(large, expected, "{content:?}");
+            };
+            let large: Vec<_> = scans.iter().filter(is_large).collect();
+            assert_eq!(large, *expected, "{content:?} {statement}");
+        }
     }
 }
 

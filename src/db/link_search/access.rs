@@ -68,7 +68,8 @@ mod tests {
     fn the_most_selective_part_of_a_conjunction_gives_the_keys() {
         use LinkColumn::{Id, Source, Target};
         let above = Condition::Test(Id, Test::IntegerRange { min: 5, max: i64::MAX });
-        let all = Condition::all([above.clone(), is_in(Source, &[2, 1, 2]), is_in(Target, &[7; 9])]);
+        let all =
+            Condition::all([above.clone(), is_in(Source, &[2, 1, 2]), is_in(Target, &[7; 9])]);
         let keys = Keys { sources: vec![1, 2], ..Keys::default() };
         assert_eq!(Keys::of(&all), Some(keys));
         let keys = Keys { ids: vec![8, 9], ..Keys::default() };

@@ -105,10 +105,11 @@ pub async fn list(
 pub fn list_statement(
     selection: &LinkSelection, order: &LinkOrder, slice: Slice,
 ) -> QueryBuilder<Postgres> {
-    let reads_indexes_only = order.iter().all(|(key, _)| matches!(key, SortKey::Column(LinkColumn::Id)))
-        && selection.groups.iter().all(|group| {
-            Keys::of(&group.condition).is_none() && tests_only_ids(&group.condition)
-        });
+    let reads_indexes_only =
+        order.iter().all(|(key, _)| matches!(key, SortKey::Column(LinkColumn::Id)))
+            && selection.groups.iter().all(|group| {
+                Keys::of(&group.condition).is_none() && tests_only_ids(&group.condition)
+            });
     let mut builder = QueryBuilder::default();
     let columns = if reads_indexes_only {
         // The rows of links that are skipped are not read.
@@ -197,9 +198,7 @@ fn push_branches(
     }
 }
 
-fn push_filter(
-    builder: &mut QueryBuilder<Postgres>, filter: &Condition<LinkColumn>, after: i64,
-) {
+fn push_filter(builder: &mut QueryBuilder<Postgres>, filter: &Condition<LinkColumn>, after: i64) {
     if after > i64::MIN {
         builder.push(" and id > ").push_bind(after);
     }
@@ -226,9 +225,9 @@ fn push_keyed(builder: &mut QueryBuilder<Postgres>, associations: &[i32], keys: 
         }
         builder.push(separator).push("select link.* from unnest(");
         builder.push_bind(associations.to_vec());
-        builder.push(") association_id cross join unnest(").push_bind(ids.clone());
+        builder.push("::integer[]) association_id cross join unnest(").push_bind(ids.clone());
         builder.push(
-            ") instance_id cross join lateral (
+            "::bigint[]) instance_id cross join lateral (
                 select * from cmdb.instance_association_by_mapping
                 where model_association_id = association_id and ",
         );
@@ -246,9 +245,9 @@ fn push_order(builder: &mut QueryBuilder<Postgres>, order: &LinkOrder) {
         SortKey::Column(_) => None,
     });
     for (number, (associations, ranks)) in ranks.enumerate() {
-        builder.push(" join unnest(").push_bind(associations.clone()).push(", ");
+        builder.push(" join unnest(").push_bind(associations.clone()).push("::integer[], ");
         builder.push_bind(ranks.clone());
-        builder.push(format!(") ranked_{number} (model_association_id, rank_{number})"));
+        builder.push(format!("::integer[]) ranked_{number} (model_association_id, rank_{number})"));
         builder.push(" using (model_association_id)");
     }
     builder.push(" order by ");

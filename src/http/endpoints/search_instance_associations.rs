@@ -102,9 +102,6 @@ impl Endpoint for SearchInstanceAssociations {
     }
 
     fn errors() -> Vec<RequestError> {
-        vec![
-            RequestError::InvalidField("page.limit".into()),
-            condition_too_expensive(),
-        ]
+        vec![RequestError::InvalidField("page.limit".into()), condition_too_expensive()]
     }
 }
