@@ -78,6 +78,10 @@ pub enum RequestError {
     MissingField(&'static str),
     #[error("{0} is unassigned")]
     UnassignedField(&'static str),
+    #[error("{0} is no integer")]
+    NotAnInteger(&'static str),
+    #[error("the input is invalid")]
+    InvalidInput,
     #[error("{0} is invalid")]
     InvalidField(Cow<'static, str>),
     #[error("not supported: {0}")]

@@ -171,6 +171,12 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         E::UnassignedField(field) => {
             cmdb(1_199_010, format!("'{field}' unassigned"), format!("'{field}' 未赋值"))
         }
+        E::NotAnInteger(field) => cmdb(
+            1_199_009,
+            format!("'{field}' parameters must be integral"),
+            format!("'{field}' 参数必须是整型"),
+        ),
+        E::InvalidInput => cmdb(1_199_003, "invalid input parameter", "输入参数无效"),
         E::InvalidField(field) => cmdb(
             1_199_006,
             format!("'{field}' data parameter verification does not pass"),

@@ -331,8 +331,8 @@ fn finish(
     let error = result.as_ref().err().map(Error::request_error);
     let code = error.as_ref().map_or(0, |error| answer_to(error).code);
     match result {
-        Ok(Counts { created, refused, rows }) => {
-            info!(code, created, refused, rows, duration_ms, replay_of, "answered");
+        Ok(Counts { created, refused, deleted, rows }) => {
+            info!(code, created, refused, deleted, rows, duration_ms, replay_of, "answered");
         }
         Err(cause) => {
             let cause = error_chain(&cause);

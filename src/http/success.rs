@@ -15,11 +15,13 @@ pub(super) struct Success<T> {
     pub(super) replay_of: Option<ReplayOf>,
 }
 
-/// Numbers for the log line of a request: created links, refused details, returned rows.
+/// Numbers for the log line of a request: created links, refused details, deleted links,
+/// returned rows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) created: Option<usize>,
     pub(super) refused: Option<usize>,
+    pub(super) deleted: Option<i64>,
     pub(super) rows: Option<usize>,
 }
 

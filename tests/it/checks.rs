@@ -4,18 +4,21 @@ use cmdb_associations::service::check::{Report, check, check_in_transaction};
 use sqlx::PgPool;
 
 use crate::app::{TestApp, batch};
+use crate::deletions::{MANY, many};
 
-/// The violated invariants with their examples, and the number of unaudited links.
-fn violations(report: Report) -> (Vec<(&'static str, String)>, i64) {
+/// The violated invariants with their examples, and the numbers of links that were written and of
+/// those that were removed past the server.
+fn violations(report: Report) -> (Vec<(&'static str, String)>, [i64; 2]) {
     let violated = report.invariants.into_iter().filter(|(_, violations)| violations.count > 0);
     let violated = violated.map(|(name, violations)| {
         assert_eq!(usize::try_from(violations.count), Ok(violations.examples.len()));
         (name, violations.examples.join("; "))
     });
-    (violated.collect(), report.unaudited.unwrap().1.count)
+    let noted = report.noted.iter().map(|(_, violations)| violations.count).collect::<Vec<_>>();
+    (violated.collect(), noted.try_into().unwrap())
 }
 
-async fn run_check(pool: &PgPool) -> (Vec<(&'static str, String)>, i64) {
+async fn run_check(pool: &PgPool) -> (Vec<(&'static str, String)>, [i64; 2]) {
     violations(check(&mut pool.acquire().await.unwrap()).await.unwrap())
 }
 
@@ -29,13 +32,23 @@ const DISABLE_TRIGGERS: &str = "set session_replication_role = replica";
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn sound_data_has_no_violations(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    assert_eq!(run_check(&app.pool).await, (vec![], 0));
+    assert_eq!(run_check(&app.pool).await, (vec![], [0, 0]));
     for key in ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"] {
         app.post(batch(key, &[(1, 1), (1, 2), (2, 2), (9, 3)])).await.ids();
         app.post(batch(key, &[(4, 4), (5, 5), (999, 6)])).await.ids();
         app.post_with(&[("idempotency-key", key)], batch(key, &[(6, 6), (999, 6)])).await.ids();
     }
-    assert_eq!(run_check(&app.pool).await, (vec![], 0));
+    let body = many("host", &[1, 2, 5, 8]);
+    app.post_to(MANY, &[("idempotency-key", "deletion")], body).await;
+    assert_eq!(removed_ids(&app).await, "{[1,3),[5,6),[8,9)}");
+    assert_eq!(run_check(&app.pool).await, (vec![], [0, 0]));
+}
+
+async fn removed_ids(app: &TestApp) -> String {
+    sqlx::query_scalar("select range_agg(removed_ids)::text from cmdb.audit_log")
+        .fetch_one(&app.pool)
+        .await
+        .unwrap()
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
@@ -48,7 +61,49 @@ async fn links_written_by_plain_sql_are_counted_as_unaudited(pool: PgPool) {
     app.post(batch("bk_switch_default_host", &[(1, 1), (1, 2)])).await.ids();
     sqlx::query(by_hand).execute(&app.pool).await.unwrap();
     app.post(batch("bk_switch_default_host", &[(1, 3)])).await.ids();
-    assert_eq!(run_check(&app.pool).await, (vec![], 1));
+    assert_eq!(run_check(&app.pool).await, (vec![], [1, 0]));
+    // The server may delete such a link, and records that.
+    app.post_to(MANY, &[], many("host", &[3])).await;
+    assert_eq!(removed_ids(&app).await, "{[3,4)}");
+    assert_eq!(run_check(&app.pool).await, (vec![], [0, 0]));
+}
+
+/// Otherwise the sequence would assign the id again.
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn the_id_of_a_removed_link_counts_as_assigned(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let by_hand = "insert into cmdb.instance_association
+                       (id, model_association_id, source_id, target_id)
+                   select 1000, id, 7, 7 from cmdb.model_association
+                   where key = 'bk_switch_default_host'";
+    sqlx::query(by_hand).execute(&app.pool).await.unwrap();
+    app.post_to(MANY, &[], many("host", &[1000])).await;
+    let name = "the next association id is higher than every assigned one";
+    let description = "id 1000 is assigned, but the sequence is at 1".to_owned();
+    assert_eq!(run_check(&app.pool).await, (vec![(name, description)], [0, 0]));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn links_deleted_by_plain_sql_are_counted_and_named(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let pairs: Vec<_> = (1..=30).map(|n| (n, n)).collect();
+    app.post(batch("bk_switch_default_host", &pairs)).await.ids();
+    app.post_to(MANY, &[], many("host", &[2, 9])).await;
+    sqlx::query("delete from cmdb.instance_association where id in (1, 3, 8) or id > 20")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let report = check(&mut app.pool.acquire().await.unwrap()).await.unwrap();
+    let (name, gone) = &report.noted[1];
+    assert_eq!((*name, gone.count), ("every link that is gone was removed by the server", 13));
+    let named: Vec<_> = [1, 3, 8, 21, 22, 23, 24, 25, 26, 27]
+        .map(|id| format!("link {id} is gone, but in no audit record of a removal"))
+        .into();
+    assert_eq!(gone.examples, named);
+    assert!(report.is_sound(false) && !report.is_sound(true));
+    // All of them, so that no link is stored.
+    sqlx::query("delete from cmdb.instance_association").execute(&app.pool).await.unwrap();
+    assert_eq!(run_check(&app.pool).await, (vec![], [0, 28]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
@@ -58,6 +113,8 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
     app.post(batch("bk_switch_default_host", &links)).await.ids(); // 1, 2, 3
     app.post(batch("bk_switch_connect_host", &links)).await.ids(); // 4, 5, 6
     app.post(batch("bk_switch_run_host", &links)).await.ids(); // 7, 8, 9
+    app.post(batch("bk_switch_default_host", &[(4, 4), (5, 5)])).await.ids(); // 10, 11
+    app.post_to(MANY, &[], many("host", &[10, 11])).await; // The audit record 5 has these.
 
     let no_index = "drop index cmdb.instance_association_pair_key,
         cmdb.instance_association_source_key, cmdb.instance_association_target_key";
@@ -162,8 +219,37 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
             ],
             vec![(
                 "no link is in two audit records",
-                "audit record 4 shares ids between 2 and 2 with another record; \
-                 audit record 4 shares ids between 8 and 8 with another record",
+                "audit record 6 shares ids between 2 and 2 with another record; \
+                 audit record 6 shares ids between 8 and 8 with another record",
+            )],
+        ),
+        (
+            vec![
+                "insert into cmdb.audit_log
+                     (origin, request_id, app, user_name, tenant_id, association_ids, removed_ids)
+                 values ('request', 'r', 'a', 'u', 0, '{}', '{[9,11)}')",
+            ],
+            vec![
+                (
+                    "no link is in two audit records of removals",
+                    "audit record 5 shares removed ids between 10 and 11 with another record",
+                ),
+                (
+                    "no stored link is in an audit record of a removal",
+                    "link 9 is stored, but a request removed it",
+                ),
+            ],
+        ),
+        (
+            vec![
+                "insert into cmdb.instance_association
+                     (id, model_association_id, source_id, target_id)
+                 select 11, model_association_id, 6, 6
+                 from cmdb.instance_association where id = 1",
+            ],
+            vec![(
+                "no stored link is in an audit record of a removal",
+                "link 11 is stored, but a request removed it",
             )],
         ),
         (
@@ -172,8 +258,22 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                ('a', 'u', 'k', sha256(''), now(), 'r', 'en', '{[1,4)}', '{}')",
             ],
             vec![(
-                "every idempotency record names the links that its request created",
-                "idempotency key k of app a and user u: request r did not create links {[1,4)}",
+                "every idempotency record names the links that its request created or removed",
+                "idempotency key k of app a and user u: \
+                 request r did not create or remove links {[1,4)}",
+            )],
+        ),
+        (
+            vec![
+                "insert into cmdb.idempotency_record
+                 select 'a', 'u', 'k', sha256(''), now(), request_id, 'en', '{}', '{}', '{[10,11)}'
+                 from cmdb.audit_log where id = 5",
+                "update cmdb.idempotency_record set request_id = 'r'",
+            ],
+            vec![(
+                "every idempotency record names the links that its request created or removed",
+                "idempotency key k of app a and user u: \
+                 request r did not create or remove links {[10,11)}",
             )],
         ),
         (
@@ -255,7 +355,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
             vec![
                 (
                     "the next association id is higher than every assigned one",
-                    "id 9 is assigned, but the sequence is at 8",
+                    "id 11 is assigned, but the sequence is at 8",
                 ),
                 (
                     "no sequence is behind the rows of its table",

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::app::TestApp;
 use crate::binary::{Output, Program};
 use crate::constraints::wait_until_blocked;
+use crate::deletions::{MANY, many};
 
 fn lines(documents: &[Value]) -> String {
     documents.iter().flat_map(|document| [document.to_string(), "\n".to_owned()]).collect()
@@ -922,6 +923,21 @@ async fn a_deleted_link_is_restored_by_the_next_import(pool: PgPool) {
     sqlx::query("delete from cmdb.instance_association where id = 7").execute(&pool).await.unwrap();
     assert_eq!(rejected_rows(&pool, &folder), []);
     assert_eq!(stored_links(&pool).await.len(), 2);
+    let checked = Program::on(&pool).run(&["check", "--strict"]);
+    assert_eq!(checked.status, 0, "{}", checked.stdout);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_link_that_a_request_deleted_is_not_restored_by_the_next_import(pool: PgPool) {
+    let folder = small(vec![link(7, ["a", "b"], 1, 1), link(8, ["a", "b"], 1, 2)]);
+    assert_eq!(rejected_rows(&pool, &folder), []);
+    let app = TestApp::new(pool.clone()).await;
+    app.post_to(MANY, &[], many("a", &[7])).await;
+    assert_eq!(
+        rejected_rows(&pool, &folder),
+        [("cc_InstAsst_0_pub_a".to_owned(), 1, "link 7 was removed by a request".to_owned())]
+    );
+    assert_eq!(stored_links(&pool).await.len(), 1);
     let checked = Program::on(&pool).run(&["check", "--strict"]);
     assert_eq!(checked.status, 0, "{}", checked.stdout);
 }

@@ -26,6 +26,7 @@ mod connections; // the life of a client connection
 mod constraints; // what the database rejects from any client
 mod credentials; // application and user credentials
 mod database; // what is checked about the database
+mod deletions; // deleting links by their ids
 mod description; // the OpenAPI description
 mod envelope; // the form of every answer, and the answers to errors
 mod faults; // failures of PostgreSQL and of the connection to it

@@ -19,16 +19,16 @@ async fn as_user(app: &TestApp, user: &str, body: &Value, language: &str) -> Rep
     app.send(request.body(body.to_string().into()).unwrap()).await
 }
 
-async fn grant(app: &TestApp, user: &str, scopes: &[Scope]) {
+pub(crate) async fn grant(app: &TestApp, user: &str, scopes: &[Scope]) {
     let mut conn = app.pool.acquire().await.unwrap();
     service::permission::add(&mut conn, user, scopes).await.unwrap();
 }
 
-fn model(key: &str) -> Scope {
+pub(crate) fn model(key: &str) -> Scope {
     Scope { model: Some(key.to_owned()), ..Scope::default() }
 }
 
-fn instance(key: &str, id: i64) -> Scope {
+pub(crate) fn instance(key: &str, id: i64) -> Scope {
     Scope { instance: Some(id), ..model(key) }
 }
 
@@ -37,7 +37,7 @@ fn view(scope: Scope) -> Scope {
 }
 
 /// The instances that a refusal lists, by action.
-fn missing(reply: &Reply) -> Vec<(String, Vec<String>)> {
+pub(crate) fn missing(reply: &Reply) -> Vec<(String, Vec<String>)> {
     assert_eq!(reply.json["code"], 9_900_403, "{}", reply.text);
     let id = |path: &Value| {
         assert_eq!(path.as_array().unwrap().len(), 1);

@@ -169,6 +169,18 @@ async fn the_links_of_an_instance_are_found_by_source_and_by_target(pool: PgPool
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_deletion_finds_links_by_their_ids(pool: PgPool) {
+    let statement = statement("-- Deletes links by their ids");
+    assert_indexes(&pool, &statement, &["instance_association_pkey"]).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_permission_to_delete_links_is_found_by_the_ids_of_links_and_instances(pool: PgPool) {
+    let statement = statement("end_of_link.instance_id");
+    assert_indexes(&pool, &statement, &["instance_association_pkey", "instance_pkey"]).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_purge_finds_audit_records_by_their_id(pool: PgPool) {
     let statement = statement("with examined as materialized");
     let mut conn = pool.acquire().await.unwrap();

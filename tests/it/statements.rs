@@ -7,6 +7,8 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use crate::app::{TestApp, batch, pool_of};
+use crate::deletions::{MANY, many};
+use crate::permissions::{grant, model};
 use crate::proxy::Proxy;
 use crate::related_links;
 
@@ -38,6 +40,41 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_details(pool:
         assert_eq!(statements(&key, &keyed).await, 2, "{length} with a key");
         assert_eq!(statements(&key, &keyed).await, 1, "{length} with a key, again");
     }
+    app.serving.close().await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn the_number_of_statements_of_a_deletion_does_not_depend_on_the_number_of_ids(pool: PgPool) {
+    let setup = TestApp::new(pool.clone()).await;
+    let keys = ["bk_switch_default_host", "bk_switch_connect_host", "bk_switch_run_host"];
+    for key in keys {
+        setup.post(batch(key, &(1..=200).map(|n| (n, n)).collect::<Vec<_>>())).await.ids();
+    }
+    grant(&setup, "user", &[model("bk_switch"), model("host")]).await;
+    let proxy = Proxy::to(&pool.connect_options()).await;
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
+    let delete = async |user: &str, headers: &[(&str, &str)], ids: &[i64]| {
+        let before = proxy.statements();
+        let mut body = many("host", ids);
+        body["bk_username"] = user.into();
+        let reply = app.post_to(MANY, headers, body).await;
+        assert_eq!(reply.json["code"], 0);
+        (proxy.statements() - before, reply.json["data"].as_u64().unwrap())
+    };
+    // The application, the model, the permissions, the tenant, and the deletion.
+    assert_eq!(delete("admin", &[], &[1]).await, (5, 1), "the first request, with empty caches");
+    // Of three model associations.
+    let ids: Vec<_> = (2..=480).collect();
+    assert_eq!(delete("admin", &[], &ids).await, (1, 479));
+    assert_eq!(delete("admin", &[], &ids).await, (1, 0), "links that do not exist");
+    // With a key: the stored answer, and the deletion unless there is one.
+    let key = [("idempotency-key", "k")];
+    assert_eq!(delete("admin", &key, &[481, 482]).await, (2, 2));
+    assert_eq!(delete("admin", &key, &[481, 482]).await, (1, 2));
+    // The permissions of another user. The instances are looked up unless all may be edited.
+    assert_eq!(delete("user", &[], &[483]).await, (3, 1));
+    let ids: Vec<_> = (484..=600).collect();
+    assert_eq!(delete("user", &[], &ids).await, (2, 117));
     app.serving.close().await;
 }
 

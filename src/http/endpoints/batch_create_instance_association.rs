@@ -170,7 +170,7 @@ impl CreateManyData {
 
     fn into_success(self) -> Success<Self> {
         let (created, refused) = (self.success_created.len(), self.error_msg.len());
-        let counts = Counts { created: Some(created), refused: Some(refused), rows: None };
+        let counts = Counts { created: Some(created), refused: Some(refused), ..Counts::default() };
         Success::new(self, counts)
     }
 }

@@ -7,6 +7,8 @@ mod find_biz_instance_association;
 mod find_instance_association;
 mod find_object_association;
 mod search_instance_associations;
+mod delete_instance_association;
+mod delete_related_inst_asso;
 mod search_related_inst_asso;
 
 use axum::extract::Request;
@@ -24,6 +26,8 @@ use self::find_biz_instance_association::FindBizInstanceAssociation;
 use self::find_instance_association::FindInstanceAssociation;
 use self::find_object_association::FindObjectAssociation;
 use self::search_instance_associations::SearchInstanceAssociations;
+use self::delete_instance_association::DeleteInstanceAssociation;
+use self::delete_related_inst_asso::DeleteRelatedInstAsso;
 use self::search_related_inst_asso::SearchRelatedInstAsso;
 use super::api::Api;
 use super::openapi::{self, Schemas};
@@ -40,6 +44,16 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         "batch_create_instance_association",
         Method::POST,
         "/api/v3/createmany/instassociation",
+    ),
+    entry::<DeleteInstanceAssociation>(
+        "delete_instance_association",
+        Method::DELETE,
+        "/api/v3/delete/instassociation/{bk_obj_id}/{id}",
+    ),
+    entry::<DeleteRelatedInstAsso>(
+        "delete_related_inst_asso",
+        Method::DELETE,
+        "/api/v3/delete/instassociation/batch",
     ),
     entry::<SearchInstanceAssociations>(
         "search_instance_associations",
