@@ -34,6 +34,7 @@ mod flood; // many connections from one address
 mod fuzzing; // the inputs of the fuzz corpus
 mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
+mod link_searches; // the links of a model that satisfy a condition
 mod limits; // rate limits, and the APIs and tenants of an application
 mod load; // limits on connections, requests and body sizes
 mod logins; // users verified by the login service
