@@ -28,7 +28,7 @@ comment on constraint instance_association_pkey on cmdb.instance_association is
 
 -- The two lowest bits of a model association's id encode its mapping: 1 is 1:1, 2 is 1:n, 3 is n:n.
 -- A link is in two of these indexes, whatever the mapping. A statement that searches for links
--- repeats the condition of the index that it uses, or searches the view below.
+-- repeats the condition of the index that it uses, or searches a view below.
 create unique index instance_association_pair_key
     on cmdb.instance_association (model_association_id, source_id, target_id)
     where model_association_id & 3 <> 1;
@@ -59,16 +59,22 @@ comment on index cmdb.instance_association_target_key is
 comment on index cmdb.instance_association_target_idx is
     'Serves searches by target in n:n. A plain index stores equal keys once, a unique one cannot.';
 
-create view cmdb.instance_association_by_mapping as
+create view cmdb.instance_association_by_source as
 select * from cmdb.instance_association where model_association_id & 3 = 1
 union all
-select * from cmdb.instance_association where model_association_id & 3 = 2
+select * from cmdb.instance_association where model_association_id & 3 <> 1;
+
+create view cmdb.instance_association_by_target as
+select * from cmdb.instance_association where model_association_id & 3 <> 3
 union all
 select * from cmdb.instance_association where model_association_id & 3 = 3;
 
-comment on view cmdb.instance_association_by_mapping is
-    'The rows of instance_association. A search of this view by model association and by source or '
-    'target uses the index for the mapping.';
+comment on view cmdb.instance_association_by_source is
+    'The rows of instance_association. A search of this view by model association and source uses '
+    'the index for the mapping.';
+comment on view cmdb.instance_association_by_target is
+    'The rows of instance_association. A search of this view by model association and target uses '
+    'the index for the mapping.';
 
 -- Referential integrity relies on table locks. A writer of links needs no lock beyond the one that
 -- every INSERT takes:
@@ -208,14 +214,14 @@ begin
             and (
                 (select true from cmdb.model_association association
                     where association.source_model_id = removed.model_id
-                        and (select true from cmdb.instance_association_by_mapping link
+                        and (select true from cmdb.instance_association_by_source link
                             where link.model_association_id = association.id
                                 and link.source_id = removed.instance_id
                             limit 1)
                     limit 1)
                 or (select true from cmdb.model_association association
                     where association.target_model_id = removed.model_id
-                        and (select true from cmdb.instance_association_by_mapping link
+                        and (select true from cmdb.instance_association_by_target link
                             where link.model_association_id = association.id
                                 and link.target_id = removed.instance_id
                             limit 1)
@@ -248,7 +254,7 @@ as $$
 begin
     if exists (
         select from old_model_association removed
-        where (select true from cmdb.instance_association_by_mapping link
+        where (select true from cmdb.instance_association_by_source link
             where link.model_association_id = removed.id
             limit 1)
     ) then

@@ -165,7 +165,7 @@ pub async fn list_of_instance(
                select link.*
                from cmdb.model_association association
                cross join lateral (
-                   select * from cmdb.instance_association_by_mapping
+                   select * from cmdb.instance_association_by_source
                    where model_association_id = association.id and source_id = $2
                    offset 0
                ) link
@@ -174,7 +174,7 @@ pub async fn list_of_instance(
                select link.*
                from cmdb.model_association association
                cross join lateral (
-                   select * from cmdb.instance_association_by_mapping
+                   select * from cmdb.instance_association_by_target
                    where model_association_id = association.id and target_id = $2
                    offset 0
                ) link

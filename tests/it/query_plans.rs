@@ -158,7 +158,7 @@ async fn a_batch_looks_up_links_in_unique_indexes_and_instances_by_their_ids(poo
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_links_of_an_instance_are_found_by_source_and_by_target(pool: PgPool) {
-    let statement = statement("cmdb.instance_association_by_mapping");
+    let statement = statement("cmdb.instance_association_by_source");
     let indexes = [
         "instance_association_pair_key",
         "instance_association_source_key",

@@ -30,7 +30,7 @@ checked as (
             when target_model_id is null then format('model %s does not exist', target_model)
             when kind_id is null then format('association kind %s does not exist', kind)
             when differs and exists (
-                select from cmdb.instance_association_by_mapping
+                select from cmdb.instance_association_by_source
                 where model_association_id = stored_id)
             then format('model association %s has links and is stored with other models or '
                 'another mapping', key)
@@ -65,7 +65,7 @@ where id in (
             and not exists (
                 select from cmdb.model_association where id >> 2 = candidate.export_number)
             and not exists (
-                select from cmdb.instance_association_by_mapping
+                select from cmdb.instance_association_by_source
                 where model_association_id = stored_id)
             and not exists (select from cmdb.audit_log where model_association_id = stored_id)));
 

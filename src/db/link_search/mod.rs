@@ -4,7 +4,8 @@
 //! shapes, which leave PostgreSQL one index:
 //!
 //! - links by their ids: the primary key;
-//! - links by their sources or targets: the keys of `instance_association_by_mapping`;
+//! - links by their sources or targets: the keys of `instance_association_by_source` and
+//!   `instance_association_by_target`;
 //! - all links of a model association in the order of their ids: `instance_association_list_idx`.
 //!   The rest of the condition is then a filter, which may take until the statement timeout.
 
@@ -219,7 +220,7 @@ fn push_keyed(builder: &mut QueryBuilder<Postgres>, associations: &[i32], keys: 
         builder.push_bind(associations.to_vec()).push(")");
         separator = " union ";
     }
-    for (column, ids) in [("source_id", &keys.sources), ("target_id", &keys.targets)] {
+    for (role, ids) in [("source", &keys.sources), ("target", &keys.targets)] {
         if ids.is_empty() {
             continue;
         }
@@ -228,10 +229,10 @@ fn push_keyed(builder: &mut QueryBuilder<Postgres>, associations: &[i32], keys: 
         builder.push("::integer[]) association_id cross join unnest(").push_bind(ids.clone());
         builder.push(
             "::bigint[]) instance_id cross join lateral (
-                select * from cmdb.instance_association_by_mapping
-                where model_association_id = association_id and ",
+                select * from cmdb.instance_association_by_",
         );
-        builder.push(column).push(" = instance_id offset 0) link");
+        builder.push(role).push(" where model_association_id = association_id and ");
+        builder.push(role).push("_id = instance_id offset 0) link");
         separator = " union ";
     }
     if separator.is_empty() {
