@@ -44,6 +44,7 @@ pub struct NewLinks<'a> {
 }
 
 /// What identifies an idempotency record and describes its answer.
+#[derive(Clone, Copy)]
 pub struct IdempotencyEntry<'a> {
     /// The caller's key.
     pub key: &'a str,

@@ -103,6 +103,8 @@ pub enum RequestError {
     UnknownModelAssociation,
     #[error("the {0:?} model is not the association's")]
     ModelMismatch(End),
+    #[error("the link is refused: {}", .0.name())]
+    LinkRefused(DetailError),
     #[error("the user lacks {} permissions", .0.len())]
     PermissionDenied(Vec<MissingPermission>),
 
@@ -169,7 +171,8 @@ pub struct RateLimit {
     pub wait: u64,
 }
 
-/// Why one detail of a batch is refused, with the original's error code.
+/// Why one detail of a batch, or a single link, is refused, with the original's error code for a
+/// detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRepr, IntoStaticStr, VariantArray)]
 #[repr(i32)]
 #[strum(serialize_all = "snake_case")]

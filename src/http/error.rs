@@ -204,6 +204,16 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         }
         E::ModelMismatch(End::Source) => answer_to(&E::InvalidField("bk_obj_id".into())),
         E::ModelMismatch(End::Target) => answer_to(&E::InvalidField("bk_asst_obj_id".into())),
+        E::LinkRefused(DetailError::AlreadyExists) => cmdb(
+            1_199_014,
+            "duplicated instances exist, fields [association] duplicated",
+            "数据唯一性校验失败， association 重复",
+        ),
+        E::LinkRefused(error) => {
+            // The text of these errors does not name the models.
+            let text = |language| detail_text(*error, language, "", "");
+            cmdb(error.code().unsigned_abs(), text(Language::English), text(Language::Chinese))
+        }
         E::PermissionDenied(_) => {
             cmdb(9_900_403, "Do not have access permission.", "没有操作的权限")
         }

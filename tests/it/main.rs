@@ -16,6 +16,7 @@ mod proxy; // a TCP proxy to PostgreSQL that loses messages and counts statement
 mod socket; // the server on a socket in this process, and a client that writes raw bytes
 
 // The tests:
+mod additions; // creating a single association
 mod apis; // the gateway API and the CMDB API: the caller's identity, headers, envelopes
 mod batches; // what happens to each detail of a batch
 mod cache; // cached look-ups, and when they become invalid

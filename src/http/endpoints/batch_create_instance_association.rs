@@ -103,7 +103,7 @@ impl Endpoint for BatchCreateInstanceAssociation {
         cx: &RequestContext<'_>, links: &CreateLinks,
     ) -> Result<Option<Success<CreateManyData>>, Error> {
         let Some(replay) = find_replay(cx, links).await? else { return Ok(None) };
-        let Replay { outcomes, request_id, language } = replay;
+        let Replay { created: outcomes, request_id, language } = replay;
         let success = CreateManyData::new(&outcomes, links, language).into_success();
         let replay_of = Some(ReplayOf { request_id, language });
         Ok(Some(Success { replay_of, ..success }))

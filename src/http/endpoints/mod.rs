@@ -1,6 +1,7 @@
 //! The list of endpoints, and what an endpoint is. The routes of both APIs, the `Allow` header,
 //! the API description, the labels of metrics and the names for `app limit --api` follow from it.
 
+mod add_instance_association;
 pub mod batch_create_instance_association;
 mod count_instance_associations;
 mod find_biz_instance_association;
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use self::add_instance_association::AddInstanceAssociation;
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
 use self::count_instance_associations::CountInstanceAssociations;
 use self::find_biz_instance_association::FindBizInstanceAssociation;
@@ -44,6 +46,11 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         "batch_create_instance_association",
         Method::POST,
         "/api/v3/createmany/instassociation",
+    ),
+    entry::<AddInstanceAssociation>(
+        "add_instance_association",
+        Method::POST,
+        "/api/v3/create/instassociation",
     ),
     entry::<DeleteInstanceAssociation>(
         "delete_instance_association",
