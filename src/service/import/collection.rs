@@ -126,14 +126,14 @@ impl Collection {
                 .optional(fields.optional_boolean("ispre"))
                 .optional(fields.optional_integer(self.id_field)?),
             Stage::ModelAssociations => {
-                let Mapping { mapping, exported, warning } = fields.mapping()?;
+                let Mapping { stored, exported, warning } = fields.mapping()?;
                 row.value(fields.tenant(&self.tenant)?)
                     .value(fields.key("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT)?)
                     .optional(name)
                     .value(fields.key("bk_obj_id", KEY_LIMIT)?)
                     .value(fields.key("bk_asst_obj_id", KEY_LIMIT)?)
                     .value(fields.key("bk_asst_id", KEY_LIMIT)?)
-                    .value(mapping)
+                    .value(stored)
                     .optional(exported)
                     .optional(fields.optional_text("on_delete"))
                     .optional(fields.optional_boolean("ispre"))
@@ -167,7 +167,7 @@ impl Collection {
 
 /// The mapping of a model association.
 struct Mapping<'a> {
-    mapping: &'a str,
+    stored: &'a str,
     /// The mapping in the document if it is another one, which callers are shown.
     exported: Option<&'a str>,
     warning: Option<String>,
@@ -231,14 +231,14 @@ impl<'a> Fields<'a> {
         let (exported, described) = match self.get("mapping") {
             None => ("", "missing".to_owned()),
             Some(_) => match self.text("mapping")? {
-                mapping @ ("1:1" | "1:n" | "n:n") => {
-                    return Ok(Mapping { mapping, exported: None, warning: None });
+                stored @ ("1:1" | "1:n" | "n:n") => {
+                    return Ok(Mapping { stored, exported: None, warning: None });
                 }
                 other => (other, format!("{:?}", start(other))),
             },
         };
         let warning = format!("mapping is {described}, imported as n:n");
-        Ok(Mapping { mapping: "n:n", exported: Some(exported), warning: Some(warning) })
+        Ok(Mapping { stored: "n:n", exported: Some(exported), warning: Some(warning) })
     }
 
     fn optional_integer(&self, field: &str) -> Result<Option<i64>, RowError> {
