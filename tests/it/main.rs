@@ -13,6 +13,7 @@ mod binary; // the compiled program as a child process
 mod cluster; // a PostgreSQL server of the test's own, which can be stopped and killed
 mod pooler; // a pooler of connections to PostgreSQL, in transaction mode
 mod proxy; // a TCP proxy to PostgreSQL that loses messages and counts statements
+mod recordings; // the exchanges recorded from BlueKing CMDB, and the deviations from them
 mod socket; // the server on a socket in this process, and a client that writes raw bytes
 
 // The tests:
@@ -33,6 +34,7 @@ mod envelope; // the form of every answer, and the answers to errors
 mod faults; // failures of PostgreSQL and of the connection to it
 mod flood; // many connections from one address
 mod fuzzing; // the inputs of the fuzz corpus
+mod golden; // the recorded exchanges, replayed at both APIs
 mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
 mod link_searches; // the links of a model that satisfy a condition

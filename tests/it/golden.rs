@@ -1,0 +1,331 @@
+//! Replays the exchanges recorded from BlueKing CMDB, at both APIs, on a database imported from
+//! the export that was recorded with them. See `tests/golden/README.md`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use cmdb_associations::http::endpoints::{ENDPOINTS, EndpointEntry};
+use cmdb_associations::http::{Api, ClientAddr};
+use cmdb_associations::service::import;
+use serde_json::{Map, Value, json};
+use sqlx::PgPool;
+
+use crate::app::TestApp;
+use crate::recordings::{Answer, Deviation, Deviations, Exchange, FOLDER, compare};
+
+/// The files in the order of the replay. Those that delete come after those that only read.
+const FILES: [&str; 12] = [
+    "01_add_instance_association.jsonl",
+    "04_search_instance_associations.jsonl",
+    "05_count_instance_associations.jsonl",
+    "06_find_instance_association.jsonl",
+    "07_search_related_inst_asso.jsonl",
+    "09_search_inst_association_topo.jsonl",
+    "10_search_inst_asst_object_inst_base_info.jsonl",
+    "11_find_object_association.jsonl",
+    "02_delete_instance_association.jsonl",
+    "03_delete_related_inst_asso.jsonl",
+    "16_neighbours.jsonl",
+    "30_doors.jsonl",
+];
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn every_recorded_exchange_is_answered_as_recorded_at_the_cmdb_api(pool: PgPool) {
+    replay(pool, Api::Cmdb).await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn every_recorded_exchange_is_answered_as_recorded_at_the_gateway_api(pool: PgPool) {
+    replay(pool, Api::Gateway).await;
+}
+
+async fn replay(pool: PgPool, api: Api) {
+    import_world(&pool).await;
+    let app = TestApp::with(pool, |setup| {
+        setup.authenticator.trusted_peers = vec!["10.1.2.3/32".parse().unwrap()];
+    })
+    .await;
+    let mut replay = Replay {
+        app,
+        api,
+        deviations: Deviations::at(api),
+        ids: LinkIds::default(),
+        outcomes: BTreeMap::new(),
+        failures: Vec::new(),
+    };
+    for file in FILES {
+        let (number, _) = file.split_once('_').unwrap();
+        for exchange in Exchange::read(file) {
+            replay.exchange(number, &exchange).await;
+        }
+    }
+    replay.finish();
+}
+
+/// Imports the export. Only the mapping that BlueKing CMDB does not know is reported.
+async fn import_world(pool: &PgPool) {
+    let export = import::find_export(&Path::new(FOLDER).join("world")).unwrap();
+    let mut reported = Vec::new();
+    let report = |file: &str, row: &import::ReportedRow| {
+        reported.push(format!("{file}:{}: {}", row.line, row.reason));
+    };
+    let mut conn = pool.acquire().await.unwrap();
+    let open = |path: &Path| File::open(path);
+    import::import(&mut conn, &export, open, || (), report).await.unwrap();
+    assert_eq!(reported, ["cc_ObjAsst.json:13: mapping is \"n:1\", imported as n:n"]);
+}
+
+struct Replay {
+    app: TestApp,
+    api: Api,
+    deviations: Deviations,
+    ids: LinkIds,
+    /// How many exchanges of a file had which outcome.
+    outcomes: BTreeMap<String, BTreeMap<String, usize>>,
+    failures: Vec<String>,
+}
+
+impl Replay {
+    async fn exchange(&mut self, file: &str, exchange: &Exchange) {
+        let deviation = self.deviations.take(file, exchange.line);
+        let outcome = match self.try_exchange(exchange, deviation.as_ref()).await {
+            Ok(outcome) => outcome,
+            Err(problem) => {
+                let Exchange { line, name, method, path, .. } = exchange;
+                let body = exchange.body();
+                let request = format!("{method} {path} {}", clip(&body));
+                self.failures.push(format!("{file}:{line} ({name}) {request}: {problem}"));
+                "failed".to_owned()
+            }
+        };
+        let outcomes = self.outcomes.entry(file.to_owned()).or_default();
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+
+    /// Sends a request and compares the answer. Returns in what it deviates.
+    async fn try_exchange(
+        &mut self, exchange: &Exchange, deviation: Option<&Deviation>,
+    ) -> Result<String, String> {
+        let (path, body) = (&exchange.path, exchange.body());
+        if self.api == Api::Gateway
+            && let Err(reason) = at_gateway(exchange, path, &body, exchange.is_raw())
+        {
+            let is_missing = reason == NO_ENDPOINT && !exchange.is_unrouted();
+            return if is_missing { Err(reason.to_owned()) } else { Ok(reason.to_owned()) };
+        }
+        let answer = self.send(exchange, &body, exchange.is_raw()).await;
+        compare(exchange, &answer, deviation)?;
+        let Some(deviation) = deviation else { return Ok("equal".to_owned()) };
+        if let Some(plain) = &deviation.plain {
+            let answer = self.send(exchange, plain, false).await;
+            compare(exchange, &answer, None).map_err(|problem| format!("plain: {problem}"))?;
+        }
+        Ok(deviation.reason.to_string())
+    }
+
+    /// Sends a request with this body. The ids of links are ours in the request, and the recorded
+    /// ones in the returned answer.
+    async fn send(&mut self, exchange: &Exchange, body: &str, is_raw: bool) -> Answer {
+        let [path, body] = [&exchange.path, body].map(|text| self.ids.in_request(text));
+        let request = match self.api {
+            Api::Cmdb => cmdb_request(exchange, &path, body),
+            Api::Gateway => {
+                let (path, body) = at_gateway(exchange, &path, &body, is_raw).unwrap();
+                gateway_request(exchange, &path, body)
+            }
+        };
+        let reply = self.app.send(request).await;
+        let mut answer = Answer { status: reply.status.as_u16(), body: reply.json };
+        // A path of no endpoint belongs to no API.
+        if self.api == Api::Gateway || reply.status == StatusCode::NOT_FOUND {
+            let fields = answer.body.as_object_mut().unwrap();
+            fields.remove("request_id").unwrap();
+            for (name, cmdb_name) in [("code", "bk_error_code"), ("message", "bk_error_msg")] {
+                let value = fields.remove(name).unwrap();
+                let value = if value == "" { json!("success") } else { value };
+                fields.insert(cmdb_name.to_owned(), value);
+            }
+        }
+        if exchange.path == "/api/v3/create/instassociation" {
+            self.ids.learn(&exchange.answer().body, &answer.body);
+        }
+        self.ids.make_recorded(&mut answer.body);
+        answer
+    }
+
+    /// Prints the outcomes, and fails if an answer differs otherwise than listed.
+    #[expect(clippy::print_stdout, reason = "the table of outcomes is a result of the test")]
+    fn finish(mut self) {
+        for unused in self.deviations.remaining() {
+            self.failures.push(format!("{unused} is listed, and there is no such exchange"));
+        }
+        for (file, outcomes) in &self.outcomes {
+            let counts: Vec<_> =
+                outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+            println!("{:?} {file}: {}", self.api, counts.join(", "));
+        }
+        let count = self.failures.len();
+        let first: Vec<_> = self.failures.iter().take(40).map(String::as_str).collect();
+        assert!(count == 0, "{count} failures:\n{}", first.join("\n"));
+    }
+}
+
+fn cmdb_request(exchange: &Exchange, path: &str, body: String) -> Request<Body> {
+    let mut request = Request::builder().method(exchange.method.as_str()).uri(path);
+    for (name, value) in &exchange.headers {
+        request = request.header(name, value);
+    }
+    let mut request = request.body(body.into()).unwrap();
+    request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
+    request
+}
+
+fn gateway_request(exchange: &Exchange, path: &str, body: String) -> Request<Body> {
+    let credentials = json!({
+        "bk_app_code": "esb_test", "bk_app_secret": "xxx",
+        "bk_username": exchange.headers["BK_USER"],
+    });
+    let request = Request::post(path)
+        .header("x-bkapi-authorization", credentials.to_string())
+        .header("blueking-language", &exchange.headers["HTTP_BLUEKING_LANGUAGE"]);
+    request.body(body.into()).unwrap()
+}
+
+const NO_ENDPOINT: &str = "not at the gateway API: no endpoint";
+
+/// The path and the body of a request at the gateway API, or why it cannot be sent there.
+///
+/// The fields of the body name the tenant, and the variables in the path at the CMDB API. A raw
+/// body is sent as it is: its tenant is "0".
+fn at_gateway(
+    exchange: &Exchange, path: &str, body: &str, is_raw: bool,
+) -> Result<(String, String), &'static str> {
+    let (entry, variables) = endpoint(&exchange.method, path).ok_or(NO_ENDPOINT)?;
+    if !entry.is_at(Api::Gateway) {
+        return Err("not at the gateway API: an endpoint of the CMDB API only");
+    }
+    let path = entry.path(Api::Gateway);
+    let tenant = exchange.headers["HTTP_BK_SUPPLIER_ACCOUNT"].as_str();
+    if is_raw {
+        assert_eq!(tenant, "0");
+        return match body {
+            "" | "null" => Err("not at the gateway API: a body that counts as {} only here"),
+            _ => Ok((path, body.to_owned())),
+        };
+    }
+    let mut fields: Map<String, Value> = match body {
+        "" => Map::new(),
+        _ => serde_json::from_str(body).unwrap(),
+    };
+    fields.extend(variables);
+    fields.insert("bk_supplier_account".to_owned(), json!(tenant));
+    Ok((path, Value::Object(fields).to_string()))
+}
+
+/// The endpoint with this method and path at the CMDB API, and the variables in the path.
+fn endpoint(method: &str, path: &str) -> Option<(&'static EndpointEntry, Map<String, Value>)> {
+    let of_method = ENDPOINTS.iter().filter(|entry| entry.method(Api::Cmdb).as_str() == method);
+    // An endpoint without variables comes first: `batch` is no value of a variable.
+    let mut found: Vec<_> = of_method
+        .filter_map(|entry| Some((entry, variables(&entry.path(Api::Cmdb), path)?)))
+        .collect();
+    found.sort_by_key(|(_, variables)| variables.len());
+    found.into_iter().next()
+}
+
+/// The variables in a path, if it has this form. Numbers are sent as numbers, others as texts.
+fn variables(form: &str, path: &str) -> Option<Map<String, Value>> {
+    let [form, path] =
+        [form, path].map(|path| path.trim_end_matches('/').split('/').collect::<Vec<_>>());
+    let mut variables = Map::new();
+    for (form, segment) in form.iter().zip(&path) {
+        match form.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            Some(name) => {
+                let number = segment.parse::<i64>().ok();
+                let value = number.map_or_else(|| json!(segment), |number| json!(number));
+                variables.insert(name.to_owned(), value);
+            }
+            None if form == segment => {}
+            None => return None,
+        }
+    }
+    (form.len() == path.len()).then_some(variables)
+}
+
+/// The links that the replay created: their ids in the recordings and here.
+struct LinkIds {
+    /// The first and the last id of links in the recordings.
+    range: [i64; 2],
+    ours: BTreeMap<i64, i64>,
+    recorded: BTreeMap<i64, i64>,
+}
+
+impl Default for LinkIds {
+    fn default() -> Self {
+        let ids = fs::read_to_string(Path::new(FOLDER).join("ids.json")).unwrap();
+        let ids: Value = serde_json::from_str(&ids).unwrap();
+        let range = serde_json::from_value(ids["ranges"]["link"].clone()).unwrap();
+        Self { range, ours: BTreeMap::new(), recorded: BTreeMap::new() }
+    }
+}
+
+impl LinkIds {
+    /// Learns the id of a link that was created in the recording and here.
+    fn learn(&mut self, recorded: &Value, ours: &Value) {
+        let ids = [recorded, ours].map(|answer| answer["data"]["id"].as_i64());
+        if let [Some(recorded), Some(ours)] = ids {
+            // The ids of other things are in other ranges, so an id needs no name.
+            let [first, last] = self.range;
+            assert!((first..=last).contains(&recorded) && (first..=last).contains(&ours));
+            assert_eq!(self.ours.insert(recorded, ours), None);
+            assert_eq!(self.recorded.insert(ours, recorded), None);
+        }
+    }
+
+    /// A path or a body with our ids in the place of the recorded ones.
+    fn in_request(&self, text: &str) -> String {
+        let mut replaced = String::new();
+        let mut rest = text;
+        while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+            let (before, from_digit) = rest.split_at(start);
+            let end = from_digit.find(|c: char| !c.is_ascii_digit()).unwrap_or(from_digit.len());
+            let (digits, after) = from_digit.split_at(end);
+            let ours = digits.parse().ok().and_then(|id: i64| self.ours.get(&id));
+            replaced.push_str(before);
+            replaced.push_str(&ours.map_or_else(|| digits.to_owned(), i64::to_string));
+            rest = after;
+        }
+        replaced + rest
+    }
+
+    /// Replaces our ids in an answer by the recorded ones, and any other by -1.
+    fn make_recorded(&self, value: &mut Value) {
+        match value {
+            Value::Array(elements) => {
+                for element in elements {
+                    self.make_recorded(element);
+                }
+            }
+            Value::Object(fields) => {
+                for field in fields.values_mut() {
+                    self.make_recorded(field);
+                }
+            }
+            Value::Number(number) => {
+                let [first, last] = self.range;
+                if let Some(id) = number.as_i64().filter(|id| (first..=last).contains(id)) {
+                    *value = json!(self.recorded.get(&id).copied().unwrap_or(-1));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The start of a text, for a message.
+fn clip(text: &str) -> String {
+    text.chars().take(200).collect()
+}
