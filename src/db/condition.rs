@@ -46,7 +46,7 @@ fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &
     builder.push(column);
     match test {
         Test::IntegerIn(integers) => match integers.as_slice() {
-            [integer] => builder.push(" = ").push_bind(*integer),
+            [only] => builder.push(" = ").push_bind(*only),
             integers => builder.push(" = any(").push_bind(integers).push(")"),
         },
         Test::IntegerRange { min: i64::MIN, max: i64::MAX } => builder.push(" is not null"),
@@ -56,23 +56,23 @@ fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &
             builder.push(" between ").push_bind(*min).push(" and ").push_bind(*max)
         }
         Test::TextIn(texts) => match texts.as_slice() {
-            [text] => builder.push(" = ").push_bind(text),
+            [only] => builder.push(" = ").push_bind(only),
             texts => builder.push(" = any(").push_bind(texts).push(")"),
         },
-        Test::TextOrder(order, text) => {
+        Test::TextOrder(order, bound) => {
             let operator = match order {
                 Order::Less => "<",
                 Order::LessOrEqual => "<=",
                 Order::Greater => ">",
                 Order::GreaterOrEqual => ">=",
             };
-            builder.push(" collate \"C\" ").push(operator).push(" ").push_bind(text)
+            builder.push(" collate \"C\" ").push(operator).push(" ").push_bind(bound)
         }
         Test::TextMatches(pattern) => {
             builder.push(" collate \"C\" ~ ").push_bind(pattern.as_postgres())
         }
         Test::BooleanIn(booleans) => match booleans.as_slice() {
-            [boolean] => builder.push(" = ").push_bind(*boolean),
+            [only] => builder.push(" = ").push_bind(*only),
             booleans => builder.push(" = any(").push_bind(booleans).push(")"),
         },
         Test::IsNull => builder.push(" is null"),

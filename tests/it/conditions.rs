@@ -5,10 +5,10 @@ use std::cmp::Ordering;
 use cmdb_associations::db::condition::push;
 use cmdb_associations::domain::condition::pattern::Pattern;
 use cmdb_associations::domain::condition::{
-    Condition, LinkField, ModelAssociationField as F, Test, mongo, query_filter,
+    Condition, ModelAssociationField as F, Test, mongo, query_filter,
 };
 use proptest::prelude::*;
-use proptest::strategy::ValueTree;
+use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use regex::Regex;
 use serde_json::{Map, Value, json};
@@ -67,11 +67,6 @@ async fn selected(pool: &PgPool, condition: &Condition<F>) -> Vec<usize> {
     rows.iter().map(|row| usize::try_from(row.get::<i32, _>(0)).unwrap()).collect()
 }
 
-/// The value of a field; none if the field is missing.
-fn field<'a>(row: &'a Value, name: &str) -> Option<&'a Value> {
-    row.get(name)
-}
-
 /// Whether MongoDB takes the stored value and another for equal.
 fn is_equal(stored: Option<&Value>, value: &Value) -> bool {
     match (stored, value) {
@@ -84,11 +79,11 @@ fn is_equal(stored: Option<&Value>, value: &Value) -> bool {
 }
 
 /// Compares an integer with a number exactly.
+#[expect(clippy::cast_precision_loss, reason = "the other number is small or beyond 64 bits")]
 fn order_of_numbers(a: &serde_json::Number, b: &serde_json::Number) -> Option<Ordering> {
     let integer = a.as_i64().unwrap();
     match b.as_i64() {
         Some(b) => Some(integer.cmp(&b)),
-        // All of these are small or beyond 64 bits.
         None => (integer as f64).partial_cmp(&b.as_f64().unwrap()),
     }
 }
@@ -115,7 +110,7 @@ fn evaluate(row: &Value, condition: &Map<String, Value>) -> bool {
         "$or" => each(value).into_iter().any(|found| found),
         "$nor" => !each(value).into_iter().any(|found| found),
         name => {
-            let stored = field(row, name);
+            let stored = row.get(name);
             match value.as_object() {
                 Some(operators) => satisfies(stored, operators),
                 None => is_equal(stored, value),
@@ -151,45 +146,33 @@ fn satisfies(stored: Option<&Value>, operators: &Map<String, Value>) -> bool {
     })
 }
 
-fn value() -> impl Strategy<Value = Value> {
-    prop::sample::select(vec![
-        Value::Null,
-        json!(true),
-        json!(false),
-        json!(0),
-        json!(1),
-        json!(5),
-        json!(5.0),
-        json!(5.5),
-        json!(-0.5),
-        json!(i64::MAX),
-        json!(i64::MIN),
-        json!(1e300),
-        json!(-1e300),
-        json!(u64::MAX),
-        json!(""),
-        json!("a"),
-        json!("A"),
-        json!("ab"),
-        json!("5"),
-        json!("机"),
-        json!(["a"]),
-        json!([]),
-    ])
+/// A value to compare the field with, mostly of its type.
+fn value(name: &str) -> BoxedStrategy<Value> {
+    let numbers = [json!(0), json!(1), json!(5), json!(5.0), json!(5.5), json!(-0.5)]
+        .into_iter()
+        .chain([json!(i64::MAX), json!(i64::MIN), json!(1e300), json!(-1e300), json!(u64::MAX)]);
+    let texts = ["", "a", "A", "ab", "5", "机"].map(Value::from);
+    let others = [Value::Null, json!(true), json!(false), json!(["a"]), json!([])];
+    let of_type: Vec<_> = match name {
+        "id" => numbers.clone().collect(),
+        "bk_obj_id" => texts.to_vec(),
+        _ => others.to_vec(),
+    };
+    let all: Vec<_> = numbers.chain(texts).chain(others).collect();
+    prop_oneof![4 => prop::sample::select(of_type), 1 => prop::sample::select(all)].boxed()
 }
 
-fn operators() -> impl Strategy<Value = Value> {
-    let compared =
-        (prop::sample::select(vec!["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]), value())
-            .prop_map(|(operator, value)| json!({operator: value}));
-    let listed = (any::<bool>(), prop::collection::vec(value(), 0..4))
+fn operators(name: &str) -> impl Strategy<Value = Value> + use<> {
+    let operator = prop::sample::select(vec!["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]);
+    let compared = (operator, value(name)).prop_map(|(operator, value)| json!({operator: value}));
+    let listed = (any::<bool>(), prop::collection::vec(value(name), 0..4))
         .prop_map(|(is_in, values)| json!({if is_in { "$in" } else { "$nin" }: values}));
     let exists = any::<bool>().prop_map(|exists| json!({"$exists": exists}));
-    let pattern = (prop::sample::select(vec!["a", "^a.", "^$", "[^a]", "B|é"]), any::<bool>())
-        .prop_map(|(pattern, is_case_insensitive)| {
-            json!({"$regex": pattern, "$options": if is_case_insensitive { "i" } else { "" }})
-        });
-    let one = prop_oneof![4 => compared, 2 => listed, 1 => exists, 2 => pattern];
+    let pattern = prop::sample::select(vec!["a", "^a.", "^$", "[^a]", "B|é"]);
+    let pattern = (pattern, prop::sample::select(vec!["", "i"]))
+        .prop_map(|(pattern, options)| json!({"$regex": pattern, "$options": options}));
+    let weight = if name == "bk_obj_id" { 4 } else { 1 };
+    let one = prop_oneof![6 => compared, 3 => listed, 1 => exists, weight => pattern];
     (prop::collection::vec(one, 1..3), any::<bool>()).prop_map(|(parts, is_negated)| {
         let members = parts.iter().flat_map(|part| part.as_object().unwrap().clone());
         let operators: Map<_, _> = members.collect();
@@ -198,12 +181,15 @@ fn operators() -> impl Strategy<Value = Value> {
 }
 
 fn condition() -> impl Strategy<Value = Value> {
-    let name = prop::sample::select(vec!["id", "bk_obj_id", "ispre", "x", "y"]);
-    let field = (name, prop_oneof![1 => value(), 3 => operators()]);
-    let document = prop::collection::vec(field, 0..3)
+    let names = vec!["id", "id", "bk_obj_id", "bk_obj_id", "ispre", "ispre", "x"];
+    let field = prop::sample::select(names).prop_flat_map(|name| {
+        let value = prop_oneof![1 => value(name), 3 => operators(name)];
+        value.prop_map(move |value| (name.to_owned(), value))
+    });
+    let document = prop::collection::vec(field, 1..3)
         .prop_map(|fields| fields.into_iter().collect::<Map<_, _>>().into());
     document.prop_recursive(3, 12, 3, |inner: BoxedStrategy<Value>| {
-        let logical = prop::sample::select(vec!["$and", "$or", "$nor"]);
+        let logical = prop::sample::select(vec!["$and", "$or", "$or", "$nor"]);
         (inner.clone(), logical, prop::collection::vec(inner, 1..4)).prop_map(
             |(mut document, logical, parts)| {
                 document[logical] = parts.into();
@@ -219,8 +205,10 @@ async fn sql_finds_the_rows_that_mongodb_finds(pool: PgPool) {
     let (rows, strategy) = (rows(), condition());
     let mut runner = TestRunner::deterministic();
     let mut sizes = [0; 3];
-    for _ in 0..1_500 {
+    for number in 0..800 {
         let condition = strategy.new_tree(&mut runner).unwrap().current();
+        // Most conditions find few rows, so every other one is negated.
+        let condition = if number % 2 == 0 { condition } else { json!({"$nor": [condition]}) };
         let parsed = mongo::parse::<F>("condition", &condition.to_string())
             .unwrap_or_else(|error| panic!("{condition}: {error}"));
         let document = condition.as_object().unwrap();
@@ -231,15 +219,17 @@ async fn sql_finds_the_rows_that_mongodb_finds(pool: PgPool) {
         sizes[size] += 1;
     }
     // The conditions find no row, some rows and all rows, each often enough to prove something.
-    assert!(sizes.iter().all(|count| *count > 100), "{sizes:?}");
+    assert!(sizes.iter().all(|count| *count > 20), "{sizes:?}");
 }
+
+/// Whether a row is expected.
+type Expected<'a> = &'a dyn Fn(&Value) -> bool;
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_query_filter_finds_the_rows_of_its_rules(pool: PgPool) {
     create_rows(&pool).await;
     let rows = rows();
     let text = |row: &Value| row["bk_obj_id"].as_str().unwrap().to_owned();
-    type Expected<'a> = &'a dyn Fn(&Value) -> bool;
     let filters: [(Value, Expected<'_>); 8] = [
         (json!(["bk_obj_id", "begins_with", "a"]), &|row| text(row).starts_with('a')),
         (json!(["bk_obj_id", "contains", "B"]), &|row| text(row).contains('b')),
@@ -327,7 +317,7 @@ async fn a_pattern_matches_the_texts_that_the_crate_regex_finds(pool: PgPool) {
     let strategy = (pattern(), any::<bool>());
     let mut runner = TestRunner::deterministic();
     let mut compared = 0;
-    for _ in 0..2_000 {
+    for _ in 0..1_000 {
         let ((pattern, twin), is_case_insensitive) =
             strategy.new_tree(&mut runner).unwrap().current();
         let Ok(parsed) = Pattern::parse(&pattern, is_case_insensitive) else { continue };
@@ -338,7 +328,7 @@ async fn a_pattern_matches_the_texts_that_the_crate_regex_finds(pool: PgPool) {
         assert_eq!(found, expected, "{pattern} {is_case_insensitive} {}", parsed.as_postgres());
         compared += 1;
     }
-    assert!(compared > 1_500, "{compared} patterns are accepted");
+    assert!(compared > 700, "{compared} patterns are accepted");
 }
 
 /// Patterns that take an automaton long to build or to run.
@@ -356,7 +346,10 @@ fn hostile_pattern() -> impl Strategy<Value = String> {
         let times = prop_oneof![1..4_usize, 1..200_usize];
         (prop::collection::vec(inner, 1..3), times, separator, repetition).prop_map(
             |(parts, times, separator, repetition)| {
-                let parts = vec![parts.join(separator); times].join(separator);
+                let parts = parts.join(separator);
+                // A longer pattern is refused at once.
+                let times = times.min(900 / (parts.len() + 1)).max(1);
+                let parts = vec![parts; times].join(separator);
                 format!("(?:{parts}){repetition}")
             },
         )
@@ -364,37 +357,55 @@ fn hostile_pattern() -> impl Strategy<Value = String> {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn no_pattern_makes_postgresql_fail_or_take_long(pool: PgPool) {
+async fn no_accepted_pattern_makes_postgresql_fail_or_exceed_five_seconds(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
     sqlx::raw_sql("set statement_timeout = '5s'").execute(&mut *conn).await.unwrap();
     let strategy = (hostile_pattern(), any::<bool>());
     let mut runner = TestRunner::deterministic();
-    let (mut accepted, mut refused) = (0, 0);
     let text = "ab".repeat(256);
-    let mut slow = Vec::new();
-    let n = std::env::var("HOSTILE").map_or(1000, |n| n.parse().unwrap());
-    while accepted < n {
+    let (mut accepted, mut refused) = (0, 0);
+    for _ in 0..3_000 {
         let (pattern, is_case_insensitive) = strategy.new_tree(&mut runner).unwrap().current();
         let Ok(parsed) = Pattern::parse(&pattern, is_case_insensitive) else {
             refused += 1;
             continue;
         };
         accepted += 1;
-        let start = std::time::Instant::now();
-        let result = sqlx::query("select $1 ~ $2 and $1 ~ 'z'")
+        sqlx::query("select $1 ~ $2")
             .bind(&text)
             .bind(parsed.as_postgres())
-            .fetch_one(&mut *conn)
-            .await;
-        let time = start.elapsed().as_millis();
-        slow.push((time, pattern.clone()));
-        if let Err(error) = result {
-            println!("ERR {error}: {time} {pattern}");
-        }
+            .execute(&mut *conn)
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {pattern}"));
     }
-    slow.sort();
-    for (time, pattern) in slow.iter().rev().take(15) {
-        println!("SLOW {time} {} {}", pattern.len(), pattern.chars().take(300).collect::<String>());
+    assert!(accepted > 200 && refused > 200, "{accepted} accepted, {refused} refused");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn assertions_are_those_of_pcre(pool: PgPool) {
+    for (pattern, text, is_match) in [
+        ("a$", "a\n", true),
+        ("a$", "a\n\n", false),
+        ("a$", "a\nb", false),
+        ("a$\n", "a\n", true),
+        (r"a\z", "a\n", false),
+        ("^b", "a\nb", false),
+        (r"\Bb", "ab", true),
+        (r"\Bb", "éb", false),
+        (r"\B", "", true),
+        (r"\b", "é", false),
+        (r"(?i)\b", "ſ", false),
+        (r"(?i)\w", "ſ", false),
+        ("(?i)s", "ſ", true),
+        ("(?i)[^k]", "K", false),
+    ] {
+        let pattern = Pattern::parse(pattern, false).unwrap();
+        let matched: bool = sqlx::query_scalar(r#"select $1 collate "C" ~ $2"#)
+            .bind(text)
+            .bind(pattern.as_postgres())
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(matched, is_match, "{pattern:?} {text:?}");
     }
-    println!("{refused} refused");
 }

@@ -112,12 +112,13 @@ fn text_order(order: Order, text: String) -> Test {
 }
 
 fn boolean_order(order: Order, value: bool) -> Option<Test> {
-    let booleans = [false, true].into_iter().filter(|boolean| match order {
-        Order::Less => *boolean < value,
-        Order::LessOrEqual => *boolean <= value,
-        Order::Greater => *boolean > value,
-        Order::GreaterOrEqual => *boolean >= value,
-    });
+    let is_found = |boolean: &bool| match order {
+        Order::Less => boolean.cmp(&value).is_lt(),
+        Order::LessOrEqual => boolean.cmp(&value).is_le(),
+        Order::Greater => boolean.cmp(&value).is_gt(),
+        Order::GreaterOrEqual => boolean.cmp(&value).is_ge(),
+    };
+    let booleans = [false, true].into_iter().filter(is_found);
     let booleans: Vec<_> = booleans.collect();
     (!booleans.is_empty()).then_some(Test::BooleanIn(booleans))
 }
@@ -133,7 +134,7 @@ pub(super) fn matches<F: Field>(field: Option<F>, pattern: Pattern) -> Condition
 }
 
 /// Whether the field exists, also as null.
-pub(super) fn exists<F>(field: Option<F>) -> Condition<F> {
+pub(super) fn exists<F: Field>(field: Option<F>) -> Condition<F> {
     Condition::constant(field.is_some())
 }
 
