@@ -161,7 +161,7 @@ pub async fn list(
     );
     builder.push_bind(tenant.as_str()).push(", ").push_bind(Tenant::SHARED).push(") and ");
     condition::push(&mut builder, condition, &|field| match field {
-        ModelAssociationField::Id => "association.id >> 2",
+        ModelAssociationField::Id => "(association.id >> 2)",
         ModelAssociationField::Tenant => "tenant.key",
         ModelAssociationField::Key => "association.key",
         ModelAssociationField::Name => "association.name",

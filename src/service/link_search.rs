@@ -136,12 +136,12 @@ enum Subject {
 /// Takes the tests of texts out of a condition, which then refers to them by their numbers.
 fn split(condition: &Condition<LinkField>) -> (Condition<Subject>, Vec<Condition<LinkField>>) {
     let mut tests = Vec::new();
-    let condition = condition.clone().map(&mut |field, test| match column(field) {
-        Some(column) => Condition::Test(Subject::Column(column), test),
-        None => {
-            tests.push(Condition::Test(field, test));
-            Condition::Test(Subject::Text(tests.len() - 1), Test::IsNull)
+    let condition = condition.clone().map(&mut |field, test| {
+        if let Some(column) = column(field) {
+            return Condition::Test(Subject::Column(column), test);
         }
+        tests.push(Condition::Test(field, test));
+        Condition::Test(Subject::Text(tests.len() - 1), Test::IsNull)
     });
     (condition, tests)
 }

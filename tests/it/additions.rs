@@ -115,15 +115,17 @@ async fn the_mapping_is_checked_before_the_pair_and_the_pair_before_its_instance
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn an_absent_id_is_0_which_exists_only_if_it_was_imported(pool: PgPool) {
+async fn without_an_id_an_instance_does_not_exist_and_0_exists_if_it_was_imported(pool: PgPool) {
     let app = TestApp::new(pool).await;
-    let no_target = json!({"bk_obj_asst_id": "host_belong_plat", "bk_inst_id": 1});
     let (code, text, _) = NO_TARGET;
-    add(&app, no_target.clone()).await.assert_refused(200, code, text);
+    let area = link("host_belong_plat", 1, 0);
+    add(&app, area.clone()).await.assert_refused(200, code, text);
     let import = "insert into cmdb.instance (model_id, instance_id, name)
                   select id, 0, 'default area' from cmdb.model where key = 'plat'";
     sqlx::query(import).execute(&app.pool).await.unwrap();
-    id(&add(&app, no_target).await);
+    let no_target = json!({"bk_obj_asst_id": "host_belong_plat", "bk_inst_id": 1});
+    add(&app, no_target).await.assert_refused(200, code, text);
+    id(&add(&app, area).await);
     let (code, text, _) = NO_SOURCE;
     for body in [
         json!({"bk_obj_asst_id": "host_belong_plat", "bk_asst_inst_id": 0}),

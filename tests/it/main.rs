@@ -37,8 +37,8 @@ mod fuzzing; // the inputs of the fuzz corpus
 mod golden; // the recorded exchanges, replayed at both APIs
 mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
-mod link_searches; // the links of a model that satisfy a condition
 mod limits; // rate limits, and the APIs and tenants of an application
+mod link_searches; // the links of a model that satisfy a condition
 mod load; // limits on connections, requests and body sizes
 mod logins; // users verified by the login service
 mod operations; // metrics, logs, traces and TLS

@@ -20,10 +20,10 @@ pub(super) struct AddBody {
     /// The association between the two models.
     #[schema(required, nullable = false)]
     bk_obj_asst_id: Option<String>,
-    /// The source instance; 0 if absent.
+    /// The source instance.
     #[schema(required, nullable = false)]
     bk_inst_id: Option<Id>,
-    /// The target instance; 0 if absent.
+    /// The target instance.
     #[schema(required, nullable = false)]
     bk_asst_inst_id: Option<Id>,
 }
@@ -49,12 +49,12 @@ impl Endpoint for AddInstanceAssociation {
         exists, its mapping allows another association of these instances, the same association \
         does not exist, the source exists, the target exists.";
 
-    /// Only the database knows what is wrong. As in the original, no model association has an empty
-    /// key, and an absent id is 0, which is the id of an area.
+    /// Only the database knows what is wrong: no model association has an empty key, and without an
+    /// id the instance does not exist.
     fn check(body: AddBody) -> Result<CreateLink, RequestError> {
         let AddBody { bk_obj_asst_id, bk_inst_id, bk_asst_inst_id } = body;
-        let id = |id: Option<Id>| Some(id.map_or(0, |id| id.0));
-        let pair = Detail { source: id(bk_inst_id), target: id(bk_asst_inst_id) };
+        let pair =
+            Detail { source: bk_inst_id.map(|id| id.0), target: bk_asst_inst_id.map(|id| id.0) };
         Ok(CreateLink { model_association: bk_obj_asst_id.unwrap_or_default(), pair })
     }
 
