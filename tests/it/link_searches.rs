@@ -43,7 +43,7 @@ async fn linked_app(pool: PgPool) -> TestApp {
     app
 }
 
-fn rules(rules: Value) -> Value {
+fn rules(rules: &Value) -> Value {
     json!({"condition": "AND", "rules": rules})
 }
 
@@ -181,7 +181,7 @@ async fn a_page_needs_a_limit_and_a_filter_its_form(pool: PgPool) {
                 .to_owned(),
         ),
         (
-            json!({"conditions": rules(json!([rule("id", "between", 1)]))}),
+            json!({"conditions": rules(&json!([rule("id", "between", 1)]))}),
             1_199_006,
             verified("conditions.rules[0].operator"),
         ),
@@ -198,12 +198,12 @@ async fn a_page_needs_a_limit_and_a_filter_its_form(pool: PgPool) {
 async fn a_count_is_that_of_the_links_that_satisfy_the_filter(pool: PgPool) {
     let app = linked_app(pool).await;
     let connect = rule("bk_asst_id", "equal", "connect");
-    assert_eq!(count(&app, "bk_switch", rules(json!([connect]))).await, 2);
+    assert_eq!(count(&app, "bk_switch", rules(&json!([connect]))).await, 2);
     let source = rule("bk_inst_id", "in", json!([1, 3]));
-    assert_eq!(count(&app, "bk_switch", rules(json!([source, connect]))).await, 2);
-    assert_eq!(count(&app, "bk_switch", rules(json!([source]))).await, 5);
-    assert_eq!(count(&app, "bk_switch", rules(json!([rule("id", "greater", 4)]))).await, 2);
-    assert_eq!(count(&app, "bk_switch", rules(json!([rule("bk_obj_id", "equal", "x")]))).await, 0);
+    assert_eq!(count(&app, "bk_switch", rules(&json!([source, connect]))).await, 2);
+    assert_eq!(count(&app, "bk_switch", rules(&json!([source]))).await, 5);
+    assert_eq!(count(&app, "bk_switch", rules(&json!([rule("id", "greater", 4)]))).await, 2);
+    assert_eq!(count(&app, "bk_switch", rules(&json!([rule("bk_obj_id", "equal", "x")]))).await, 0);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
