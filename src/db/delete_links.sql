@@ -1,5 +1,5 @@
--- Deletes links by their ids, with their audit record and idempotency record, if the cache version is
--- as expected; otherwise writes nothing.
+-- Deletes links by their ids, with their audit record and idempotency record, if the cache version
+-- is as expected; otherwise writes nothing.
 --
 --   links:              $1 ids in ascending order, $2 tenant, null if it is not stored, $3 model at
 --                       either end, null if it is not stored
@@ -12,9 +12,9 @@ staleness as materialized (
     select $4::bigint is not null
         and not exists (select from cmdb.cache_version where version = $4) as is_stale
 ),
--- Side effect: locks the links in the order of their ids, so that deletions of the same links do not
--- deadlock. A subquery that locks rows is not joined in another order, so each id is one search in
--- the primary key. A link that another transaction has just deleted is left out.
+-- Side effect: locks the links in the order of their ids, so that deletions of the same links do
+-- not deadlock. A subquery that locks rows is not joined in another order, so each id is one search
+-- in the primary key. A link that another transaction has just deleted is left out.
 found as materialized (
     select link.id
     from unnest($1::bigint[]) wanted (id)

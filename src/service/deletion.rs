@@ -27,8 +27,8 @@ pub struct DeleteLinks {
 }
 
 impl DeleteLinks {
-    /// A request to an endpoint. A repeated id counts once. No link has an id of 0 or less, so these
-    /// are ignored.
+    /// A request to an endpoint. A repeated id counts once. No link has an id of 0 or less, so
+    /// these are ignored.
     pub fn new(endpoint: &'static str, model: String, mut ids: Vec<i64>) -> Self {
         ids.retain(|id| *id > 0);
         ids.sort_unstable();

@@ -1,7 +1,8 @@
 //! `Idempotency-Key`: a request that is sent again under its key gets the answer of the first one.
 //!
-//! The statement that creates or deletes the links also stores the record, so neither exists without
-//! the other. A record has the ids and error codes, and the answer is rendered from them again.
+//! The statement that creates or deletes the links also stores the record, so neither exists
+//! without the other. A record has the ids and error codes, and the answer is rendered from them
+//! again.
 
 use std::time::Duration;
 

@@ -2,17 +2,18 @@
 //! serial order of the requests gives.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cmdb_associations::domain::association::Mapping;
-use cmdb_associations::domain::batch::Detail;
+use cmdb_associations::domain::batch::{Detail, Link};
 use cmdb_associations::domain::error::DetailError;
 use cmdb_associations::service::check::check;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use crate::app::{TestApp, batch, pool_of};
+use crate::deletions::{MANY, ONE, many};
 use crate::plan::Inventory;
 
 /// A pseudo-random number generator with a fixed seed.
@@ -145,6 +146,207 @@ async fn concurrent_batches_are_answered_as_in_some_serial_order(pool: PgPool) {
     assert!(order_matters > 100, "the batches hardly conflicted");
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
     assert_eq!(app.count(deadlocks).await, 0);
+}
+
+/// A request that races with others.
+#[derive(Debug, Clone)]
+enum Racing {
+    /// Creates these pairs.
+    Batch(Vec<(i64, i64)>),
+    /// Deletes the links with these ids and pairs, of those that there were before.
+    Deletion(Vec<(i64, (i64, i64))>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Answer {
+    /// The created indexes and the texts of the refused ones.
+    Batch((Vec<usize>, Value)),
+    /// The number of deleted links.
+    Deletion(i64),
+}
+
+impl Racing {
+    async fn send(&self, app: &TestApp, key: &str) -> Answer {
+        match self {
+            Self::Batch(details) => Answer::Batch(app.post(batch(key, details)).await.maps()),
+            Self::Deletion(links) => {
+                let ids: Vec<_> = links.iter().map(|(id, _)| *id).collect();
+                let reply = app.post_to(MANY, &[], many("host", &ids)).await;
+                assert_eq!(reply.json["code"], 0, "{}", reply.text);
+                Answer::Deletion(reply.json["data"].as_i64().unwrap())
+            }
+        }
+    }
+
+    /// Carries it out while no other request is. `deleted` are ids.
+    fn carry_out(&self, inventory: &mut Inventory, deleted: &mut HashSet<i64>) -> Answer {
+        match self {
+            Self::Batch(details) => Answer::Batch(one_by_one(inventory, details)),
+            Self::Deletion(links) => {
+                let now: Vec<_> = links.iter().filter(|(id, _)| deleted.insert(*id)).collect();
+                let is_deleted =
+                    |link: &Link| now.iter().any(|(_, pair)| *pair == (link.source, link.target));
+                inventory.links.retain(|link| !is_deleted(link));
+                Answer::Deletion(i64::try_from(now.len()).unwrap())
+            }
+        }
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn concurrent_batches_and_deletions_are_answered_as_in_some_serial_order(pool: PgPool) {
+    let app = Arc::new(TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 8)).await);
+    let mut rng = Rng(4);
+    let mut order_matters = 0;
+    for round in 0..90 {
+        let (key, mapping) = ASSOCIATIONS[round % 3];
+        let instances: HashSet<_> = (1..=8).collect();
+        let (sources, targets) = (instances.clone(), instances);
+        let mut stored_before = Inventory { mapping, sources, targets, links: Vec::new() };
+        let before = rng.pairs(12, 8);
+        let (created, _) = one_by_one(&mut stored_before, &before);
+        let ids = app.post(batch(key, &before)).await.ids();
+        let links: Vec<_> =
+            ids.into_iter().zip(created.into_iter().map(|index| before[index])).collect();
+        // Two deletions that overlap, and two batches that want some of the same pairs again.
+        let (half, third) = (links.len() / 2, links.len() / 3);
+        let pairs: Vec<_> = links.iter().map(|(_, pair)| *pair).collect();
+        let requests = [
+            Racing::Deletion(links[third..].to_vec()),
+            Racing::Batch([pairs[half..].to_vec(), rng.pairs(6, 8)].concat()),
+            Racing::Deletion(links[..=half].iter().rev().copied().collect()),
+            Racing::Batch([rng.pairs(4, 8), pairs].concat()),
+        ];
+
+        let sending = requests.clone().map(|request| {
+            let app = Arc::clone(&app);
+            tokio::spawn(async move { request.send(&app, key).await })
+        });
+        let mut answers = Vec::new();
+        for sent in sending {
+            answers.push(sent.await.unwrap());
+        }
+        let serial_outcomes: Vec<_> = permutations(requests.len())
+            .into_iter()
+            .map(|order| {
+                let (mut inventory, mut deleted) = (stored_before.clone(), HashSet::new());
+                let mut answers = vec![Answer::Deletion(-1); requests.len()];
+                for which in order {
+                    answers[which] = requests[which].carry_out(&mut inventory, &mut deleted);
+                }
+                (answers, inventory.links)
+            })
+            .collect();
+        order_matters +=
+            usize::from(serial_outcomes.iter().any(|(other, _)| *other != serial_outcomes[0].0));
+        let stored: Vec<(i64, i64)> =
+            sqlx::query_as("select source_id, target_id from cmdb.instance_association")
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        let stored: HashSet<_> = stored.into_iter().collect();
+        let is_outcome = |(serial, links): &(Vec<Answer>, Vec<Link>)| {
+            let links: HashSet<_> = links.iter().map(|link| (link.source, link.target)).collect();
+            *serial == answers && links == stored
+        };
+        assert!(
+            serial_outcomes.iter().any(is_outcome),
+            "no serial order gives {answers:?} and {stored:?} to {requests:?}"
+        );
+        let rest: Vec<i64> = sqlx::query_scalar("select id from cmdb.instance_association")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+        if !rest.is_empty() {
+            app.post_to(MANY, &[], many("host", &rest)).await;
+        }
+    }
+    assert!(order_matters > 80, "the requests hardly conflicted");
+    assert_removals_are_recorded_once(&pool).await;
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    assert_eq!(app.count(deadlocks).await, 0);
+}
+
+/// Asserts that the data is sound, that nothing was written past the server, and that each link
+/// that is gone is in one record of a removal, with the pair that it was created with.
+async fn assert_removals_are_recorded_once(pool: &PgPool) {
+    let report = check(&mut pool.acquire().await.unwrap()).await.unwrap();
+    let violated = report.invariants.iter().chain(&report.noted);
+    let violated: Vec<_> = violated.filter(|(_, violations)| violations.count > 0).collect();
+    assert!(violated.is_empty(), "{violated:?}");
+    let of = |ids: &str, association: &str| {
+        format!(
+            "select link_id, {association} as association, source, target
+             from cmdb.audit_log
+             cross join lateral (
+                 select array_agg(id order by id) as ids
+                 from unnest({ids}) range, generate_series(lower(range), upper(range) - 1) id
+             ) expanded
+             cross join lateral unnest(ids, source_ids, target_ids, model_association_ids)
+                 link (link_id, source, target, removed_association)
+             where not isempty({ids})"
+        )
+    };
+    let created = of("association_ids", "model_association_id");
+    let removed = of("removed_ids", "removed_association");
+    let wrong = format!(
+        "with created as ({created}), removed as ({removed}),
+         gone as (
+             select * from created
+             where not exists (select from cmdb.instance_association where id = link_id)
+         )
+         select count(*) from (
+             (select * from gone except all select * from removed)
+             union all (select * from removed except all select * from gone)
+         ) wrong"
+    );
+    let wrong: i64 = sqlx::query_scalar(AssertSqlSafe(wrong)).fetch_one(pool).await.unwrap();
+    assert_eq!(wrong, 0, "removals without a record, or records of other removals");
+    let removals = "select count(*) from cmdb.audit_log where not isempty(removed_ids)";
+    let removals: i64 = sqlx::query_scalar(removals).fetch_one(pool).await.unwrap();
+    assert!(removals > 50, "{removals} removals");
+}
+
+/// Writes and deletes the links of a few instances, one or many at a time, and under keys.
+async fn write_and_delete(app: Arc<TestApp>, known: Arc<Mutex<Vec<i64>>>, seed: u64) {
+    let mut rng = Rng(seed);
+    for number in 0..60 {
+        let (key, _) = rng.pick(&ASSOCIATIONS);
+        let header = format!("{seed}-{number}");
+        let headers = [("idempotency-key", header.as_str())];
+        let headers = &headers[..usize::try_from(rng.next(2)).unwrap()];
+        let ids: Vec<_> = {
+            let known = known.lock().unwrap();
+            (0..=rng.next(30)).filter(|_| !known.is_empty()).map(|_| rng.pick(&known)).collect()
+        };
+        let length = if rng.next(2) == 0 { 1 } else { 20 };
+        let reply = match (rng.next(4), ids.first()) {
+            (0, Some(id)) => {
+                let body = json!({"bk_obj_id": "bk_switch", "id": id});
+                app.post_to(ONE, headers, body).await
+            }
+            (1, Some(_)) => app.post_to(MANY, headers, many("host", &ids)).await,
+            _ => {
+                let reply = app.post_with(headers, batch(key, &rng.pairs(length, 10))).await;
+                known.lock().unwrap().extend(reply.ids());
+                reply
+            }
+        };
+        assert_eq!(reply.json["code"], 0, "{}", reply.text);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn each_removal_is_recorded_once_under_racing_batches_and_deletions(pool: PgPool) {
+    let app = Arc::new(TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 8)).await);
+    let known = Arc::default();
+    let clients: Vec<_> = (20..28)
+        .map(|seed| tokio::spawn(write_and_delete(Arc::clone(&app), Arc::clone(&known), seed)))
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert_removals_are_recorded_once(&pool).await;
 }
 
 const LEVELS: [&str; 4] = ["read uncommitted", "read committed", "repeatable read", "serializable"];
