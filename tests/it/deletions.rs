@@ -245,6 +245,9 @@ async fn the_cmdb_api_takes_the_model_and_the_id_from_the_path(pool: PgPool) {
     assert_sound(&app.pool).await;
 }
 
+/// The columns of an audit record of a removal, from the request id to the targets.
+type Row = (String, String, String, i32, Option<i32>, String, String, Vec<i64>, Vec<i64>);
+
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_deletion_has_one_audit_record_with_the_removed_pairs(pool: PgPool) {
     let app = TestApp::new(pool).await;
@@ -252,7 +255,6 @@ async fn a_deletion_has_one_audit_record_with_the_removed_pairs(pool: PgPool) {
     app.post(batch(ONE_TO_ONE, &[(3, 4)])).await.ids();
     let reply = delete(&app, "bk_switch", &[3, 99, 1]).await;
     assert_eq!(count(&reply), 2);
-    type Row = (String, String, String, i32, Option<i32>, String, String, Vec<i64>, Vec<i64>);
     let records: Vec<Row> = sqlx::query_as(
         "select request_id, app, user_name, tenant_id, model_association_id,
              association_ids::text, removed_ids::text, source_ids, target_ids
