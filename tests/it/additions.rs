@@ -15,7 +15,7 @@ use crate::app::{Reply, TestApp, batch, pool_of};
 use crate::constraints::wait_until_blocked;
 use crate::proxy::Proxy;
 
-const PATH: &str = "/api/c/compapi/v2/cc/add_instance_association/";
+pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/add_instance_association/";
 const KEY: &str = "idempotency-key";
 
 fn link(association: &str, source: i64, target: i64) -> Value {

@@ -78,7 +78,7 @@ impl Endpoint for DeleteInstanceAssociation {
     }
 
     fn example() -> (Value, Value) {
-        (json!({"bk_obj_id": "rack", "id": 4}), Value::Null)
+        (json!({"bk_obj_id": "bk_switch", "id": 3}), Value::Null)
     }
 
     fn errors() -> Vec<RequestError> {
