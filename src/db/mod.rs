@@ -24,6 +24,7 @@ pub mod sequence;
 pub mod server;
 pub mod session;
 pub mod tenant;
+pub mod topology;
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -14,6 +14,7 @@ mod filter;
 mod health;
 mod idempotency;
 pub mod json;
+mod known_models;
 mod language;
 mod link;
 mod metrics;
@@ -25,6 +26,7 @@ mod permission;
 mod pipeline;
 mod stream;
 mod success;
+mod topology;
 
 use std::sync::Arc;
 use std::time::Duration;

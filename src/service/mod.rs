@@ -18,6 +18,7 @@ pub mod model_association;
 pub mod monitor;
 pub mod pages;
 pub mod permission;
+pub mod topology;
 
 use metrics::counter;
 use sqlx::PgConnection;

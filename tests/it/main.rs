@@ -55,6 +55,7 @@ mod schema; // the schema: documentation, collations, dumps
 mod shutdown; // shutdown under load
 mod statements; // how many statements a request takes
 mod tidy; // rules for the repository itself
+mod topology; // the topology of an instance, model associations by kind
 
 // The migrations of every test's database.
 use cmdb_associations::db::schema::MIGRATOR;

@@ -7,8 +7,10 @@ mod count_instance_associations;
 mod delete_instance_association;
 mod delete_related_inst_asso;
 mod find_biz_instance_association;
+mod find_inst_association_topo;
 mod find_instance_association;
 mod find_object_association;
+mod search_inst_association_topo;
 mod search_instance_associations;
 mod search_related_inst_asso;
 
@@ -27,8 +29,10 @@ use self::count_instance_associations::CountInstanceAssociations;
 use self::delete_instance_association::DeleteInstanceAssociation;
 use self::delete_related_inst_asso::DeleteRelatedInstAsso;
 use self::find_biz_instance_association::FindBizInstanceAssociation;
+use self::find_inst_association_topo::FindInstAssociationTopo;
 use self::find_instance_association::FindInstanceAssociation;
 use self::find_object_association::FindObjectAssociation;
+use self::search_inst_association_topo::SearchInstAssociationTopo;
 use self::search_instance_associations::SearchInstanceAssociations;
 use self::search_related_inst_asso::SearchRelatedInstAsso;
 use super::api::Api;
@@ -82,6 +86,11 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         Method::POST,
         "/api/v3/find/instassociation/related",
     ),
+    entry::<SearchInstAssociationTopo>(
+        "search_inst_association_topo",
+        Method::POST,
+        "/api/v3/find/insttopo/object/{bk_obj_id}/inst/{bk_inst_id}",
+    ),
     entry::<FindObjectAssociation>(
         "find_object_association",
         Method::POST,
@@ -91,6 +100,11 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         "find_biz_instance_association",
         Method::POST,
         "/api/v3/find/instassociation/biz/{bk_biz_id}",
+    ),
+    cmdb_only::<FindInstAssociationTopo>(
+        "find_inst_association_topo",
+        Method::POST,
+        "/api/v3/find/instassttopo/object/{bk_obj_id}/inst/{inst_id}",
     ),
 ];
 
