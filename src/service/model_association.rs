@@ -7,7 +7,7 @@ use super::permission::{authorize_view_all, viewable_models};
 use super::{Error, with_connection};
 use crate::db;
 pub use crate::db::model_association::StoredModelAssociation;
-use crate::domain::condition::{Condition, ModelAssociationField};
+use crate::domain::condition::{Condition, ModelAssociationField, Test};
 use crate::domain::keys::{KEY_LIMIT, is_valid_key};
 use crate::domain::permission::Action;
 
@@ -35,4 +35,17 @@ pub async fn find(
         });
     }
     Ok(found)
+}
+
+/// Finds the model associations of these kinds, in the order of their ids. Those are left out of
+/// which the user may view no end.
+pub async fn find_of_kinds(
+    cx: &RequestContext<'_>, kinds: &[String],
+) -> Result<Vec<StoredModelAssociation>, Error> {
+    let is_valid = |key: &&String| is_valid_key(key, KEY_LIMIT);
+    let kinds: Vec<_> = kinds.iter().filter(is_valid).cloned().collect();
+    if kinds.is_empty() {
+        return Ok(Vec::new());
+    }
+    find(cx, &Condition::Test(ModelAssociationField::Kind, Test::TextIn(kinds)), None).await
 }

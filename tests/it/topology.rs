@@ -301,3 +301,90 @@ async fn the_neighbors_of_an_instance_are_its_sources_and_its_targets(pool: PgPo
     let reply = post_cmdb(&app, "views hosts", &path("host", "1"), &json!({})).await;
     assert_eq!(reply.json["bk_error_code"], 9_900_403);
 }
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn model_associations_are_found_and_counted_by_their_kinds(pool: PgPool) {
+    let app = linked_app(pool).await;
+    let body = json!({"asst_ids": ["default", "unknown", "connect", "a\0b", "bk_mainline"]});
+    let find = async |user: &str| {
+        let reply = post_cmdb(&app, user, "find/topoassociationtype", &body).await;
+        let kind = |kind: &Value| {
+            let keys = kind["assts"].as_array().unwrap().iter().map(|one| &one["bk_obj_asst_id"]);
+            json!([kind["bk_asst_id"], keys.collect::<Vec<_>>()])
+        };
+        let kinds = reply.json["data"]["associations"].as_array().unwrap();
+        kinds.iter().map(kind).collect::<Value>()
+    };
+    let count = async |user: &str| {
+        let reply = post_cmdb(&app, user, "count/topoassociationtype", &body).await;
+        let kinds = reply.json["data"]["associations"].as_array().unwrap();
+        kinds.iter().map(|kind| kind["count"].clone()).collect::<Value>()
+    };
+    // Kinds are in the order of their first model associations, counts in that of the request.
+    let default: Vec<String> = sqlx::query_scalar(
+        "select key from cmdb.model_association where key like 'bk_switch_default_%' order by id",
+    )
+    .fetch_all(&app.pool)
+    .await
+    .unwrap();
+    assert_eq!(
+        find("admin").await,
+        json!([["connect", ["bk_switch_connect_host"]], ["default", default]])
+    );
+    assert_eq!(count("admin").await, json!([2, 0, 1, 0, 0]));
+    // Who may view an end sees the model association.
+    grant_view(&app, "views hosts", &["host"]).await;
+    assert_eq!(
+        find("views hosts").await,
+        json!([["connect", ["bk_switch_connect_host"]], ["default", ["bk_switch_default_host"]]])
+    );
+    assert_eq!(count("views hosts").await, json!([1, 0, 1, 0, 0]));
+    assert_eq!(find("nobody").await, json!([]));
+    assert_eq!(count("nobody").await, json!([0, 0, 0, 0, 0]));
+
+    let reply = post_cmdb(&app, "admin", "find/topoassociationtype", &body).await;
+    let kinds = &reply.json["data"]["associations"];
+    assert_eq!(
+        kinds[0]["assts"],
+        json!([{
+            "id": 5,
+            "bk_supplier_account": "0",
+            "bk_obj_asst_id": "bk_switch_connect_host",
+            "bk_obj_asst_name": "",
+            "bk_obj_id": "bk_switch",
+            "bk_asst_obj_id": "host",
+            "bk_asst_id": "connect",
+            "mapping": "1:n",
+            "on_delete": "none",
+            "ispre": false,
+        }])
+    );
+    for path in ["find/topoassociationtype", "count/topoassociationtype"] {
+        let reply = post_cmdb(&app, "admin", path, &json!({})).await;
+        assert_eq!(reply.json["data"], json!({"associations": []}));
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn the_kinds_of_another_tenant_have_no_model_associations(pool: PgPool) {
+    let app = linked_app(pool).await;
+    let hide = "with other as (insert into cmdb.tenant (key) values ('other') returning id),
+                kind as (
+                    insert into cmdb.association_kind (key, name, tenant_id)
+                    select 'power', 'power', id from other returning id, tenant_id)
+                insert into cmdb.model_association (tenant_id, key, source_model_id,
+                    target_model_id, association_kind_id, mapping)
+                select kind.tenant_id, 'host_power_host', model.id, model.id, kind.id, 'n:n'
+                from kind, cmdb.model where model.key = 'host'";
+    sqlx::query(hide).execute(&app.pool).await.unwrap();
+    for (tenant, count) in [("0", 0), ("other", 1), ("third", 0)] {
+        let mut request = Request::post("/api/v3/count/topoassociationtype")
+            .header("bk_user", "admin")
+            .header("http_bk_supplier_account", tenant)
+            .body(Body::from(json!({"asst_ids": ["power"]}).to_string()))
+            .unwrap();
+        request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
+        let reply = app.send(request).await;
+        assert_eq!(reply.json["data"]["associations"][0]["count"], count, "{tenant}");
+    }
+}

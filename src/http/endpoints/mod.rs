@@ -4,12 +4,14 @@
 mod add_instance_association;
 pub mod batch_create_instance_association;
 mod count_instance_associations;
+mod count_topo_association_type;
 mod delete_instance_association;
 mod delete_related_inst_asso;
 mod find_biz_instance_association;
 mod find_inst_association_topo;
 mod find_instance_association;
 mod find_object_association;
+mod find_topo_association_type;
 mod search_inst_association_topo;
 mod search_instance_associations;
 mod search_related_inst_asso;
@@ -26,12 +28,14 @@ use utoipa::ToSchema;
 use self::add_instance_association::AddInstanceAssociation;
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
 use self::count_instance_associations::CountInstanceAssociations;
+use self::count_topo_association_type::CountTopoAssociationType;
 use self::delete_instance_association::DeleteInstanceAssociation;
 use self::delete_related_inst_asso::DeleteRelatedInstAsso;
 use self::find_biz_instance_association::FindBizInstanceAssociation;
 use self::find_inst_association_topo::FindInstAssociationTopo;
 use self::find_instance_association::FindInstanceAssociation;
 use self::find_object_association::FindObjectAssociation;
+use self::find_topo_association_type::FindTopoAssociationType;
 use self::search_inst_association_topo::SearchInstAssociationTopo;
 use self::search_instance_associations::SearchInstanceAssociations;
 use self::search_related_inst_asso::SearchRelatedInstAsso;
@@ -105,6 +109,16 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         "find_inst_association_topo",
         Method::POST,
         "/api/v3/find/instassttopo/object/{bk_obj_id}/inst/{inst_id}",
+    ),
+    cmdb_only::<FindTopoAssociationType>(
+        "find_topo_association_type",
+        Method::POST,
+        "/api/v3/find/topoassociationtype",
+    ),
+    cmdb_only::<CountTopoAssociationType>(
+        "count_topo_association_type",
+        Method::POST,
+        "/api/v3/count/topoassociationtype",
     ),
 ];
 
