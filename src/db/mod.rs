@@ -15,6 +15,7 @@ pub mod import;
 pub mod index;
 pub mod instance_association;
 pub mod link_search;
+pub mod linked_instance;
 pub mod model;
 pub mod model_association;
 pub mod permission;

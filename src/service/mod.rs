@@ -14,6 +14,7 @@ pub mod import;
 pub mod instance_association;
 pub mod limit;
 pub mod link_search;
+pub mod linked_instance;
 pub mod model_association;
 pub mod monitor;
 pub mod pages;

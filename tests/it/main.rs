@@ -39,6 +39,7 @@ mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
 mod limits; // rate limits, and the APIs and tenants of an application
 mod link_searches; // the links of a model that satisfy a condition
+mod linked_instances; // the instances of one model that an instance is linked with
 mod load; // limits on connections, requests and body sizes
 mod logins; // users verified by the login service
 mod operations; // metrics, logs, traces and TLS

@@ -13,6 +13,7 @@ mod find_instance_association;
 mod find_object_association;
 mod find_topo_association_type;
 mod search_inst_association_topo;
+mod search_inst_asst_object_inst_base_info;
 mod search_instance_associations;
 mod search_related_inst_asso;
 
@@ -37,6 +38,7 @@ use self::find_instance_association::FindInstanceAssociation;
 use self::find_object_association::FindObjectAssociation;
 use self::find_topo_association_type::FindTopoAssociationType;
 use self::search_inst_association_topo::SearchInstAssociationTopo;
+use self::search_inst_asst_object_inst_base_info::SearchInstAsstObjectInstBaseInfo;
 use self::search_instance_associations::SearchInstanceAssociations;
 use self::search_related_inst_asso::SearchRelatedInstAsso;
 use super::api::Api;
@@ -94,6 +96,11 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         "search_inst_association_topo",
         Method::POST,
         "/api/v3/find/insttopo/object/{bk_obj_id}/inst/{bk_inst_id}",
+    ),
+    entry::<SearchInstAsstObjectInstBaseInfo>(
+        "search_inst_asst_object_inst_base_info",
+        Method::POST,
+        "/api/v3/findmany/inst/association/association_object/inst_base_info",
     ),
     entry::<FindObjectAssociation>(
         "find_object_association",
