@@ -98,7 +98,9 @@ pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) ->
     let fields = add::<E::Body>(&mut schemas);
     let (fields, path_parameters) = match api {
         Api::Gateway => (fields, Vec::new()),
-        Api::Cmdb => without_path_variables(entry, fields, &json!(E::Body::schema())),
+        Api::Cmdb => {
+            without_path_variables(entry, fields, &json!(E::Body::schema()), &E::example().0)
+        }
     };
     let mut body =
         vec![fields, add::<IdempotencyField>(&mut schemas), add::<CredentialFields>(&mut schemas)];
@@ -141,16 +143,18 @@ pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) ->
 /// The schema of the fields of a body at the CMDB API, and the parameters in the path, which are
 /// fields of the body at the gateway API.
 fn without_path_variables(
-    entry: &EndpointEntry, fields: Value, schema: &Value,
+    entry: &EndpointEntry, fields: Value, schema: &Value, example: &Value,
 ) -> (Value, Vec<Value>) {
     let variables: Vec<_> = entry.path_variables().collect();
     if variables.is_empty() {
         return (fields, Vec::new());
     }
     let parameter = |name: &&str| {
+        let value = &example[name];
         json!({
             "name": name, "in": "path", "required": true,
             "description": schema["properties"][name]["description"],
+            "example": value.as_str().map_or_else(|| value.to_string(), str::to_owned),
             "schema": { "type": "string", "minLength": 1 },
         })
     };
