@@ -76,17 +76,19 @@ impl Endpoint for FindInstAssociationTopo {
                 "bk_obj_name": name, "bk_inst_name": instance, "asso_id": link,
             })
         };
-        let group = |model: [&str; 3], id: i64, instance: &str, link: i64| {
+        let group = |model: [&str; 3], children: &[(i64, &str, i64)]| {
+            let child = |(id, instance, link): &(i64, &str, i64)| node(model, *id, instance, *link);
             let mut group = node(model, 0, "", 0);
             if let Some(fields) = group.as_object_mut() {
-                fields.insert("count".to_owned(), json!(1));
-                fields.insert("children".to_owned(), json!([node(model, id, instance, link)]));
+                fields.insert("count".to_owned(), json!(children.len()));
+                fields.insert("children".to_owned(), children.iter().map(child).collect());
             }
             group
         };
+        let switches = &[(11, "sw-1", 4), (12, "sw-2", 5)];
         let data = json!([{
-            "prev": [group(["power_unit", "", "电源"], 31, "pdu-1", 6)],
-            "next": [group(["bk_switch", "icon-cc-switch2", "Switch"], 12, "sw-2", 5)],
+            "prev": [group(["power_unit", "", "电源"], &[(31, "pdu-1", 6)])],
+            "next": [group(["bk_switch", "icon-cc-switch2", "Switch"], switches)],
             "curr": node(["rack", "", "机柜"], 21, "rack-1", 0),
         }]);
         (json!({"bk_obj_id": "rack", "inst_id": 21}), data)
