@@ -59,7 +59,7 @@ impl Endpoint for CountInstanceAssociations {
     }
 
     fn example() -> (Value, Value) {
-        (json!({"bk_obj_id": "rack"}), json!({"count": 2}))
+        (json!({"bk_obj_id": "rack"}), json!({"count": 3}))
     }
 
     fn errors() -> Vec<RequestError> {

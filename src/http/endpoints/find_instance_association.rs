@@ -55,7 +55,11 @@ impl Endpoint for FindInstanceAssociation {
     }
 
     fn example() -> (Value, Value) {
-        let condition = json!({"bk_obj_asst_id": "bk_switch_connect_host", "bk_inst_id": 11});
+        let condition = json!({
+            "bk_obj_asst_id": "bk_switch_connect_host",
+            "bk_inst_id": 11,
+            "bk_asst_inst_id": {"$lt": 103},
+        });
         let link = |id, target| {
             json!({
                 "id": id, "bk_inst_id": 11, "bk_obj_id": "bk_switch",
