@@ -3,8 +3,12 @@
 A fenced block labelled `python`, `go` or `bash` is such a program. Only the server's address and
 `…`, which stands for the secret, are replaced. If the next fenced block is labelled `text`, it is
 the expected output.
+
+The blocks that begin with `curl` run one after another on one inventory, as a reader who follows
+the guide runs them. The `json` block after each is the expected answer.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -23,19 +27,52 @@ COMMANDS = {
 }
 
 
-def programs():
-    """Every program of the guide: its language, its text and its expected output or None."""
-    found = []
+def blocks():
+    """Every program of the guide: its line, language and text, and the next block if there is one,
+    as a pair of label and text."""
     text = GUIDE.read_text()
     fences = list(re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     for fence, following in zip(fences, [*fences[1:], None], strict=True):
         language, program = fence.groups()
         if language in COMMANDS:
-            expected = following[2] if following and following[1] == "text" else None
             line = text.count("\n", 0, fence.start()) + 1
-            name = f"line-{line}-{language}"
-            found.append(pytest.param(language, program, expected, id=name))
-    return found
+            yield line, language, program, following.groups() if following else ("", "")
+
+
+def programs():
+    """The programs that run on an inventory of their own, with their expected output or None."""
+    return [
+        pytest.param(language, program, output if label == "text" else None, id=f"line-{line}")
+        for line, language, program, (label, output) in blocks()
+        if not program.startswith("curl ")
+    ]
+
+
+def commands():
+    """The `curl` commands: line, text and expected answer."""
+    for line, _, program, (label, answer) in blocks():
+        if program.startswith("curl "):
+            assert label == "json", f"line {line}: no answer follows the command"
+            yield line, program, json.loads(answer)
+
+
+def test_each_command_is_answered_as_printed(demo, tmp_path):
+    for line, command, expected in commands():
+        answer = json.loads(run("bash", command, demo.url, demo.secret, tmp_path))
+        if "request_id" in answer:
+            assert re.fullmatch("[0-9a-f]{32}", answer["request_id"])
+            expected["request_id"] = answer["request_id"]
+        assert answer == expected, f"line {line}"
+
+
+def test_guide_has_a_command_for_each_endpoint():
+    row = r"^\| (?:`(\w+)`|–) \| `[A-Z]+ (/api/v3/\S+)` \|"
+    endpoints = re.findall(row, (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(endpoints) > 8
+    sent = [re.search(rf"{ADDRESS}(\S+)", command)[1] for _, command, _ in commands()]
+    for name, path in endpoints:
+        pattern = f"/api/c/compapi/v2/cc/{name}/" if name else re.sub(r"{\w+}", "[^/]+", path)
+        assert any(re.fullmatch(pattern, url) for url in sent), pattern
 
 
 @pytest.mark.parametrize(("language", "program", "expected"), programs())
