@@ -1,9 +1,10 @@
-"""The official Python SDK, `bkapi-component-open`, calls `batch_create_instance_association`."""
+"""The official Python SDK, `bkapi-component-open`, calls every endpoint of the gateway API."""
 
 import re
 
 import pytest
 from bkapi_component.open.client import Client
+from conftest import ROOT
 
 TEXTS = {
     "en": {
@@ -26,32 +27,46 @@ PAIRS = [(11, 104), (12, 101), (12, 999), (99, 104), (11, 104)]
 
 
 @pytest.fixture(params=["body", "header"])
-def call(request, demo):
-    """Sends a batch, with the credentials where this parameter says."""
+def call_endpoint(request, demo):
+    """Calls an endpoint, with the credentials where this parameter says."""
 
-    def call(pairs=PAIRS, user="admin", language="en", key=None):
+    def call(name, fields, user="admin", language="en", key=None):
         credentials = {
             "bk_app_code": "demo",
             "bk_app_secret": demo.secret,
             "bk_username": user,
         }
-        body = {
-            "bk_obj_id": "bk_switch",
-            "bk_asst_obj_id": "host",
-            "bk_obj_asst_id": "bk_switch_connect_host",
-            "details": [{"bk_inst_id": s, "bk_asst_inst_id": t} for s, t in pairs],
-        }
         client = Client(endpoint=demo.url, bk_api_ver="v2", language=language)
         if request.param == "header":
             client.update_bkapi_authorization(**credentials)
         else:
-            body |= credentials
+            fields = fields | credentials
         headers = {"Idempotency-Key": key} if key else {}
-        answer = client.cc.batch_create_instance_association(body, headers=headers, timeout=25)
+        answer = getattr(client.cc, name)(fields, headers=headers, timeout=25)
         assert re.fullmatch("[0-9a-f]{32}", answer["request_id"])
         return answer
 
     return call
+
+
+@pytest.fixture
+def call(call_endpoint):
+    """Sends a batch."""
+
+    def call(pairs=PAIRS, **options):
+        return call_endpoint("batch_create_instance_association", batch(pairs), **options)
+
+    return call
+
+
+def batch(pairs):
+    """The fields of a batch."""
+    return {
+        "bk_obj_id": "bk_switch",
+        "bk_asst_obj_id": "host",
+        "bk_obj_asst_id": "bk_switch_connect_host",
+        "details": [{"bk_inst_id": s, "bk_asst_inst_id": t} for s, t in pairs],
+    }
 
 
 def success(answer, data):
@@ -107,3 +122,157 @@ def test_idempotency_key_is_refused_for_another_batch(call):
     assert answer == refusal(answer, 1306406, message)
     # The refused batch created nothing.
     assert call([(11, 105)])["data"]["success_created"] == {"0": 74}
+
+
+HOST_LINKS = [
+    {"id": 1, "bk_inst_id": 11, "bk_asst_inst_id": 101},
+    {"id": 2, "bk_inst_id": 11, "bk_asst_inst_id": 102},
+    {"id": 3, "bk_inst_id": 12, "bk_asst_inst_id": 103},
+]
+TO_HOSTS = {"field": "bk_asst_obj_id", "operator": "equal", "value": "host"}
+RACK = {"bk_obj_id": "rack", "bk_inst_id": 21}
+TOPOLOGY = {
+    "id": "",
+    "bk_obj_id": "rack",
+    "bk_obj_icon": "",
+    "bk_inst_id": 0,
+    "bk_obj_name": "机柜",
+    "bk_inst_name": "",
+    "asso_id": 0,
+    "count": 1,
+    "children": [
+        {
+            "id": "21",
+            "bk_obj_id": "rack",
+            "bk_obj_icon": "",
+            "bk_inst_id": 21,
+            "bk_obj_name": "机柜",
+            "bk_inst_name": "rack-1",
+            "asso_id": 6,
+        }
+    ],
+}
+UNKNOWN_ASSOCIATION = "object association does not exist."
+
+# For each endpoint: fields, the data that they give on the demo inventory, and a refusal: the fields
+# that are replaced, the code and the message.
+CALLS = {
+    "batch_create_instance_association": (
+        batch([(11, 104)]),
+        {"success_created": {"0": 73}, "error_msg": {}},
+        ({"bk_obj_asst_id": "bk_switch_none_host"}, 1101046, UNKNOWN_ASSOCIATION),
+    ),
+    "add_instance_association": (
+        {"bk_obj_asst_id": "bk_switch_connect_host", "bk_inst_id": 11, "bk_asst_inst_id": 104},
+        {"id": 73},
+        ({"bk_asst_inst_id": 999}, 1101074, TEXTS["en"]["no target"]),
+    ),
+    "delete_instance_association": (
+        {"bk_obj_id": "rack", "id": 4},
+        None,
+        ({"id": "x"}, 1199009, "'association_id' parameters must be integral"),
+    ),
+    "delete_related_inst_asso": (
+        {"bk_obj_id": "host", "id": [7, 8, 999]},
+        2,
+        ({"id": []}, 1199003, "invalid input parameter"),
+    ),
+    "search_instance_associations": (
+        {
+            "bk_obj_id": "bk_switch",
+            "conditions": {"condition": "AND", "rules": [TO_HOSTS]},
+            "fields": ["id", "bk_inst_id", "bk_asst_inst_id"],
+            "page": {"limit": 3, "sort": "id"},
+        },
+        {"info": HOST_LINKS},
+        (
+            {"page": {"limit": 501}},
+            1199006,
+            "'page.limit' data parameter verification does not pass",
+        ),
+    ),
+    "count_instance_associations": (
+        {"bk_obj_id": "bk_switch", "conditions": {"condition": "AND", "rules": [TO_HOSTS]}},
+        {"count": 3},
+        (
+            {"conditions": {"condition": "and", "rules": [TO_HOSTS]}},
+            1199006,
+            "'conditions.condition' data parameter verification does not pass",
+        ),
+    ),
+    "find_instance_association": (
+        {"bk_obj_id": "rack", "condition": {"bk_inst_id": 31}},
+        [
+            {
+                "id": 6,
+                "bk_inst_id": 31,
+                "bk_obj_id": "power_unit",
+                "bk_asst_inst_id": 21,
+                "bk_asst_obj_id": "rack",
+                "bk_supplier_account": "0",
+                "bk_obj_asst_id": "power_unit_power_rack",
+                "bk_asst_id": "power",
+            }
+        ],
+        (
+            {"condition": {"$where": "1"}},
+            1199998,
+            "Unknown or unrecognized error: condition: the operator $where is not supported",
+        ),
+    ),
+    "search_related_inst_asso": (
+        {"condition": {"bk_obj_id": "bk_switch", "bk_inst_id": 12}, "fields": ["id"]},
+        [{"id": 3}, {"id": 5}, {"id": 9}],
+        ({"fields": []}, 1199010, "'fields' unassigned"),
+    ),
+    "search_inst_association_topo": (
+        {"bk_obj_id": "power_unit", "bk_inst_id": 31},
+        [TOPOLOGY],
+        (
+            {"bk_inst_id": 99},
+            1199011,
+            "'bk_inst_id' the parameter is invalid or does not exist",
+        ),
+    ),
+    "search_inst_asst_object_inst_base_info": (
+        {"condition": RACK | {"association_obj_id": "bk_switch"}, "page": {"limit": 1}},
+        {"count": 2, "info": [{"bk_inst_id": 11, "bk_inst_name": "sw-1"}]},
+        ({"page": {"limit": 1001}}, 1199059, "page limit is exceeded. suggestion 200"),
+    ),
+    "find_object_association": (
+        {"condition": {"bk_obj_id": "power_unit"}},
+        [
+            {
+                "id": 3,
+                "bk_supplier_account": "0",
+                "bk_obj_asst_id": "power_unit_power_rack",
+                "bk_obj_asst_name": "",
+                "bk_obj_id": "power_unit",
+                "bk_asst_obj_id": "rack",
+                "bk_asst_id": "power",
+                "mapping": "1:1",
+                "on_delete": "none",
+                "ispre": None,
+            }
+        ],
+        ({"condition": {}}, 1199011, "'condition' the parameter is invalid or does not exist"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_endpoint_answers_and_refuses(call_endpoint, name):
+    fields, data, (wrong, code, message) = CALLS[name]
+    answer = call_endpoint(name, fields | wrong)
+    assert answer == refusal(answer, code, message)
+    answer = call_endpoint(name, fields, user="guest")
+    assert answer["permission"]["actions"]
+    assert answer == refusal(answer, 9900403, TEXTS["en"]["no permission"], answer["permission"])
+    # The refused requests changed nothing.
+    answer = call_endpoint(name, fields)
+    assert answer == success(answer, data)
+
+
+def test_every_name_of_the_gateway_api_is_called():
+    rows = re.findall(r"^\| `(\w+)` \| `", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert list(CALLS) == rows
