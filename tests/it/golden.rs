@@ -1,7 +1,7 @@
 //! Replays the exchanges recorded from BlueKing CMDB, at both APIs, on a database imported from
 //! the export that was recorded with them. See `tests/golden/README.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 
 use crate::app::TestApp;
-use crate::recordings::{Answer, Deviation, Deviations, Exchange, FOLDER, compare};
+use crate::recordings::{Answer, Deviation, Deviations, Exchange, FOLDER, compare, numbers};
 
 /// The files in the order of the replay. Those that delete come after those that only read.
 const FILES: [&str; 12] = [
@@ -40,6 +40,22 @@ async fn every_recorded_exchange_is_answered_as_recorded_at_the_cmdb_api(pool: P
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn every_recorded_exchange_is_answered_as_recorded_at_the_gateway_api(pool: PgPool) {
     replay(pool, Api::Gateway).await;
+}
+
+/// The last column of its tables has the exchanges, such as `01: 1–4, 7; 03: 2`.
+#[test]
+fn the_compatibility_page_names_the_exchanges_that_deviate() {
+    let page = fs::read_to_string("docs/compatibility.md").unwrap();
+    let mut named = BTreeSet::new();
+    for row in page.lines().filter_map(|line| line.strip_suffix(" |")) {
+        let (_, cell) = row.rsplit_once("| ").unwrap();
+        for (file, lines) in cell.split("; ").filter_map(|part| part.split_once(": ")) {
+            let lines = numbers(&lines.replace('–', "-")).collect::<Vec<_>>();
+            named.extend(lines.into_iter().map(|line| format!("{file}:{line}")));
+        }
+    }
+    let listed = [Api::Cmdb, Api::Gateway].map(|api| Deviations::at(api).remaining());
+    assert_eq!(named, listed.into_iter().flatten().collect());
 }
 
 async fn replay(pool: PgPool, api: Api) {

@@ -310,7 +310,7 @@ impl Deviations {
 }
 
 /// The numbers of a list such as `1-4, 7`.
-fn numbers(list: &str) -> impl Iterator<Item = usize> {
+pub(crate) fn numbers(list: &str) -> impl Iterator<Item = usize> {
     list.split(',').flat_map(|range| {
         let (start, end) = range.split_once('-').unwrap_or((range, range));
         let [start, end] = [start, end].map(|number| number.trim().parse().unwrap());
