@@ -268,11 +268,11 @@ pub fn import(data: &[u8]) {
 /// The number of a stage's own columns.
 fn columns(stage: Stage) -> usize {
     match stage {
-        Stage::AssignedIds => 1,
+        Stage::AssignedIds => 2,
         Stage::Instances => 4,
         Stage::Links => 7,
         Stage::Models | Stage::Kinds => 8,
-        Stage::ModelAssociations => 11,
+        Stage::ModelAssociations => 12,
     }
 }
 

@@ -15,8 +15,8 @@ pub(super) fn parse_conditions<F: Field>(
     query_filter::parse("conditions", &json)
 }
 
-/// The condition of a condition in MongoDB's form. Without one, every row satisfies it. What it says
-/// at its top level about the tenant is ignored: the tenant is the caller's.
+/// The condition of a body in MongoDB's form. Without one, every row satisfies it. What it says at
+/// its top level about the tenant is ignored: the tenant is the caller's.
 pub(super) fn parse_condition<F: Field>(
     condition: Option<RawJson>,
 ) -> Result<Condition<F>, RequestError> {

@@ -132,3 +132,76 @@ async fn send(
 pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const COUNTS: Counts = Counts { created: None, refused: None, deleted: None, rows: Some(1) };
+
+    /// A stream of `[1]` and the pages that are sent.
+    fn stream_of(permits: &Arc<Semaphore>) -> (OtherPages, mpsc::Sender<Page>) {
+        let (sender, pages) = mpsc::channel(1);
+        let permit = Arc::clone(permits).try_acquire_owned().unwrap();
+        (OtherPages { pages, held: vec![permit] }, sender)
+    }
+
+    fn page() -> Page {
+        Ok((b"[2,3]".to_vec(), 2))
+    }
+
+    #[tokio::test]
+    async fn the_rows_of_all_pages_are_one_list() {
+        let permits = Arc::new(Semaphore::new(1));
+        let (pages, sender) = stream_of(&permits);
+        let (_drain, draining) = watch::channel(false);
+        let (body, sending) = body(br#"{"info":[1]}"#.to_vec(), pages, COUNTS, draining);
+        let send = async {
+            sender.send(page()).await.unwrap();
+            sender.send(Ok((b"[]".to_vec(), 0))).await.unwrap();
+            sender.send(page()).await.unwrap();
+            drop(sender);
+        };
+        let (counts, received, ()) = tokio::join!(sending, body.collect(), send);
+        assert_eq!(received.unwrap().to_bytes(), r#"{"info":[1,2,3,2,3]}"#);
+        assert_eq!(counts.unwrap().rows, Some(5));
+        assert_eq!(permits.available_permits(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_for_20_s_is_cut_off() {
+        let permits = Arc::new(Semaphore::new(1));
+        let (pages, sender) = stream_of(&permits);
+        let (_drain, draining) = watch::channel(false);
+        let (body, sending) = body(b"[1]".to_vec(), pages, COUNTS, draining);
+        let send = async { while sender.send(page()).await.is_ok() {} };
+        let began = tokio::time::Instant::now();
+        let (counts, ()) = tokio::join!(sending, send);
+        assert!(counts.is_ok() && began.elapsed() >= PAGE_READ_TIMEOUT);
+        assert!(began.elapsed() < PAGE_READ_TIMEOUT + Duration::from_secs(1));
+        assert!(body.collect().await.is_err());
+        assert_eq!(permits.available_permits(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_cut_off_before_the_drain_ends() {
+        let (pages, sender) = stream_of(&Arc::new(Semaphore::new(1)));
+        let (drain, draining) = watch::channel(false);
+        let (body, sending) = body(b"[1]".to_vec(), pages, COUNTS, draining);
+        let read = tokio::spawn(body.collect());
+        let sending = tokio::spawn(sending);
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert!(!sending.is_finished());
+        drain.send_replace(true);
+        let began = tokio::time::Instant::now();
+        assert!(sending.await.unwrap().is_ok());
+        assert_eq!(began.elapsed(), DRAIN_TIMEOUT);
+        assert!(read.await.unwrap().is_err());
+        drop(sender);
+    }
+}

@@ -233,7 +233,10 @@ impl Pages for FoundPages {
             Ok(db::link_search::list(conn, selection, order, slice).await?)
         };
         let found = with_connection(&self.service.pool, deadline, list).await;
-        let mut found = found.map_err(too_expensive)?;
+        // A search that has an index waited for something else.
+        let is_indexed = db::link_search::is_indexed(selection, order, slice);
+        let to_error = |error| if is_indexed { error } else { too_expensive(error) };
+        let mut found = found.map_err(to_error)?;
         let size = usize::try_from(limit).unwrap_or(usize::MAX);
         self.is_done = found.len() <= size;
         found.truncate(size);

@@ -17,7 +17,7 @@ async fn an_unknown_path_is_answered_in_the_envelope(pool: PgPool) {
     let app = TestApp::on(pool);
     for path in [
         "/",
-        "/api/c/compapi/v2/cc/add_instance_association/",
+        "/api/c/compapi/v2/cc/create_object/",
         "/api/v3/createmany/instassociation",
         "/healthz/",
     ] {

@@ -389,3 +389,29 @@ async fn each_documented_shape_of_a_search_has_an_index(pool: PgPool) {
     }
     assert_indexes_of_all(&pool, &statements).await;
 }
+
+/// Makes each link take 20 ms to read.
+const SLOW_LINKS: &str = "
+    alter table cmdb.instance_association rename to stored_link;
+    create view cmdb.instance_association as
+    select id, model_association_id, tenant_id, source_id, target_id
+    from (
+        select *, (select true from pg_sleep(0.02) where id > 0) as is_read
+        from cmdb.stored_link offset 0
+    ) slow_link
+    where is_read";
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_search_without_an_index_that_takes_too_long_is_refused(pool: PgPool) {
+    let app = linked_app(pool).await;
+    link_many(&app, 1_000).await;
+    sqlx::raw_sql(SLOW_LINKS).execute(&app.pool).await.unwrap();
+    let reply = find(&app, "bk_switch", json!({"bk_asst_inst_id": {"$lt": 0}})).await;
+    assert_eq!(reply.json["code"], 1_199_998);
+    let message = reply.json["message"].as_str().unwrap();
+    let expected = "Unknown or unrecognized error: condition too expensive: ";
+    assert!(message.starts_with(expected), "{message}");
+    // With an index it is the database that is too slow.
+    let reply = find(&app, "bk_switch", json!({})).await;
+    reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
+}

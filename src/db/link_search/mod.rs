@@ -102,15 +102,28 @@ pub async fn list(
     builder.build_query_as().persistent(false).fetch_all(conn).await
 }
 
+/// Whether indexes alone find the links of a slice, so that it takes as long as its links are many.
+pub fn is_indexed(selection: &LinkSelection, order: &LinkOrder, slice: Slice) -> bool {
+    let has_index = |group: &Group| {
+        Keys::of(&group.condition).is_some()
+            || slice.skip == 0 && is_by_id(order) && tests_only_ids(&group.condition)
+    };
+    selection.groups.iter().all(has_index)
+}
+
+fn is_by_id(order: &LinkOrder) -> bool {
+    order.iter().all(|(key, _)| matches!(key, SortKey::Column(LinkColumn::Id)))
+}
+
 /// The statement of [`list`].
 pub fn list_statement(
     selection: &LinkSelection, order: &LinkOrder, slice: Slice,
 ) -> QueryBuilder<Postgres> {
-    let reads_indexes_only =
-        order.iter().all(|(key, _)| matches!(key, SortKey::Column(LinkColumn::Id)))
-            && selection.groups.iter().all(|group| {
-                Keys::of(&group.condition).is_none() && tests_only_ids(&group.condition)
-            });
+    let reads_indexes_only = is_by_id(order)
+        && selection
+            .groups
+            .iter()
+            .all(|group| Keys::of(&group.condition).is_none() && tests_only_ids(&group.condition));
     let mut builder = QueryBuilder::default();
     let columns = if reads_indexes_only {
         // The rows of links that are skipped are not read.
