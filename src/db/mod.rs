@@ -54,9 +54,11 @@ pub fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error().and_then(DatabaseError::code)
 }
 
-/// Whether PostgreSQL has canceled the statement at the statement timeout.
-pub fn is_statement_timeout(error: &sqlx::Error) -> bool {
-    sqlstate(error).is_some_and(|code| code == "57014")
+/// Whether the statement took longer than the statement timeout, or is too complex for PostgreSQL.
+pub fn is_too_expensive(error: &sqlx::Error) -> bool {
+    // query_canceled, invalid_regular_expression; class: program limit exceeded
+    sqlstate(error)
+        .is_some_and(|code| ["57014", "2201B"].contains(&&*code) || code.starts_with("54"))
 }
 
 /// Classifies an error by its SQLSTATE.

@@ -12,7 +12,7 @@ pub(super) fn parse_conditions<F: Field>(
     conditions: Option<RawJson>,
 ) -> Result<Condition<F>, RequestError> {
     let Some(RawJson(json)) = conditions else { return Ok(Condition::always()) };
-    query_filter::parse("conditions", &json)
+    require_few_patterns(query_filter::parse("conditions", &json)?)
 }
 
 /// The condition of a body in MongoDB's form. Without one, every row satisfies it. What it says at
@@ -21,7 +21,18 @@ pub(super) fn parse_condition<F: Field>(
     condition: Option<RawJson>,
 ) -> Result<Condition<F>, RequestError> {
     let Some(RawJson(json)) = condition else { return Ok(Condition::always()) };
-    mongo::parse_without("condition", &json, "bk_supplier_account")
+    require_few_patterns(mongo::parse_without("condition", &json, "bk_supplier_account")?)
+}
+
+/// The most regular expressions in a condition. PostgreSQL keeps 32 of them compiled.
+const PATTERN_LIMIT: usize = 30;
+
+fn require_few_patterns<F>(condition: Condition<F>) -> Result<Condition<F>, RequestError> {
+    if condition.patterns() > PATTERN_LIMIT {
+        let why = format!("a condition has at most {PATTERN_LIMIT} regular expressions");
+        return Err(RequestError::Unrecognized(why.into()));
+    }
+    Ok(condition)
 }
 
 /// The schema of a query filter.

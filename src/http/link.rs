@@ -34,43 +34,51 @@ pub(super) struct LinkData {
     bk_asst_id: Option<String>,
 }
 
-/// Which fields of links a caller wants.
-#[derive(Debug, Clone)]
-pub(super) enum LinkFields {
-    /// All of them.
-    All,
-    /// Those with these names. Unknown names are ignored.
-    Only(Vec<String>),
-}
+/// The names of the fields of links.
+const NAMES: [&str; 8] = [
+    "id",
+    "bk_inst_id",
+    "bk_obj_id",
+    "bk_asst_inst_id",
+    "bk_asst_obj_id",
+    "bk_supplier_account",
+    "bk_obj_asst_id",
+    "bk_asst_id",
+];
+
+/// Which fields of links a caller wants, in the order of [`NAMES`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinkFields([bool; NAMES.len()]);
 
 impl LinkFields {
-    /// As most endpoints take them: an empty list, and names that are empty, mean all fields.
-    pub(super) fn new(names: Option<Vec<String>>) -> Self {
-        let names: Vec<_> = names.into_iter().flatten().filter(|name| !name.is_empty()).collect();
-        if names.is_empty() { Self::All } else { Self::Only(names) }
+    pub(super) const ALL: Self = Self([true; NAMES.len()]);
+
+    /// Those with these names. Unknown names are ignored.
+    pub(super) fn only(names: &[String]) -> Self {
+        Self(NAMES.map(|field| names.iter().any(|name| name == field)))
     }
 
-    fn contain(&self, name: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(names) => names.iter().any(|wanted| wanted == name),
-        }
+    /// As most endpoints take them: an empty list, and names that are empty, mean all fields.
+    pub(super) fn new(names: Option<&[String]>) -> Self {
+        let names = names.unwrap_or_default();
+        if names.iter().all(String::is_empty) { Self::ALL } else { Self::only(names) }
     }
 }
 
 /// The wanted fields of each link.
-pub(super) fn select(links: Vec<StoredLink>, fields: &LinkFields) -> Vec<LinkData> {
-    let id = |name, id: i64| (id != 0 && fields.contain(name)).then_some(id);
-    let key = |name, key| fields.contain(name).then_some(key);
+pub(super) fn select(links: Vec<StoredLink>, fields: LinkFields) -> Vec<LinkData> {
+    let LinkFields(wanted) = fields;
+    let [id, source, source_model, target, target_model, tenant, association, kind] = wanted;
+    let number = |is_wanted: bool, id: i64| (is_wanted && id != 0).then_some(id);
     let data = |link: StoredLink| LinkData {
-        id: id("id", link.id),
-        bk_inst_id: id("bk_inst_id", link.source_id),
-        bk_obj_id: key("bk_obj_id", link.source_model),
-        bk_asst_inst_id: id("bk_asst_inst_id", link.target_id),
-        bk_asst_obj_id: key("bk_asst_obj_id", link.target_model),
-        bk_supplier_account: key("bk_supplier_account", link.tenant),
-        bk_obj_asst_id: key("bk_obj_asst_id", link.model_association),
-        bk_asst_id: key("bk_asst_id", link.kind),
+        id: number(id, link.id),
+        bk_inst_id: number(source, link.source_id),
+        bk_obj_id: source_model.then_some(link.source_model),
+        bk_asst_inst_id: number(target, link.target_id),
+        bk_asst_obj_id: target_model.then_some(link.target_model),
+        bk_supplier_account: tenant.then_some(link.tenant),
+        bk_obj_asst_id: association.then_some(link.model_association),
+        bk_asst_id: kind.then_some(link.kind),
     };
     links.into_iter().map(data).collect()
 }

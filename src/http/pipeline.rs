@@ -331,8 +331,12 @@ fn finish(
     let error = result.as_ref().err().map(Error::request_error);
     let code = error.as_ref().map_or(0, |error| answer_to(error).code);
     match result {
-        Ok(Counts { created, refused, deleted, rows }) => {
-            info!(code, created, refused, deleted, rows, duration_ms, replay_of, "answered");
+        Ok(Counts { created, refused, deleted, rows, is_cut_off }) => {
+            let cut_off = is_cut_off.then_some(true);
+            info!(
+                code,
+                created, refused, deleted, rows, cut_off, duration_ms, replay_of, "answered"
+            );
         }
         Err(cause) => {
             let cause = error_chain(&cause);

@@ -12,19 +12,24 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::success::{Counts, Success};
+use crate::domain::error::RequestError;
 use crate::service::Error;
 use crate::service::context::RequestContext;
 use crate::service::pages::Pages;
 
-/// How long a page may wait until the client has read the page before it.
-const PAGE_READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a chunk may wait until the client has read the chunk before it.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long streams go on after the server has begun to drain: not longer than the drain, so that
 /// the end of each is logged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A page: the list of its rows as JSON, and their number.
-type Page = Result<(Vec<u8>, usize), Error>;
+/// The most bytes that are sent at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// A page: the list of its rows as JSON, and their number; `None` after the last one. So a task
+/// that panics is not taken for the end of the list.
+type Page = Result<Option<(Vec<u8>, usize)>, Error>;
 
 /// The pages of a list after the first one, and what is held until the last one is sent.
 pub(super) struct OtherPages {
@@ -59,13 +64,15 @@ pub(super) async fn list<P: Pages, R: Serialize, T>(
         while !pages.are_done() {
             let page = pages.next_page().await.map(|rows| {
                 let rows = to_rows(rows);
-                (to_json(&rows), rows.len())
+                Some((to_json(&rows), rows.len()))
             });
             let has_failed = page.is_err();
             if sender.send(page).await.is_err() || has_failed {
-                break;
+                return;
             }
         }
+        // An error means that the client is gone.
+        let _ = sender.send(Ok(None)).await;
     });
     Ok(Success { pages: Some(OtherPages { pages: receiver, held: vec![permit] }), ..success })
 }
@@ -87,7 +94,7 @@ pub(super) fn body(
         if !is_sent {
             sender.abort(io::ErrorKind::ConnectionAborted.into());
         }
-        result
+        result.map(|counts| Counts { is_cut_off: !is_sent, ..counts })
     };
     (Body::new(channel), sending)
 }
@@ -104,17 +111,26 @@ async fn send(
     mut counts: Counts,
 ) -> (bool, Result<Counts, Error>) {
     let OtherPages { mut pages, held: _held } = pages;
-    let mut send = async |chunk: Vec<u8>| {
-        let sent = timeout(PAGE_READ_TIMEOUT, sender.send_data(chunk.into())).await;
-        matches!(sent, Ok(Ok(())))
+    let mut send = async |bytes: Vec<u8>| {
+        let mut bytes = Bytes::from(bytes);
+        while !bytes.is_empty() {
+            let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES));
+            let sent = timeout(READ_TIMEOUT, sender.send_data(chunk)).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                return false;
+            }
+        }
+        true
     };
     let end_of_list = answer.iter().rposition(|byte| *byte == b']').unwrap_or(answer.len());
     let end = answer.split_off(end_of_list);
     let mut is_sent = send(answer).await;
-    while is_sent && let Some(page) = pages.recv().await {
-        let (mut rows, number) = match page {
-            Ok(page) => page,
-            Err(error) => return (false, Err(error)),
+    while is_sent {
+        let (mut rows, number) = match pages.recv().await {
+            Some(Ok(Some(page))) => page,
+            Some(Ok(None)) => return (send(end).await, Ok(counts)),
+            Some(Err(error)) => return (false, Err(error)),
+            None => return (false, Err(RequestError::Internal.into())),
         };
         // All rows of a page may have been deleted since the page before it was read.
         if number > 0 {
@@ -125,7 +141,7 @@ async fn send(
             is_sent = send(rows).await;
         }
     }
-    (is_sent && send(end).await, Ok(counts))
+    (false, Ok(counts))
 }
 
 /// Serializing the types of answers cannot fail.
@@ -142,7 +158,8 @@ mod tests {
 
     use super::*;
 
-    const COUNTS: Counts = Counts { created: None, refused: None, deleted: None, rows: Some(1) };
+    const COUNTS: Counts =
+        Counts { created: None, refused: None, deleted: None, rows: Some(1), is_cut_off: false };
 
     /// A stream of `[1]` and the pages that are sent.
     fn stream_of(permits: &Arc<Semaphore>) -> (OtherPages, mpsc::Sender<Page>) {
@@ -151,8 +168,9 @@ mod tests {
         (OtherPages { pages, held: vec![permit] }, sender)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is what is sent")]
     fn page() -> Page {
-        Ok((b"[2,3]".to_vec(), 2))
+        Ok(Some((b"[2,3]".to_vec(), 2)))
     }
 
     #[tokio::test]
@@ -163,14 +181,24 @@ mod tests {
         let (body, sending) = body(br#"{"info":[1]}"#.to_vec(), pages, COUNTS, draining);
         let send = async {
             sender.send(page()).await.unwrap();
-            sender.send(Ok((b"[]".to_vec(), 0))).await.unwrap();
+            sender.send(Ok(Some((b"[]".to_vec(), 0)))).await.unwrap();
             sender.send(page()).await.unwrap();
-            drop(sender);
+            sender.send(Ok(None)).await.unwrap();
         };
         let (counts, received, ()) = tokio::join!(sending, body.collect(), send);
         assert_eq!(received.unwrap().to_bytes(), r#"{"info":[1,2,3,2,3]}"#);
         assert_eq!(counts.unwrap().rows, Some(5));
         assert_eq!(permits.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn pages_that_end_without_the_last_one_are_a_failure() {
+        let (pages, sender) = stream_of(&Arc::new(Semaphore::new(1)));
+        let (_drain, draining) = watch::channel(false);
+        let (body, sending) = body(b"[1]".to_vec(), pages, COUNTS, draining);
+        drop(sender);
+        let (counts, received) = tokio::join!(sending, body.collect());
+        assert!(counts.is_err() && received.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -182,8 +210,8 @@ mod tests {
         let send = async { while sender.send(page()).await.is_ok() {} };
         let began = tokio::time::Instant::now();
         let (counts, ()) = tokio::join!(sending, send);
-        assert!(counts.is_ok() && began.elapsed() >= PAGE_READ_TIMEOUT);
-        assert!(began.elapsed() < PAGE_READ_TIMEOUT + Duration::from_secs(1));
+        assert!(counts.unwrap().is_cut_off && began.elapsed() >= READ_TIMEOUT);
+        assert!(began.elapsed() < READ_TIMEOUT + Duration::from_secs(1));
         assert!(body.collect().await.is_err());
         assert_eq!(permits.available_permits(), 1);
     }
@@ -195,11 +223,11 @@ mod tests {
         let (body, sending) = body(b"[1]".to_vec(), pages, COUNTS, draining);
         let read = tokio::spawn(body.collect());
         let sending = tokio::spawn(sending);
-        tokio::time::sleep(Duration::from_mins(1)).await;
+        sleep(Duration::from_mins(1)).await;
         assert!(!sending.is_finished());
         drain.send_replace(true);
         let began = tokio::time::Instant::now();
-        assert!(sending.await.unwrap().is_ok());
+        assert!(sending.await.unwrap().unwrap().is_cut_off);
         assert_eq!(began.elapsed(), DRAIN_TIMEOUT);
         assert!(read.await.unwrap().is_err());
         drop(sender);

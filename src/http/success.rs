@@ -23,6 +23,8 @@ pub(super) struct Counts {
     pub(super) refused: Option<usize>,
     pub(super) deleted: Option<i64>,
     pub(super) rows: Option<usize>,
+    /// Whether a streamed answer was cut off before its end.
+    pub(super) is_cut_off: bool,
 }
 
 /// The request whose stored answer is sent again: its id and the language of the answer.

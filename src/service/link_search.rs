@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::vec;
 
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -26,6 +27,12 @@ use crate::domain::sort::SortField;
 
 /// The most links of one page of a streamed list.
 const PAGE_SIZE: i64 = 5_000;
+
+/// The most model associations that a search may read, tests in its statement, and values in the
+/// lists of these. The statement has less than the 65,535 parameters that PostgreSQL allows.
+const ASSOCIATION_LIMIT: usize = 5_000;
+const TEST_LIMIT: usize = 10_000;
+const VALUE_LIMIT: usize = 500_000;
 
 /// A search for links of a model.
 pub struct LinkSearch {
@@ -53,6 +60,8 @@ pub struct FoundPages {
     slice: Slice,
     /// Whether the pages after the first one are wanted.
     is_unlimited: bool,
+    /// The ids of the links of these, if they are few enough: then no page searches for all again.
+    other_ids: Option<vec::IntoIter<i64>>,
     is_done: bool,
 }
 
@@ -74,6 +83,7 @@ pub async fn search(cx: &RequestContext<'_>, search: &LinkSearch) -> Result<Foun
             limit: search.limit.unwrap_or(PAGE_SIZE),
         },
         is_unlimited: search.limit.is_none(),
+        other_ids: None,
     })
 }
 
@@ -116,11 +126,12 @@ async fn select(
         let find = db::model_association::list_of_model;
         Ok(find(conn, model.id, &cx.tenant, &tests).await?)
     };
-    let mut associations = with_connection(&cx.service.pool, cx.deadline, find).await?;
+    let associations = with_connection(&cx.service.pool, cx.deadline, find).await;
+    let mut associations = associations.map_err(too_expensive)?;
     if role == Role::Source {
         associations.retain(|association| association.source_model_id == model.id);
     }
-    let groups = group(&associations, &condition);
+    let groups = group(&associations, &condition)?;
     Ok(Selected { selection: LinkSelection { tenant_id, groups }, associations })
 }
 
@@ -148,10 +159,19 @@ fn split(condition: &Condition<LinkField>) -> (Condition<Subject>, Vec<Condition
 
 /// What remains of a condition for the links of each model association. Those with the same truth
 /// of all texts are one group. Those without a link are in none.
-fn group(associations: &[AssociationOfModel], condition: &Condition<Subject>) -> Vec<Group> {
+fn group(
+    associations: &[AssociationOfModel], condition: &Condition<Subject>,
+) -> Result<Vec<Group>, RequestError> {
     let mut by_truth: HashMap<&[bool], Vec<i32>> = HashMap::new();
     for association in associations {
         by_truth.entry(&association.truth).or_default().push(association.id);
+    }
+    let (tests, values) = condition.size();
+    if associations.len() > ASSOCIATION_LIMIT
+        || by_truth.len() * tests > TEST_LIMIT
+        || by_truth.len() * values > VALUE_LIMIT
+    {
+        return Err(condition_too_expensive());
     }
     let group = |(truth, associations): (&[bool], Vec<i32>)| {
         let remaining = condition.clone().map(&mut |subject, test| match subject {
@@ -162,7 +182,7 @@ fn group(associations: &[AssociationOfModel], condition: &Condition<Subject>) ->
         });
         (!remaining.is_never()).then_some(Group { associations, condition: remaining })
     };
-    by_truth.into_iter().filter_map(group).collect()
+    Ok(by_truth.into_iter().filter_map(group).collect())
 }
 
 /// The column of a field that is not a text.
@@ -181,7 +201,10 @@ fn column(field: LinkField) -> Option<LinkColumn> {
 
 fn order(sort: &[SortField<LinkField>], associations: &[AssociationOfModel]) -> LinkOrder {
     let mut order = LinkOrder::new();
-    for (field, descends) in sort {
+    for (position, (field, descends)) in sort.iter().enumerate() {
+        if sort.iter().take(position).any(|(before, _)| before == field) {
+            continue;
+        }
         let key = match column(*field) {
             Some(column) => SortKey::Column(column),
             None => rank(*field, associations),
@@ -224,6 +247,21 @@ impl Pages for FoundPages {
         if self.is_done {
             return Ok(Vec::new());
         }
+        if let Some(ids) = &mut self.other_ids {
+            let page = ids.by_ref().take(usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX));
+            let page = Condition::Test(LinkColumn::Id, Test::IntegerIn(page.collect()));
+            self.is_done = ids.len() == 0;
+            let associations = self.associations.keys().copied().collect();
+            let groups = vec![Group { associations, condition: page }];
+            let selection = LinkSelection { tenant_id: self.selection.tenant_id, groups };
+            let slice = Slice { after: i64::MIN, skip: 0, limit: PAGE_SIZE };
+            let list = async |conn: &mut PgConnection| {
+                Ok(db::link_search::list(conn, &selection, &LinkOrder::new(), slice).await?)
+            };
+            let deadline = Instant::now() + db::STATEMENT_TIMEOUT;
+            let found = with_connection(&self.service.pool, deadline, list).await?;
+            return Ok(self.to_stored(found));
+        }
         let deadline = self.deadline.take().unwrap_or(Instant::now() + db::STATEMENT_TIMEOUT);
         let Slice { after, skip, limit } = self.slice;
         // One more than the page tells whether there are others.
@@ -233,14 +271,28 @@ impl Pages for FoundPages {
             Ok(db::link_search::list(conn, selection, order, slice).await?)
         };
         let found = with_connection(&self.service.pool, deadline, list).await;
-        // A search that has an index waited for something else.
-        let is_indexed = db::link_search::is_indexed(selection, order, slice);
-        let to_error = |error| if is_indexed { error } else { too_expensive(error) };
+        // A cheap search was canceled because it waited for something else.
+        let is_cheap = db::link_search::is_cheap(selection, order, slice);
+        let to_error = |error| if is_cheap { error } else { too_expensive(error) };
         let mut found = found.map_err(to_error)?;
         let size = usize::try_from(limit).unwrap_or(usize::MAX);
         self.is_done = found.len() <= size;
         found.truncate(size);
         self.slice = Slice { after: found.last().map_or(after, |link| link.id), skip: 0, limit };
+        if !self.is_done && self.selection.groups.iter().all(db::link_search::is_keyed) {
+            let (selection, after) = (&self.selection, self.slice.after);
+            let list = async |conn: &mut PgConnection| {
+                Ok(db::link_search::list_ids(conn, selection, after).await?)
+            };
+            let ids = with_connection(&self.service.pool, deadline, list).await;
+            self.other_ids = Some(ids.map_err(too_expensive)?.into_iter());
+        }
+        Ok(self.to_stored(found))
+    }
+}
+
+impl FoundPages {
+    fn to_stored(&self, found: Vec<FoundLink>) -> Vec<StoredLink> {
         let stored = |found: FoundLink| {
             let association = self.associations.get(&found.model_association_id)?;
             Some(StoredLink {
@@ -254,7 +306,7 @@ impl Pages for FoundPages {
                 kind: association.kind.clone(),
             })
         };
-        Ok(found.into_iter().filter_map(stored).collect())
+        found.into_iter().filter_map(stored).collect()
     }
 }
 
@@ -265,12 +317,10 @@ pub fn condition_too_expensive() -> RequestError {
     RequestError::Unrecognized(why.into())
 }
 
-/// A search that was canceled at the statement timeout is the caller's: its condition has no index.
-fn too_expensive(error: Error) -> Error {
+/// A search that was canceled at the statement timeout, or is too complex, is the caller's.
+pub(super) fn too_expensive(error: Error) -> Error {
     match error {
-        Error::Database(error) if db::is_statement_timeout(&error) => {
-            condition_too_expensive().into()
-        }
+        Error::Database(error) if db::is_too_expensive(&error) => condition_too_expensive().into(),
         error => error,
     }
 }

@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 
 use super::context::RequestContext;
+use super::link_search::too_expensive;
 use super::permission::{authorize_view_all, viewable_models};
 use super::{Error, with_connection};
 use crate::db;
@@ -18,16 +19,20 @@ pub async fn find(
     named_model: Option<&str>,
 ) -> Result<Vec<StoredModelAssociation>, Error> {
     let named_model = named_model.filter(|key| is_valid_key(key, KEY_LIMIT));
-    if let Some(key) = named_model
-        && let Some(model) = cx.lookups.model(key, &cx.tenant).await?
-    {
+    let model = match named_model {
+        Some(key) => cx.lookups.model(key, &cx.tenant).await?,
+        None => None,
+    };
+    let is_authorized = model.is_some();
+    if let Some(model) = model {
         authorize_view_all(cx, Action::ViewModel, [&*model]).await?;
     }
     let list = async |conn: &mut PgConnection| {
         Ok(db::model_association::list(conn, &cx.tenant, condition).await?)
     };
-    let mut found = with_connection(&cx.service.pool, cx.deadline, list).await?;
-    if named_model.is_none() {
+    let found = with_connection(&cx.service.pool, cx.deadline, list).await;
+    let mut found = found.map_err(too_expensive)?;
+    if !is_authorized {
         let viewable = viewable_models(cx).await?;
         found.retain(|association| {
             let ends = [association.source_model_id, association.target_model_id];

@@ -50,6 +50,7 @@ pub async fn find_model(cx: &RequestContext<'_>, key: &str) -> Result<Option<Arc
 pub async fn find_topology(
     cx: &RequestContext<'_>, model: &Model, instance_id: i64, directions: Directions,
 ) -> Result<Option<Topology>, Error> {
+    authorize_view_all(cx, Action::ViewModel, [model]).await?;
     // In the original, cloud area 0 has no topology either.
     if instance_id <= 0 {
         return Ok(None);
@@ -66,7 +67,7 @@ pub async fn find_topology(
     };
     let found = with_connection(&cx.service.pool, cx.deadline, find).await?;
     let Some((instance, groups)) = found else { return Ok(None) };
-    let models = [model].into_iter().chain(groups.iter().map(|group| &group.model));
+    let models = groups.iter().map(|group| &group.model);
     authorize_view_all(cx, Action::ViewModel, models).await?;
     let (outgoing, incoming): (Vec<_>, Vec<_>) =
         groups.into_iter().partition(|group| group.is_outgoing);

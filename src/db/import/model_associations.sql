@@ -67,7 +67,10 @@ where id in (
             and not exists (
                 select from cmdb.instance_association_by_source
                 where model_association_id = stored_id)
-            and not exists (select from cmdb.audit_log where model_association_id = stored_id)));
+            and not exists (
+                select from cmdb.audit_log
+                where model_association_id = stored_id
+                    or stored_id = any (model_association_ids))));
 
 -- A new model association gets its number in the export, or null if that is invalid or taken.
 create temporary table new_model_association on commit drop as

@@ -1,6 +1,8 @@
 //! How the links that satisfy a condition are found: by their keys, or by reading all links of a
 //! model association.
 
+use sqlx::{Postgres, QueryBuilder};
+
 use super::LinkColumn;
 use crate::domain::condition::{Condition, Test};
 
@@ -50,9 +52,66 @@ impl Keys {
         }
     }
 
+    /// How many keys there are.
+    pub(super) fn len(&self) -> usize {
+        self.ids.len() + self.sources.len() + self.targets.len()
+    }
+
     /// A link has one id, but an instance may have many links.
     fn cost(&self) -> usize {
         self.ids.len() + 100 * (self.sources.len() + self.targets.len())
+    }
+}
+
+/// The ids that links may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IdRange {
+    pub(super) min: i64,
+    pub(super) max: i64,
+}
+
+impl IdRange {
+    const ALL: Self = Self { min: i64::MIN, max: i64::MAX };
+
+    /// Ids above `after` in a range that holds every link that satisfies the condition.
+    pub(super) fn of(condition: &Condition<LinkColumn>, after: i64) -> Self {
+        let Self { min, max } = Self::find(condition);
+        if after == i64::MIN {
+            Self { min, max }
+        } else {
+            Self { min: min.max(after.saturating_add(1)), max }
+        }
+    }
+
+    fn find(condition: &Condition<LinkColumn>) -> Self {
+        match condition {
+            Condition::Test(LinkColumn::Id, Test::IntegerRange { min, max }) => {
+                Self { min: *min, max: *max }
+            }
+            Condition::All(parts) => parts.iter().map(Self::find).fold(Self::ALL, |all, part| {
+                Self { min: all.min.max(part.min), max: all.max.min(part.max) }
+            }),
+            Condition::Test(..) | Condition::Any(_) | Condition::Not(_) => Self::ALL,
+        }
+    }
+
+    /// Whether a condition says nothing but what its range says.
+    pub(super) fn is(condition: &Condition<LinkColumn>) -> bool {
+        match condition {
+            Condition::Test(column, Test::IntegerRange { .. }) => *column == LinkColumn::Id,
+            Condition::All(parts) => parts.iter().all(Self::is),
+            Condition::Test(..) | Condition::Any(_) | Condition::Not(_) => false,
+        }
+    }
+
+    /// Adds the bounds to a list of conditions that is not empty.
+    pub(super) fn push(self, builder: &mut QueryBuilder<Postgres>) {
+        if self.min > i64::MIN {
+            builder.push(" and id >= ").push_bind(self.min);
+        }
+        if self.max < i64::MAX {
+            builder.push(" and id <= ").push_bind(self.max);
+        }
     }
 }
 

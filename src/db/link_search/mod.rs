@@ -13,7 +13,7 @@ mod access;
 
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
-use self::access::Keys;
+use self::access::{IdRange, Keys};
 use super::condition;
 use crate::domain::condition::Condition;
 
@@ -102,13 +102,41 @@ pub async fn list(
     builder.build_query_as().persistent(false).fetch_all(conn).await
 }
 
-/// Whether indexes alone find the links of a slice, so that it takes as long as its links are many.
-pub fn is_indexed(selection: &LinkSelection, order: &LinkOrder, slice: Slice) -> bool {
-    let has_index = |group: &Group| {
-        Keys::of(&group.condition).is_some()
-            || slice.skip == 0 && is_by_id(order) && tests_only_ids(&group.condition)
-    };
-    selection.groups.iter().all(has_index)
+/// The ids of all selected links above `after`, in ascending order.
+#[tracing::instrument(skip_all, name = "db.link_search.list_ids")]
+pub async fn list_ids(
+    conn: &mut PgConnection, selection: &LinkSelection, after: i64,
+) -> sqlx::Result<Vec<i64>> {
+    let mut builder = QueryBuilder::new("select id from (");
+    push_groups(&mut builder, selection, "id", after, Scans::All);
+    builder.push(") link order by id");
+    builder.build_query_scalar().persistent(false).fetch_all(conn).await
+}
+
+/// How many links are selected.
+#[tracing::instrument(skip_all, name = "db.link_search.count")]
+pub async fn count(conn: &mut PgConnection, selection: &LinkSelection) -> sqlx::Result<i64> {
+    let mut builder = count_statement(selection);
+    builder.build_query_scalar().persistent(false).fetch_one(conn).await
+}
+
+const ALL_COLUMNS: &str = "id, model_association_id, source_id, target_id";
+
+/// The most searches by a key that count as few.
+const FEW_SEARCHES: usize = 50_000;
+
+/// Whether the links of a group are few that have keys.
+pub fn is_keyed(group: &Group) -> bool {
+    Keys::of(&group.condition).is_some()
+}
+
+/// Whether indexes find the links of a slice at once, however many links are stored.
+pub fn is_cheap(selection: &LinkSelection, order: &LinkOrder, slice: Slice) -> bool {
+    let is_page = slice.skip == 0 && is_by_id(order);
+    selection.groups.iter().all(|Group { associations, condition }| match Keys::of(condition) {
+        Some(keys) => keys.len() * associations.len() <= FEW_SEARCHES,
+        None => is_page && IdRange::is(condition),
+    })
 }
 
 fn is_by_id(order: &LinkOrder) -> bool {
@@ -119,11 +147,14 @@ fn is_by_id(order: &LinkOrder) -> bool {
 pub fn list_statement(
     selection: &LinkSelection, order: &LinkOrder, slice: Slice,
 ) -> QueryBuilder<Postgres> {
-    let reads_indexes_only = is_by_id(order)
-        && selection
-            .groups
-            .iter()
-            .all(|group| Keys::of(&group.condition).is_none() && tests_only_ids(&group.condition));
+    let descends = order.first().is_some_and(|(_, descends)| *descends);
+    let scans = match slice.skip {
+        _ if !is_by_id(order) => Scans::All,
+        0 => Scans::First { limit: slice.limit, descends },
+        _ => Scans::Ordered { descends },
+    };
+    let reads_indexes_only =
+        is_by_id(order) && selection.groups.iter().all(|group| IdRange::is(&group.condition));
     let mut builder = QueryBuilder::default();
     let columns = if reads_indexes_only {
         // The rows of links that are skipped are not read.
@@ -132,10 +163,10 @@ pub fn list_statement(
         );
         "id, model_association_id"
     } else {
-        "id, model_association_id, source_id, target_id"
+        ALL_COLUMNS
     };
     builder.push("select ").push(columns).push(" from (");
-    push_branches(&mut builder, selection, columns, slice.after);
+    push_groups(&mut builder, selection, columns, slice.after, scans);
     builder.push(") link");
     push_order(&mut builder, order);
     if slice.skip > 0 {
@@ -149,76 +180,137 @@ pub fn list_statement(
                 where id = page.id offset 0
             ) link",
         );
-        let descends = order.first().is_some_and(|(_, descends)| *descends);
         builder.push(if descends { " order by page.id desc" } else { " order by page.id" });
     }
     builder
 }
 
-/// How many links are selected.
-#[tracing::instrument(skip_all, name = "db.link_search.count")]
-pub async fn count(conn: &mut PgConnection, selection: &LinkSelection) -> sqlx::Result<i64> {
-    let mut builder = count_statement(selection);
-    builder.build_query_scalar().persistent(false).fetch_one(conn).await
-}
-
-/// The statement of [`count`].
+/// The statement of [`count`]. The links of each model association are counted on their own: they
+/// are not collected first.
 pub fn count_statement(selection: &LinkSelection) -> QueryBuilder<Postgres> {
-    let mut builder = QueryBuilder::new("select count(*) from (");
-    push_branches(&mut builder, selection, "id", i64::MIN);
-    builder.push(") link");
+    let mut builder = QueryBuilder::new("select sum(number)::bigint from (select 0 as number");
+    for Group { associations, condition } in &selection.groups {
+        builder.push(" union all ");
+        let ids = IdRange::of(condition, i64::MIN);
+        if let Some(keys) = Keys::of(condition) {
+            builder.push("select count(*) from (");
+            push_keyed(&mut builder, associations, &keys);
+            builder.push(") keyed where tenant_id = ").push_bind(selection.tenant_id);
+            builder.push(" and ");
+            condition::push(&mut builder, condition, &LinkColumn::name);
+        } else {
+            push_each(&mut builder, associations, "number", |builder| {
+                builder.push("select count(*) as number from cmdb.instance_association");
+                push_association(builder, selection.tenant_id, ids);
+                if !IdRange::is(condition) {
+                    builder.push(" and ");
+                    condition::push(builder, condition, &LinkColumn::name);
+                }
+            });
+        }
+    }
+    builder.push(") part");
     builder
 }
 
-fn tests_only_ids(condition: &Condition<LinkColumn>) -> bool {
-    match condition {
-        Condition::All(parts) | Condition::Any(parts) => parts.iter().all(tests_only_ids),
-        Condition::Not(part) => tests_only_ids(part),
-        Condition::Test(column, _) => *column == LinkColumn::Id,
-    }
+/// A search for each model association: `search` refers to it by `association_id`.
+fn push_each(
+    builder: &mut QueryBuilder<Postgres>, associations: &[i32], columns: &str,
+    search: impl FnOnce(&mut QueryBuilder<Postgres>),
+) {
+    builder.push("select ").push(columns).push(" from unnest(");
+    builder.push_bind(associations.to_vec());
+    builder.push("::integer[]) association_id cross join lateral (");
+    search(builder);
+    builder.push(") link");
 }
 
-/// The links of all groups with an id above `after`, with these columns.
-fn push_branches(
+fn push_association(builder: &mut QueryBuilder<Postgres>, tenant_id: i32, ids: IdRange) {
+    builder.push(" where model_association_id = association_id and tenant_id = ");
+    builder.push_bind(tenant_id);
+    ids.push(builder);
+}
+
+/// What is wanted of the links of model associations whose ids are in a range.
+#[derive(Clone, Copy)]
+enum Scans {
+    /// All of them, in any order.
+    All,
+    /// All of them, in the order of their ids.
+    Ordered { descends: bool },
+    /// The first ones in the order of their ids.
+    First { limit: i64, descends: bool },
+}
+
+/// The links of all groups with an id above `after`, with these columns. Each condition is in the
+/// statement once for its group, not once for each model association: PostgreSQL would plan each of
+/// them.
+fn push_groups(
     builder: &mut QueryBuilder<Postgres>, selection: &LinkSelection, columns: &str, after: i64,
+    scans: Scans,
 ) {
-    let mut is_first = true;
-    let mut separate = |builder: &mut QueryBuilder<Postgres>| {
-        builder.push(if is_first { "" } else { " union all " });
-        is_first = false;
-    };
-    for Group { associations, condition } in &selection.groups {
+    let LinkSelection { tenant_id, groups } = selection;
+    for (number, Group { associations, condition }) in groups.iter().enumerate() {
+        builder.push(if number == 0 { "" } else { " union all " });
+        let ids = IdRange::of(condition, after);
         if let Some(keys) = Keys::of(condition) {
-            separate(builder);
             builder.push("select ").push(columns).push(" from (");
             push_keyed(builder, associations, &keys);
-            builder.push(") keyed where tenant_id = ").push_bind(selection.tenant_id);
-            push_filter(builder, condition, after);
-            continue;
-        }
-        // One search for each model association: PostgreSQL merges them in the order of ids.
-        for association in associations {
-            separate(builder);
-            builder.push("select ").push(columns);
-            builder.push(" from cmdb.instance_association where model_association_id = ");
-            builder.push_bind(*association);
-            builder.push(" and tenant_id = ").push_bind(selection.tenant_id);
-            push_filter(builder, condition, after);
+            builder.push(") keyed where tenant_id = ").push_bind(*tenant_id);
+            ids.push(builder);
+            builder.push(" and ");
+            condition::push(builder, condition, &LinkColumn::name);
+        } else if IdRange::is(condition) && !matches!(scans, Scans::All) {
+            push_scans(builder, associations, *tenant_id, columns, ids, scans);
+        } else {
+            push_each(builder, associations, columns, |builder| {
+                builder.push("select * from cmdb.instance_association");
+                push_association(builder, *tenant_id, ids);
+                // Without OFFSET 0, PostgreSQL may join in another way than by one search each.
+                builder.push(" offset 0");
+            });
+            if !IdRange::is(condition) {
+                builder.push(" where ");
+                condition::push(builder, condition, &LinkColumn::name);
+            }
         }
     }
-    if is_first {
+    if groups.is_empty() {
         builder.push("select ").push(columns);
         builder.push(" from cmdb.instance_association where false");
     }
 }
 
-fn push_filter(builder: &mut QueryBuilder<Postgres>, filter: &Condition<LinkColumn>, after: i64) {
-    if after > i64::MIN {
-        builder.push(" and id > ").push_bind(after);
-    }
-    if !filter.is_always() {
-        builder.push(" and ");
-        condition::push(builder, filter, &LinkColumn::name);
+/// The links of each model association, which PostgreSQL merges in the order of their ids.
+fn push_scans(
+    builder: &mut QueryBuilder<Postgres>, associations: &[i32], tenant_id: i32, columns: &str,
+    ids: IdRange, scans: Scans,
+) {
+    for (number, association) in associations.iter().enumerate() {
+        builder.push(if number == 0 { "(" } else { " union all (" });
+        builder.push("select ").push(columns).push(" from cmdb.instance_association where ");
+        if let Scans::First { limit, descends } = scans {
+            // Row comparisons leave PostgreSQL one index and its order, whatever the statistics
+            // say.
+            for (operator, id) in [(">=", ids.min), ("<=", ids.max)] {
+                builder.push("(model_association_id, tenant_id, id) ").push(operator).push(" (");
+                builder.push_bind(*association).push(", ").push_bind(tenant_id).push(", ");
+                builder.push_bind(id).push(if operator == ">=" { ") and " } else { ")" });
+            }
+            let columns = ["model_association_id", "tenant_id", "id"];
+            let direction = if descends { " desc" } else { "" };
+            builder.push(" order by ");
+            builder.push(columns.map(|column| format!("{column}{direction}")).join(", "));
+            builder.push(" limit ").push_bind(limit);
+        } else {
+            builder.push("model_association_id = ").push_bind(*association);
+            builder.push(" and tenant_id = ").push_bind(tenant_id);
+            ids.push(builder);
+        }
+        if let Scans::Ordered { descends } = scans {
+            builder.push(if descends { " order by id desc" } else { " order by id" });
+        }
+        builder.push(")");
     }
 }
 

@@ -157,6 +157,29 @@ impl<F> Condition<F> {
         }
     }
 
+    /// How many tests it has, and how many values in lists.
+    pub fn size(&self) -> (usize, usize) {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts
+                .iter()
+                .map(Self::size)
+                .fold((0, 0), |(tests, values), part| (tests + part.0, values + part.1)),
+            Self::Not(condition) => condition.size(),
+            Self::Test(_, Test::IntegerIn(list)) => (1, list.len()),
+            Self::Test(_, Test::TextIn(list)) => (1, list.len()),
+            Self::Test(..) => (1, 1),
+        }
+    }
+
+    /// How many regular expressions it has.
+    pub fn patterns(&self) -> usize {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().map(Self::patterns).sum(),
+            Self::Not(condition) => condition.patterns(),
+            Self::Test(_, test) => usize::from(matches!(test, Test::TextMatches(_))),
+        }
+    }
+
     /// The same condition with every test replaced, simplified.
     pub fn map<G>(self, replace: &mut impl FnMut(F, Test) -> Condition<G>) -> Condition<G> {
         match self {

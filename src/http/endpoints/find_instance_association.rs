@@ -89,5 +89,5 @@ pub(super) async fn find(
     cx: &RequestContext<'_>, input: &LinkSearch,
 ) -> Result<Success<FoundLinks>, Error> {
     let pages = search(cx, input).await?;
-    stream::list(cx, pages, |links| link::select(links, &LinkFields::All), FoundLinks).await
+    stream::list(cx, pages, |links| link::select(links, LinkFields::ALL), FoundLinks).await
 }

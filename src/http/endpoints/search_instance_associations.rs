@@ -78,15 +78,15 @@ impl Endpoint for SearchInstanceAssociations {
             start: page.start()?,
             limit: Some(limit),
         };
-        Ok((search, LinkFields::new(body.fields)))
+        Ok((search, LinkFields::new(body.fields.as_deref())))
     }
 
     async fn handle(
         cx: &RequestContext<'_>, (input, fields): &Self::Input,
     ) -> Result<Success<SearchLinksData>, Error> {
-        let (pages, fields) = (search(cx, input).await?, fields.clone());
+        let (pages, fields) = (search(cx, input).await?, *fields);
         let to_data = |info| SearchLinksData { info };
-        stream::list(cx, pages, move |links| link::select(links, &fields), to_data).await
+        stream::list(cx, pages, move |links| link::select(links, fields), to_data).await
     }
 
     fn example() -> (Value, Value) {

@@ -92,8 +92,8 @@ impl Endpoint for SearchRelatedInstAsso {
         cx: &RequestContext<'_>, (search, fields): &Self::Input,
     ) -> Result<Success<RelatedLinks>, Error> {
         let pages = find_related(cx, search).await?;
-        let fields = LinkFields::Only(fields.clone());
-        stream::list(cx, pages, move |links| link::select(links, &fields), RelatedLinks).await
+        let fields = LinkFields::only(fields);
+        stream::list(cx, pages, move |links| link::select(links, fields), RelatedLinks).await
     }
 
     fn example() -> (Value, Value) {

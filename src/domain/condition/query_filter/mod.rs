@@ -99,7 +99,7 @@ fn read<'a>(
     };
     *count += 1;
     // The filter itself is not counted.
-    if depth > PARSE_LIMIT || *count > RULE_LIMIT + 1 {
+    if depth > PARSE_LIMIT || *count > RULE_LIMIT + 1 || members.len() > RULE_LIMIT {
         return Ok(Some(Filter::TooLarge));
     }
     let text = |key: &str, json: Option<&'a RawValue>| {
@@ -129,6 +129,10 @@ fn read<'a>(
                 }
             },
         };
+        // Null rules do not count, but the end of a longer list was not read.
+        if elements.len() > RULE_LIMIT {
+            return Ok(Some(Filter::TooLarge));
+        }
         let mut rules = Vec::new();
         for (index, json) in elements.into_iter().enumerate() {
             match read(&format!("{place}[{index}]"), json.get(), depth + 1, count)? {
