@@ -4,7 +4,8 @@
 use axum::body::Body;
 use axum::http::Request;
 use cmdb_associations::db::link_search::{
-    Group, LinkColumn, LinkOrder, LinkSelection, Slice, SortKey, count_statement, list_statement,
+    FoundLink, Group, LinkColumn, LinkOrder, LinkSelection, Slice, SortKey, count_statement,
+    list_statement,
 };
 use cmdb_associations::domain::condition::{Condition, Test};
 use cmdb_associations::domain::permission::{GrantAction, Scope};
@@ -12,11 +13,11 @@ use cmdb_associations::http::ClientAddr;
 use cmdb_associations::service;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 use tower::ServiceExt;
 
 use crate::app::{Reply, TestApp};
-use crate::query_plans::assert_indexes_of_all;
+use crate::query_plans::{Content, assert_indexes_of_all, plan};
 
 const SEARCH: &str = "/api/c/compapi/v2/cc/search_instance_associations/";
 const COUNT: &str = "/api/c/compapi/v2/cc/count_instance_associations/";
@@ -396,7 +397,7 @@ const SLOW_LINKS: &str = "
     create view cmdb.instance_association as
     select id, model_association_id, tenant_id, source_id, target_id
     from (
-        select *, (select true from pg_sleep(0.02) where id > 0) as is_read
+        select *, (select true from pg_sleep(0.02 + 0 * id)) as is_read
         from cmdb.stored_link offset 0
     ) slow_link
     where is_read";
@@ -414,4 +415,57 @@ async fn a_search_without_an_index_that_takes_too_long_is_refused(pool: PgPool) 
     // With an index it is the database that is too slow.
     let reply = find(&app, "bk_switch", json!({})).await;
     reply.assert_refused(503, 1_306_201, "Postgres is unavailable, please try again later");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_page_far_down_is_merged_from_the_model_associations_in_the_order_of_ids(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    for content in Content::ALL {
+        content.apply(&mut conn).await;
+        for descends in [false, true] {
+            let slice = Slice { after: 7, skip: 10, limit: 500 };
+            let order = LinkOrder::from([(SortKey::Column(LinkColumn::Id), descends)]);
+            let statement = list_statement(&group(Condition::always()), &order, slice);
+            let plan = plan(&mut conn, statement.sql().as_str()).await;
+            let has = |node: &str| plan.iter().any(|line| line == node);
+            assert!(has("Merge Append") && !has("Sort"), "{content:?} {plan:#?}");
+        }
+    }
+}
+
+/// Of two model associations, the links of the first one have the lower ids, as after an import of
+/// one after the other. PostgreSQL knows that from its statistics, and still does not read the
+/// links of the other.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_page_reads_its_own_links_only_whatever_the_statistics_say(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    let rows = "
+        begin;
+        set local session_replication_role = replica;
+        insert into cmdb.instance_association (id, model_association_id, source_id, target_id)
+        select number, 4003 + 4 * (number / 50001), number, number
+        from generate_series(1, 100000) number;
+        commit;
+        analyze cmdb.instance_association";
+    sqlx::raw_sql(rows).execute(&mut *conn).await.unwrap();
+    let slice = Slice { after: 49_900, skip: 0, limit: 501 };
+    for descends in [false, true] {
+        let groups = vec![Group { associations: vec![4_003], condition: Condition::always() }];
+        let selection = LinkSelection { tenant_id: 0, groups };
+        let order = LinkOrder::from([(SortKey::Column(LinkColumn::Id), descends)]);
+        let mut tx = conn.begin().await.unwrap();
+        let mut statement = list_statement(&selection, &order, slice);
+        let found: Vec<FoundLink> =
+            statement.build_query_as().persistent(false).fetch_all(&mut *tx).await.unwrap();
+        assert_eq!(found.len(), 100);
+        let read: i64 = sqlx::query_scalar(
+            "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables
+             where relid = 'cmdb.instance_association'::regclass",
+        )
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+        assert!(read < 1_000, "{read} rows read");
+        tx.rollback().await.unwrap();
+    }
 }

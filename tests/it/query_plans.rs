@@ -74,9 +74,8 @@ pub(crate) fn statement(part: &str) -> String {
     found.into_iter().next().unwrap()
 }
 
-/// What the generic plan of a statement reads: the indexes, and `all of x` for tables that are
-/// scanned sequentially.
-pub(crate) async fn scans(conn: &mut PgConnection, statement: &str) -> BTreeSet<String> {
+/// The lines of the generic plan of a statement, without the marks of their depth.
+pub(crate) async fn plan(conn: &mut PgConnection, statement: &str) -> Vec<String> {
     let mut tx = conn.begin().await.unwrap();
     for sql in [
         "set local plan_cache_mode = force_generic_plan".to_owned(),
@@ -97,7 +96,13 @@ pub(crate) async fn scans(conn: &mut PgConnection, statement: &str) -> BTreeSet<
         sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut *tx).await.unwrap();
     sqlx::raw_sql("deallocate planned").execute(&mut *tx).await.unwrap();
     tx.rollback().await.unwrap();
-    plan.iter().filter_map(|line| scan(line.trim_start_matches([' ', '-', '>']))).collect()
+    plan.iter().map(|line| line.trim_start_matches([' ', '-', '>']).to_owned()).collect()
+}
+
+/// What the generic plan of a statement reads: the indexes, and `all of x` for tables that are
+/// scanned sequentially.
+pub(crate) async fn scans(conn: &mut PgConnection, statement: &str) -> BTreeSet<String> {
+    plan(conn, statement).await.iter().filter_map(|line| scan(line)).collect()
 }
 
 /// What a node of a plan reads.
