@@ -62,8 +62,8 @@ impl PartialSchema for MongoCondition {
         object(
             "A condition in MongoDB's form, such as `{\"bk_inst_id\": {\"$in\": [11, 12]}}`. \
              Operators: `$eq`, `$ne`, `$gt`, `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$exists`, \
-             `$regex` with `$options` `i`, `$and`, `$or`, `$nor`, `$not`. A text never equals a number. At most 10 \
-             levels, 500 tests and 10,000 values in lists.",
+             `$regex` with `$options` `i`, `$and`, `$or`, `$nor`, `$not`. A text never equals a \
+             number. At most 10 levels, 500 tests and 10,000 values in lists.",
         )
     }
 }

@@ -1,21 +1,23 @@
 """A proxy that changes requests and answers as ESB does between a client and the CMDB.
 
-It drops most headers of the request, and the status and the headers of the answer. It forwards
-unknown keys of the body. It takes credentials from the body only, as the older ESB does, and
-believes them.
+It drops most headers of the request, and the status and the headers of the answer. It moves the
+variables of the path from the body to the path, and forwards unknown keys of the body. It takes
+credentials from the body only, as the older ESB does, and believes them.
 """
 
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-PATHS = {
-    "batch_create_instance_association": "/api/v3/createmany/instassociation",
-    "search_related_inst_asso": "/api/v3/find/instassociation/related",
-}
+README = (Path(__file__).parents[2] / "README.md").read_text()
+ROWS = re.findall(r"^\| `(\w+)` \| `([A-Z]+) (\S+)` \|", README, re.MULTILINE)
+# By name: the method and the path at the CMDB API.
+COMPONENTS = {name: (method, path) for name, method, path in ROWS}
 NOT_FORWARDED = (
     "bk_app_code", "bk_app_secret", "bk_token", "bk_username", "bk_supplier_account",
 )
@@ -40,7 +42,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests += 1
         failure = self.server.failures.pop(0) if self.server.failures else {}
         if not failure or failure.get("forwarded"):
-            answer = self.forward(PATHS[name], json.dumps(forwarded).encode(), headers)
+            method, path = COMPONENTS[name]
+            path = re.sub(r"{(\w+)}", lambda variable: str(forwarded.pop(variable[1])), path)
+            answer = self.forward(method, path, json.dumps(forwarded).encode(), headers)
         if failure:
             answer = {"bk_error_code": failure["code"], "bk_error_msg": failure["message"]}
         code = answer["bk_error_code"]
@@ -55,8 +59,9 @@ class Handler(BaseHTTPRequestHandler):
             }
         )
 
-    def forward(self, path, body, headers):
-        request = urllib.request.Request(self.server.cmdb + path, body, headers)
+    def forward(self, method, path, body, headers):
+        url = self.server.cmdb + path
+        request = urllib.request.Request(url, body, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 return json.load(response)

@@ -5,6 +5,7 @@ import re
 import pytest
 from bkapi_component.open.client import Client
 from conftest import ROOT
+from esb import Esb
 
 TEXTS = {
     "en": {
@@ -29,15 +30,16 @@ PAIRS = [(11, 104), (12, 101), (12, 999), (99, 104), (11, 104)]
 @pytest.fixture(params=["body", "header"])
 def call_endpoint(request, demo):
     """Calls an endpoint, with the credentials where this parameter says."""
+    return caller(demo.url, demo.secret, credentials_in=request.param)
+
+
+def caller(url, secret, credentials_in):
+    """A function that calls the endpoint with this name at this URL."""
 
     def call(name, fields, user="admin", language="en", key=None):
-        credentials = {
-            "bk_app_code": "demo",
-            "bk_app_secret": demo.secret,
-            "bk_username": user,
-        }
-        client = Client(endpoint=demo.url, bk_api_ver="v2", language=language)
-        if request.param == "header":
+        credentials = {"bk_app_code": "demo", "bk_app_secret": secret, "bk_username": user}
+        client = Client(endpoint=url, bk_api_ver="v2", language=language)
+        if credentials_in == "header":
             client.update_bkapi_authorization(**credentials)
         else:
             fields = fields | credentials
@@ -154,8 +156,8 @@ TOPOLOGY = {
 }
 UNKNOWN_ASSOCIATION = "object association does not exist."
 
-# For each endpoint: fields, the data that they give on the demo inventory, and a refusal: the fields
-# that are replaced, the code and the message.
+# For each endpoint: fields, the data that they give on the demo inventory, and a refusal, as the
+# fields that are replaced, the code and the message.
 CALLS = {
     "batch_create_instance_association": (
         batch([(11, 104)]),
@@ -262,15 +264,27 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_endpoint_answers_and_refuses(call_endpoint, name):
-    fields, data, (wrong, code, message) = CALLS[name]
-    answer = call_endpoint(name, fields | wrong)
-    assert answer == refusal(answer, code, message)
-    answer = call_endpoint(name, fields, user="guest")
+    assert_answers(call_endpoint, name, message="")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_endpoint_answers_and_refuses_behind_esb(demo, name):
+    with Esb(demo.url, []) as esb:
+        call = caller(esb.url, demo.secret, credentials_in="body")
+        assert_answers(call, name, message="success")
+
+
+def assert_answers(call, name, message):
+    """Calls an endpoint as `CALLS` says. `message` is that of a success."""
+    fields, data, (wrong, code, reason) = CALLS[name]
+    answer = call(name, fields | wrong)
+    assert answer == refusal(answer, code, reason)
+    answer = call(name, fields, user="guest")
     assert answer["permission"]["actions"]
     assert answer == refusal(answer, 9900403, TEXTS["en"]["no permission"], answer["permission"])
     # The refused requests changed nothing.
-    answer = call_endpoint(name, fields)
-    assert answer == success(answer, data)
+    answer = call(name, fields)
+    assert answer == success(answer, data) | {"message": message}
 
 
 def test_every_name_of_the_gateway_api_is_called():
