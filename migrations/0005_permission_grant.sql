@@ -36,7 +36,7 @@ comment on constraint permission_grant_user_name_check on cmdb.permission_grant 
 comment on constraint permission_grant_instance_check on cmdb.permission_grant is
     'An instance is named together with its model.';
 comment on constraint permission_grant_action_check on cmdb.permission_grant is
-    'Instances can be edited and viewed.';
+    'The action is edit or view.';
 comment on constraint permission_grant_view_check on cmdb.permission_grant is
     'A grant to view is for all instances of a model.';
 comment on constraint permission_grant_model_fk on cmdb.permission_grant is 'The model exists.';

@@ -22,10 +22,10 @@
 //! Constraints and triggers enforce uniqueness, mappings and the existence of instances for every
 //! client of the database; the migrations explain them. The program adds these invariants:
 //!
-//! - A batch and its audit record are written in one transaction.
-//! - The number of statements of a batch does not depend on its size.
-//! - The statement that writes a batch first checks, in its own snapshot, everything that the
-//!   decisions on its details rely on.
+//! - A batch, or a deletion, and its audit record are written by one statement.
+//! - The number of statements of a batch or a deletion does not depend on its size.
+//! - The statement that writes first checks, in its own snapshot, everything that the decisions of
+//!   the request rely on.
 
 pub mod cli;
 pub mod config;

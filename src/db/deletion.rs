@@ -42,7 +42,8 @@ pub async fn list_ends(
                model.id = any ($5) or instance.instance_id is not null and exists (
                    select from cmdb.permission_grant
                    where user_name = $4 and permission_grant.model_id = model.id
-                       and permission_grant.instance_id = instance.instance_id) as "may_edit!"
+                       and permission_grant.instance_id = instance.instance_id
+                       and action = 'edit') as "may_edit!"
            from unnest($1::bigint[]) wanted (id)
            cross join lateral (
                select * from cmdb.instance_association

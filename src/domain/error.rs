@@ -74,7 +74,7 @@ pub enum RequestError {
     InvalidIdempotencyKey,
     #[error("the parameter {0} is missing")]
     MissingParameter(&'static str),
-    #[error("{0} is missing")]
+    #[error("{0} is missing or does not exist")]
     MissingField(&'static str),
     #[error("{0} is unassigned")]
     UnassignedField(&'static str),
@@ -84,8 +84,10 @@ pub enum RequestError {
     InvalidInput,
     #[error("{0} is invalid")]
     InvalidField(Cow<'static, str>),
-    #[error("not supported: {0}")]
-    Unrecognized(Cow<'static, str>),
+    /// The original has no code of its own for this: it accepts the request, or fails with an internal
+    /// error. So the text alone says what is wrong.
+    #[error("{0}")]
+    WithoutCode(Cow<'static, str>),
     #[error("the limit of a page is too large")]
     PageTooLarge,
     #[error("details is empty")]

@@ -24,10 +24,10 @@ pub fn parse<F: Field>(sort: &str) -> Result<Vec<SortField<F>>, RequestError> {
         };
         let name = name.trim();
         if name.is_empty() {
-            return Err(RequestError::Unrecognized("page.sort: a field without a name".into()));
+            return Err(RequestError::WithoutCode("page.sort: a field without a name".into()));
         }
         if name.starts_with('$') {
-            return Err(RequestError::Unrecognized("page.sort: a field that begins with $".into()));
+            return Err(RequestError::WithoutCode("page.sort: a field that begins with $".into()));
         }
         fields.extend(F::by_name(name).map(|field| (field, descends)));
     }

@@ -182,7 +182,7 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             format!("'{field}' data parameter verification does not pass"),
             format!("'{field}' 数据参数校验不通过"),
         ),
-        E::Unrecognized(why) => cmdb(
+        E::WithoutCode(why) => cmdb(
             1_199_998,
             format!("Unknown or unrecognized error: {why}"),
             format!("未知或未能识别的异常: {why}"),
@@ -304,7 +304,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
             problem: "expected an integer, got a string".to_owned(),
         },
         E::MissingParameter("bk_obj_id"),
-        E::Unrecognized("condition.id: the operator $mod is not supported".into()),
+        E::WithoutCode("condition.id: the operator $mod is not supported".into()),
         E::InvalidIdempotencyKey,
         E::IdempotencyKeysDiffer,
         E::RateLimited(RateLimit {

@@ -47,7 +47,10 @@ pub fn document(apis: &[Api]) -> Value {
             let (operation, used) = (endpoint.describe)(endpoint, *api);
             let method = endpoint.method(*api).as_str().to_ascii_lowercase();
             paths.insert(endpoint.path(*api), json!({ method: operation }));
-            schemas.extend(used);
+            for (name, schema) in used {
+                let known = schemas.insert(name, schema.clone());
+                debug_assert!(known.is_none_or(|known| known == schema), "two schemas, one name");
+            }
         }
     }
     json!({

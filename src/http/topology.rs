@@ -57,7 +57,7 @@ impl TopologyOf {
     ) -> Result<Self, RequestError> {
         let not_an_integer = |_| {
             let why = format!("{id_variable} is not an integer of 64 bits");
-            RequestError::Unrecognized(why.into())
+            RequestError::WithoutCode(why.into())
         };
         let instance_id = instance_id.0.parse().map_err(not_an_integer)?;
         Ok(Self { model: model.0, instance_id, directions })

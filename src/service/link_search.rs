@@ -314,7 +314,7 @@ impl FoundPages {
 pub fn condition_too_expensive() -> RequestError {
     let why = "condition too expensive: it needs bk_inst_id, bk_asst_inst_id or id with fixed \
         values, or an order by id and a smaller page";
-    RequestError::Unrecognized(why.into())
+    RequestError::WithoutCode(why.into())
 }
 
 /// A search that was canceled at the statement timeout, or is too complex, is the caller's.

@@ -81,5 +81,5 @@ pub async fn find_topology(
 /// The refusal of a topology with too many links.
 pub fn too_many_links() -> RequestError {
     let why = format!("the instance has more than {LINK_LIMIT} associations in one direction");
-    RequestError::Unrecognized(why.into())
+    RequestError::WithoutCode(why.into())
 }

@@ -42,6 +42,14 @@ async fn every_recorded_exchange_is_answered_as_recorded_at_the_gateway_api(pool
     replay(pool, Api::Gateway).await;
 }
 
+#[test]
+fn every_file_of_recordings_is_replayed() {
+    let files = fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().file_name());
+    let files = files.map(|name| name.into_string().unwrap());
+    let recorded: BTreeSet<_> = files.filter(|name| name.ends_with(".jsonl")).collect();
+    assert_eq!(recorded, FILES.map(str::to_owned).into());
+}
+
 /// The last column of its tables has the exchanges, such as `01: 1–4, 7; 03: 2`.
 #[test]
 fn the_compatibility_page_names_the_exchanges_that_deviate() {

@@ -43,7 +43,7 @@ mod linked_instances; // the instances of one model that an instance is linked w
 mod load; // limits on connections, requests and body sizes
 mod logins; // users verified by the login service
 mod operations; // metrics, logs, traces and TLS
-mod permissions; // which instances a user may edit
+mod permissions; // what users may edit and view
 mod plan; // planning a batch, against a reference implementation
 mod pool; // the connection pool
 mod purges; // purging the audit log

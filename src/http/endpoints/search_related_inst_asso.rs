@@ -23,17 +23,17 @@ const PAGE_LIMIT: i64 = 500;
 pub(super) struct SearchRelatedBody {
     /// The instance.
     #[schema(required, nullable = false)]
-    condition: Option<Condition>,
+    condition: Option<RelatedCondition>,
     /// The fields of each link to return. Unknown names are ignored.
     #[schema(required, nullable = false, min_items = 1)]
     fields: Option<Vec<String>>,
     /// The part of the list to return; all of it by default.
-    page: Option<Page>,
+    page: Option<RelatedPage>,
 }
 
 /// An instance.
 #[derive(Default, Deserialize, ToSchema)]
-struct Condition {
+struct RelatedCondition {
     /// Its model.
     #[schema(required, nullable = false, min_length = 1)]
     bk_obj_id: Option<String>,
@@ -44,7 +44,7 @@ struct Condition {
 
 /// A part of a list.
 #[derive(Default, Deserialize, ToSchema)]
-struct Page {
+struct RelatedPage {
     /// How many links to skip; 0 by default.
     start: Option<Id>,
     /// The most links to return, up to 500; 0 or absent: all.
@@ -70,7 +70,7 @@ impl Endpoint for SearchRelatedInstAsso {
         It takes a grant to view the model.";
 
     fn check(body: SearchRelatedBody) -> Result<Self::Input, RequestError> {
-        let Condition { bk_obj_id, bk_inst_id } = body.condition.unwrap_or_default();
+        let RelatedCondition { bk_obj_id, bk_inst_id } = body.condition.unwrap_or_default();
         let model = bk_obj_id.filter(|key| !key.is_empty());
         let instance_id = bk_inst_id.filter(|id| id.0 != 0);
         let (Some(model), Some(Id(instance_id))) = (model, instance_id) else {
@@ -78,7 +78,7 @@ impl Endpoint for SearchRelatedInstAsso {
         };
         let fields = body.fields.filter(|fields| !fields.is_empty());
         let fields = fields.ok_or(RequestError::UnassignedField("fields"))?;
-        let Page { start, limit } = body.page.unwrap_or_default();
+        let RelatedPage { start, limit } = body.page.unwrap_or_default();
         let (start, limit) = (start.map_or(0, |id| id.0), limit.map_or(0, |id| id.0));
         match (start, limit) {
             (..0, _) => Err(RequestError::InvalidField("page.start".into())),

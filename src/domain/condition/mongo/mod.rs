@@ -279,7 +279,7 @@ fn place_of<F: Field>(place: &str, key: &str) -> String {
 }
 
 fn refused(place: &str, problem: impl AsRef<str>) -> RequestError {
-    RequestError::Unrecognized(format!("{place}: {}", problem.as_ref()).into())
+    RequestError::WithoutCode(format!("{place}: {}", problem.as_ref()).into())
 }
 
 fn unsupported(place: &str, operator: &str) -> RequestError {

@@ -9,7 +9,7 @@ fn parsed(json: &str) -> Condition<F> {
 
 fn refusal(json: &str) -> String {
     match parse::<F>("condition", json) {
-        Err(RequestError::Unrecognized(why)) => why.into_owned(),
+        Err(RequestError::WithoutCode(why)) => why.into_owned(),
         Err(error @ RequestError::WrongType { .. }) => format!("1199000 {error}"),
         other => panic!("{json}: {other:?}"),
     }

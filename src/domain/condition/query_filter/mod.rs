@@ -41,8 +41,8 @@ pub fn parse<F: Field>(name: &str, json: &str) -> Result<Condition<F>, RequestEr
     match filter.check() {
         Err(Problem::Invalid(key)) => Err(invalid(&key)),
         _ if filter.depth() > DEPTH_LIMIT => Err(invalid("rules")),
-        Err(Problem::Unrecognized(key, text)) => {
-            Err(RequestError::Unrecognized(format!("{name}.{key}: {text}").into()))
+        Err(Problem::WithoutCode(key, text)) => {
+            Err(RequestError::WithoutCode(format!("{name}.{key}: {text}").into()))
         }
         Ok(condition) => Ok(condition),
     }
@@ -69,7 +69,7 @@ enum Problem {
     /// It is invalid.
     Invalid(String),
     /// The original's database refuses it, so after everything that is invalid; and why.
-    Unrecognized(String, String),
+    WithoutCode(String, String),
 }
 
 impl Problem {
@@ -82,7 +82,7 @@ impl Problem {
         let outer = |key| format!("rules[{index}].{key}");
         match self {
             Self::Invalid(key) => Self::Invalid(outer(key)),
-            Self::Unrecognized(key, text) => Self::Unrecognized(outer(key), text),
+            Self::WithoutCode(key, text) => Self::WithoutCode(outer(key), text),
         }
     }
 }
@@ -280,7 +280,7 @@ impl Rule<'_> {
             let pattern = Pattern::parse(&format!("{start}{text}{end}"), is_case_insensitive);
             match pattern {
                 Ok(pattern) => Ok(matches(field, pattern)),
-                Err(error) => Err(Problem::Unrecognized("value".to_owned(), error.to_string())),
+                Err(error) => Err(Problem::WithoutCode("value".to_owned(), error.to_string())),
             }
         };
         match operator {
@@ -323,7 +323,7 @@ fn list(value: Json<'_>) -> Result<Vec<Json<'_>>, Problem> {
         // The original accepts it, and its database then refuses it.
         Json::Null => {
             let why = "expected an array, got null".to_owned();
-            return Err(Problem::Unrecognized("value".to_owned(), why));
+            return Err(Problem::WithoutCode("value".to_owned(), why));
         }
         _ => return Err(Problem::invalid("value")),
     };

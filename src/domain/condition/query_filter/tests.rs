@@ -9,7 +9,7 @@ type Outcome = Result<Condition<F>, String>;
 fn parsed(json: &str) -> Outcome {
     parse("conditions", json).map_err(|error| match error {
         RequestError::InvalidField(key) => key.into_owned(),
-        RequestError::Unrecognized(why) => format!("1199998 {why}"),
+        RequestError::WithoutCode(why) => format!("1199998 {why}"),
         RequestError::WrongType { .. } => format!("1199000 {error}"),
         other => panic!("{other}"),
     })
