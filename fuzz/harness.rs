@@ -56,7 +56,7 @@ fn server() -> (Runtime, Router) {
         authorization: Authorization::Grants,
         limiter: NonZeroU32::new(10_000).map(Limiter::new),
         permits: Semaphore::new(1),
-        streams: Arc::new(Semaphore::new(1)),
+        stream_permits: Arc::new(Semaphore::new(1)),
         caches: Caches::default(),
     };
     let authenticator = Authenticator {

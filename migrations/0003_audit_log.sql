@@ -1,4 +1,4 @@
--- The audit log: one record for each request that created or removed links, for each part of an
+-- The audit log: one record for each request that created or deleted links, for each part of an
 -- import that created links, and for each purge of records of requests.
 
 create table cmdb.audit_log (
@@ -11,7 +11,7 @@ create table cmdb.audit_log (
     tenant_id integer,
     model_association_id integer,
     association_ids int8multirange not null,
-    removed_ids int8multirange not null default '{}',
+    deleted_ids int8multirange not null default '{}',
     model_association_ids integer[],
     source_ids bigint[],
     target_ids bigint[],
@@ -23,12 +23,12 @@ create table cmdb.audit_log (
         case origin
             when 'request' then
                 num_nulls(request_id, app, user_name, tenant_id) = 0
-                and case when isempty(removed_ids)
+                and case when isempty(deleted_ids)
                     then model_association_id is not null and model_association_ids is null
                     else model_association_id is null and isempty(association_ids)
                 end
             when 'import' then
-                num_nulls(tenant_id, model_association_id) = 0 and isempty(removed_ids)
+                num_nulls(tenant_id, model_association_id) = 0 and isempty(deleted_ids)
             when 'purge' then num_nulls(user_name, purged_before, purged_records) = 0
             else false
         end)
@@ -39,14 +39,14 @@ create table cmdb.audit_log (
 alter table cmdb.audit_log set (toast_tuple_target = 8160);
 
 comment on table cmdb.audit_log is
-    'A request that created or removed links, or part of an import, which created links. A record '
+    'A request that created or deleted links, or part of an import, which created links. A record '
     'is committed together with the change that it describes. The record of a creation remains '
-    'when its links are removed. The command audit purge deletes old records of requests, and '
+    'when its links are deleted. The command audit purge deletes old records of requests, and '
     'keeps the ids of their links in records of its own. There are no foreign keys: every batch '
     'would lock the same tenant row.';
 comment on column cmdb.audit_log.origin is
-    'request: an API request created or removed the links. import: the import command created '
-    'them. purge: requests created or removed the links, and their records were purged.';
+    'request: an API request created or deleted the links. import: the import command created '
+    'them. purge: requests created or deleted the links, and their records were purged.';
 comment on column cmdb.audit_log.request_id is
     'The id of the request, as in its answer and in the server''s log. Gateways may give requests '
     'the same id.';
@@ -55,22 +55,22 @@ comment on column cmdb.audit_log.app is
 comment on column cmdb.audit_log.user_name is
     'The user of the request. The PostgreSQL user of a purge.';
 comment on column cmdb.audit_log.model_association_id is
-    'The model association of the created links. Null in the record of a removal.';
+    'The model association of the created links. Null in the record of a deletion.';
 comment on column cmdb.audit_log.association_ids is 'The ids of the created links.';
-comment on column cmdb.audit_log.removed_ids is
-    'The ids of the removed links. A request either creates or removes links.';
+comment on column cmdb.audit_log.deleted_ids is
+    'The ids of the deleted links. A request either creates or deletes links.';
 comment on column cmdb.audit_log.model_association_ids is
-    'The model association of each removed link, in the order of the link ids.';
+    'The model association of each deleted link, in the order of the link ids.';
 comment on column cmdb.audit_log.source_ids is
-    'The source of each created or removed link, in the order of the link ids. Null for an import.';
+    'The source of each created or deleted link, in the order of the link ids. Null for an import.';
 comment on column cmdb.audit_log.target_ids is
-    'The target of each created or removed link, in the order of the link ids. Null for an import.';
+    'The target of each created or deleted link, in the order of the link ids. Null for an import.';
 comment on column cmdb.audit_log.purged_before is
     'A purge deletes records of requests that were created before this time.';
 comment on column cmdb.audit_log.purged_records is 'How many records a purge has deleted.';
 comment on constraint audit_log_pkey on cmdb.audit_log is 'No two records have the same id.';
 comment on constraint audit_log_origin_check on cmdb.audit_log is
     'The origin is request, import or purge. A request names itself, its application, user and '
-    'tenant; if it created links their model association, and if it removed links no created ones. '
-    'An import names its tenant and model association, and removes nothing. A purge names its '
+    'tenant; if it created links their model association, and if it deleted links no created ones. '
+    'An import names its tenant and model association, and deletes nothing. A purge names its '
     'user, its time and the number of deleted records.';

@@ -10,7 +10,7 @@ create table cmdb.idempotency_record (
     language text collate "C" not null,
     association_ids int8multirange not null,
     refusals integer[] not null,
-    removed_ids int8multirange not null default '{}',
+    deleted_ids int8multirange not null default '{}',
     constraint idempotency_record_pkey primary key (app, user_name, key),
     constraint idempotency_record_key_check check (char_length(key) between 1 and 255),
     constraint idempotency_record_request_hash_check check (octet_length(request_hash) = 32),
@@ -21,7 +21,7 @@ create index idempotency_record_created_at_idx on cmdb.idempotency_record (creat
 
 comment on table cmdb.idempotency_record is
     'The response to a request that had an Idempotency-Key. A record is committed together with '
-    'what its request created or removed. The server deletes it after 25 hours.';
+    'what its request created or deleted. The server deletes it after 25 hours.';
 comment on column cmdb.idempotency_record.request_hash is
     'SHA-256 of the content of the request. A different request cannot reuse the key.';
 comment on column cmdb.idempotency_record.request_id is 'The request id in the stored response.';
@@ -31,7 +31,7 @@ comment on column cmdb.idempotency_record.association_ids is
 comment on column cmdb.idempotency_record.refusals is
     'The error code of each detail, in the order of the request. Null where a link was created. '
     'Empty for a request without details.';
-comment on column cmdb.idempotency_record.removed_ids is 'The ids of the removed links.';
+comment on column cmdb.idempotency_record.deleted_ids is 'The ids of the deleted links.';
 comment on constraint idempotency_record_pkey on cmdb.idempotency_record is
     'An application and user use a key for one request.';
 comment on constraint idempotency_record_key_check on cmdb.idempotency_record is

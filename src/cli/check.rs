@@ -21,7 +21,7 @@ pub(super) async fn check(strict: bool) -> anyhow::Result<Outcome> {
     for skipped in &report.skipped {
         writeln!(out, "skipped {skipped}")?;
     }
-    for (name, violations) in &report.noted {
+    for (name, violations) in &report.unaudited {
         print_violations(&mut out, "noted", name, violations)?;
     }
     Ok(if report.is_sound(strict) { Outcome::Success } else { Outcome::Negative })

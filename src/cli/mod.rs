@@ -70,7 +70,7 @@ enum Command {
     Audit(AuditCommand),
     /// Check the stored data for violations of its invariants
     Check {
-        /// Also exit with 1 if SQL clients have written or removed links, without an audit record
+        /// Also exit with 1 if SQL clients have written or deleted links, without an audit record
         #[arg(long)]
         strict: bool,
     },

@@ -57,7 +57,9 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         authorization: settings.authorization,
         limiter: settings.rate_limit.map(Limiter::new),
         permits: Semaphore::new(requests as usize),
-        streams: Arc::new(Semaphore::new(stream_limit(settings.database_connections as usize))),
+        stream_permits: Arc::new(Semaphore::new(stream_limit(
+            settings.database_connections as usize,
+        ))),
         caches: Caches::default(),
     };
     let in_flight = TaskTracker::new();

@@ -57,15 +57,15 @@ pub async fn purge_portion(
                where id = any (array(
                    select id from examined
                    where created_at < (select purged_before from cmdb.audit_log where id = $1)))
-               returning association_ids, removed_ids
+               returning association_ids, deleted_ids
            )
            update cmdb.audit_log
            set association_ids = audit_log.association_ids + portion.association_ids,
-               removed_ids = audit_log.removed_ids + portion.removed_ids,
+               deleted_ids = audit_log.deleted_ids + portion.deleted_ids,
                purged_records = purged_records + portion.records
            from (
                select count(*) as records, range_agg(association_ids) as association_ids,
-                   range_agg(removed_ids) as removed_ids
+                   range_agg(deleted_ids) as deleted_ids
                from deleted
            ) portion
            where id = $1 and portion.records > 0

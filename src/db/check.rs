@@ -109,37 +109,37 @@ pub const INVARIANTS: [Invariant; 14] = [
               where highest_upper_before > lower",
     },
     Invariant {
-        name: "no link is in two audit records of removals",
+        name: "no link is in two audit records of deletions",
         sql: "select lower,
-                  format('audit record %s shares removed ids between %s and %s with another record',
+                  format('audit record %s shares deleted ids between %s and %s with another record',
                       id, lower, upper - 1)
               from (
                   select id, lower(ids), upper(ids),
                       max(upper(ids)) over (
                           order by lower(ids), id
                           rows between unbounded preceding and 1 preceding) as highest_upper_before
-                  from cmdb.audit_log, unnest(removed_ids) ids
+                  from cmdb.audit_log, unnest(deleted_ids) ids
               ) id_range
               where highest_upper_before > lower",
     },
     Invariant {
-        name: "no stored link is in an audit record of a removal",
-        sql: "select id, format('link %s is stored, but a request removed it', id)
+        name: "no stored link is in an audit record of a deletion",
+        sql: "select id, format('link %s is stored, but a request deleted it', id)
               from cmdb.instance_association
-              where id <@ (select range_agg(removed_ids) from cmdb.audit_log)",
+              where id <@ (select range_agg(deleted_ids) from cmdb.audit_log)",
     },
     Invariant {
-        name: "every idempotency record names the links that its request created or removed",
+        name: "every idempotency record names the links that its request created or deleted",
         sql: "select 1::bigint,
                   format(
                       'idempotency key %s of app %s and user %s: '
-                      'request %s did not create or remove links %s',
-                      key, app, user_name, request_id, association_ids + removed_ids)
+                      'request %s did not create or delete links %s',
+                      key, app, user_name, request_id, association_ids + deleted_ids)
               from cmdb.idempotency_record record
-              where not (isempty(association_ids) and isempty(removed_ids)) and not exists (
+              where not (isempty(association_ids) and isempty(deleted_ids)) and not exists (
                   select from cmdb.audit_log logged
-                  where (logged.request_id, logged.association_ids, logged.removed_ids)
-                      = (record.request_id, record.association_ids, record.removed_ids))",
+                  where (logged.request_id, logged.association_ids, logged.deleted_ids)
+                      = (record.request_id, record.association_ids, record.deleted_ids))",
     },
     Invariant {
         name: "the next association id is higher than every assigned one",
@@ -149,7 +149,7 @@ pub const INVARIANTS: [Invariant; 14] = [
                   select greatest(
                       (select max(id) from cmdb.instance_association),
                       (select max(upper(association_ids)) - 1 from cmdb.audit_log),
-                      (select max(upper(removed_ids)) - 1 from cmdb.audit_log)) as id
+                      (select max(upper(deleted_ids)) - 1 from cmdb.audit_log)) as id
               ) highest, cmdb.instance_association_id_seq
               where highest.id > last_value or (highest.id = last_value and not is_called)",
     },
@@ -171,9 +171,9 @@ pub const INVARIANTS: [Invariant; 14] = [
     },
 ];
 
-/// What SQL clients may have done past the server: allowed, but noted.
-pub const NOTED: [Invariant; 2] = [
-    // Or the audit record was deleted.
+/// Changes of links without an audit record: SQL clients made them, or the record was deleted. They
+/// are allowed.
+pub const UNAUDITED: [Invariant; 2] = [
     Invariant {
         name: "every link was written by the server or an import",
         sql: "select id, format('link %s is in no audit record', id)
@@ -182,11 +182,11 @@ pub const NOTED: [Invariant; 2] = [
     },
     // The stored ids are merged to ranges before range_agg, which needs memory for each element.
     Invariant {
-        name: "every link that is gone was removed by the server",
+        name: "every link that is gone was deleted by the server",
         sql: "select id,
-                  format('link %s is gone, but in no audit record of a removal', id)
+                  format('link %s is gone, but in no audit record of a deletion', id)
               from (
-                  select range_agg(association_ids) as created, range_agg(removed_ids) as removed
+                  select range_agg(association_ids) as created, range_agg(deleted_ids) as deleted
                   from cmdb.audit_log
               ) logged
               cross join (
@@ -200,7 +200,7 @@ pub const NOTED: [Invariant; 2] = [
                       group by island
                   ) island
               ) stored
-              cross join unnest(created - removed - coalesce(stored.ids, '{}')) gone
+              cross join unnest(created - deleted - coalesce(stored.ids, '{}')) gone
               cross join generate_series(lower(gone), upper(gone) - 1) id",
     },
 ];

@@ -5,7 +5,7 @@
 
 use sqlx::{Postgres, QueryBuilder};
 
-use crate::domain::condition::{Condition, Order, Test};
+use crate::domain::condition::{Comparison, Condition, Test};
 
 /// Appends a condition as an expression. `column` gives the SQL of a field: a column, or an
 /// expression in parentheses. Where the column is null, the expression may be null instead of
@@ -59,12 +59,12 @@ fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &
             [only] => builder.push(" = ").push_bind(only),
             texts => builder.push(" = any(").push_bind(texts).push(")"),
         },
-        Test::TextOrder(order, bound) => {
-            let operator = match order {
-                Order::Less => "<",
-                Order::LessOrEqual => "<=",
-                Order::Greater => ">",
-                Order::GreaterOrEqual => ">=",
+        Test::TextCompare(comparison, bound) => {
+            let operator = match comparison {
+                Comparison::Less => "<",
+                Comparison::LessOrEqual => "<=",
+                Comparison::Greater => ">",
+                Comparison::GreaterOrEqual => ">=",
             };
             builder.push(" collate \"C\" ").push(operator).push(" ").push_bind(bound)
         }

@@ -35,7 +35,7 @@ deleted as (
 ),
 audit_record as (
     insert into cmdb.audit_log
-        (origin, request_id, app, user_name, tenant_id, association_ids, removed_ids,
+        (origin, request_id, app, user_name, tenant_id, association_ids, deleted_ids,
          model_association_ids, source_ids, target_ids)
     select 'request', $5, $6, $7, $2, '{}', range_agg(int8range(id, id, '[]')),
         array_agg(model_association_id), array_agg(source_id), array_agg(target_id)
@@ -45,10 +45,10 @@ audit_record as (
 new_idempotency_record as (
     insert into cmdb.idempotency_record
         (app, user_name, key, request_hash, request_id, language, association_ids, refusals,
-         removed_ids)
+         deleted_ids)
     select $6, $7, $8::text, $9, $5, $10, '{}', '{}',
         coalesce(range_agg(int8range(id, id, '[]')), '{}')
     from deleted
     having $8::text is not null and not (select is_stale from staleness)
 )
-select (select count(*) from deleted) as "removed!", (select is_stale from staleness) as "is_stale!"
+select (select count(*) from deleted) as "deleted!", (select is_stale from staleness) as "is_stale!"

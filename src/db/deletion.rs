@@ -70,7 +70,7 @@ pub async fn list_ends(
         links.tenant_id,
         links.model_id,
         user,
-        &permissions.edited_model_ids,
+        &permissions.editable_model_ids,
     )
     .fetch_all(conn)
     .await?;
@@ -138,6 +138,6 @@ pub async fn delete(
     .fetch_one(conn)
     .await?;
     let outcome =
-        if row.is_stale { DeleteOutcome::Stale } else { DeleteOutcome::Deleted(row.removed) };
+        if row.is_stale { DeleteOutcome::Stale } else { DeleteOutcome::Deleted(row.deleted) };
     Ok(outcome)
 }

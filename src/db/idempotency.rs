@@ -18,8 +18,8 @@ pub struct IdempotencyRecord {
     pub created: Vec<i64>,
     /// For each detail its error's code, `None` if it was created.
     pub refusals: Vec<Option<i32>>,
-    /// How many links were removed.
-    pub removed: i64,
+    /// How many links were deleted.
+    pub deleted: i64,
     /// The cache version when it was read.
     pub version: CacheVersion,
 }
@@ -39,8 +39,8 @@ pub async fn find(
                ) as "created!",
                (
                    select coalesce(sum(upper(ids) - lower(ids)), 0)::bigint
-                   from unnest(removed_ids) ids
-               ) as "removed!",
+                   from unnest(deleted_ids) ids
+               ) as "deleted!",
                (select version from cmdb.cache_version) as "version!: CacheVersion"
            from cmdb.idempotency_record where app = $1 and user_name = $2 and key = $3"#,
         caller.app,

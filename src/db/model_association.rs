@@ -74,7 +74,7 @@ pub struct AssociationOfModel {
     /// The target model's key.
     pub target_model: String,
     /// Whether its links satisfy each of the tests.
-    pub truth: Vec<bool>,
+    pub text_test_results: Vec<bool>,
 }
 
 /// The model associations of which a model is the source or the target, in the order of their
@@ -99,7 +99,7 @@ pub async fn list_of_model(
         });
     }
     builder.push(
-        "]::boolean[] as truth
+        "]::boolean[] as text_test_results
         from cmdb.model_association association
         join cmdb.association_kind kind on kind.id = association_kind_id
         join cmdb.model source on source.id = source_model_id

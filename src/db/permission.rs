@@ -12,24 +12,24 @@ pub struct UserPermissions {
     /// The cache version when they were read.
     pub version: CacheVersion,
     /// Whether the user may edit all instances of all models, those of the future included.
-    pub edits_all_models: bool,
+    pub may_edit_all_models: bool,
     /// The surrogate keys of the models that are granted one by one to edit.
-    pub edited_model_ids: Vec<i32>,
+    pub editable_model_ids: Vec<i32>,
     /// Whether the user may view all models, those of the future included.
-    pub views_all_models: bool,
+    pub may_view_all_models: bool,
     /// The surrogate keys of the models that are granted one by one to edit or to view.
-    pub viewed_model_ids: Vec<i32>,
+    pub viewable_model_ids: Vec<i32>,
 }
 
 impl UserPermissions {
     /// Whether the user may edit every instance of the model.
     pub fn may_edit_all_of(&self, model_id: i32) -> bool {
-        self.edits_all_models || self.edited_model_ids.contains(&model_id)
+        self.may_edit_all_models || self.editable_model_ids.contains(&model_id)
     }
 
     /// Whether the user may view the model with its instances and links.
     pub fn may_view(&self, model_id: i32) -> bool {
-        self.views_all_models || self.viewed_model_ids.contains(&model_id)
+        self.may_view_all_models || self.viewable_model_ids.contains(&model_id)
     }
 }
 
@@ -64,19 +64,19 @@ pub async fn find(conn: &mut PgConnection, user: &str) -> sqlx::Result<UserPermi
                exists (
                    select from cmdb.permission_grant
                    where user_name = $1 and model_id is null and action = 'edit'
-               ) as "edits_all_models!",
+               ) as "may_edit_all_models!",
                array(
                    select model_id from cmdb.permission_grant
                    where user_name = $1 and model_id is not null and instance_id is null
                        and action = 'edit'
-               ) as "edited_model_ids!",
+               ) as "editable_model_ids!",
                exists (
                    select from cmdb.permission_grant where user_name = $1 and model_id is null
-               ) as "views_all_models!",
+               ) as "may_view_all_models!",
                array(
                    select distinct model_id from cmdb.permission_grant
                    where user_name = $1 and model_id is not null and instance_id is null
-               ) as "viewed_model_ids!"
+               ) as "viewable_model_ids!"
            from cmdb.cache_version"#,
         user,
     );

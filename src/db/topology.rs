@@ -7,7 +7,7 @@ use super::model::Model;
 
 /// What is shown of an instance.
 #[derive(Debug)]
-pub struct InstanceLook {
+pub struct InstanceLabel {
     /// Its name.
     pub name: Option<String>,
     /// The icon of its model.
@@ -18,9 +18,9 @@ pub struct InstanceLook {
 #[tracing::instrument(skip_all, name = "db.topology.find_instance")]
 pub async fn find_instance(
     conn: &mut PgConnection, tenant_id: Option<i32>, (model_id, instance_id): (i32, i64),
-) -> sqlx::Result<Option<InstanceLook>> {
+) -> sqlx::Result<Option<InstanceLabel>> {
     let instance = sqlx::query_as!(
-        InstanceLook,
+        InstanceLabel,
         "select instance.name, model.icon
          from cmdb.instance join cmdb.model on model.id = model_id
          where model_id = $1 and instance_id = $2

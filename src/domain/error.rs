@@ -73,7 +73,7 @@ pub enum RequestError {
     #[error("the idempotency key is not 1 to 255 visible ASCII characters")]
     InvalidIdempotencyKey,
     #[error("the parameter {0} is missing")]
-    MissingParameter(&'static str),
+    MissingPathVariable(&'static str),
     #[error("{0} is missing or does not exist")]
     MissingField(&'static str),
     #[error("{0} is unassigned")]

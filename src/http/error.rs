@@ -92,7 +92,7 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
         E::BodyTimeout | E::NotJson(_) => {
             common_error("Request JSON string is wrong in format, which cannot be analyzed.")
         }
-        E::MissingParameter(name) => parameter_error(format_args!("param {name} is required")),
+        E::MissingPathVariable(name) => parameter_error(format_args!("param {name} is required")),
         E::AuthorizationNotJson => parameter_error(
             "request header X-Bkapi-Authorization is not a valid JSON format string",
         ),
@@ -303,7 +303,7 @@ pub fn common_errors(endpoint: &'static str) -> Vec<RequestError> {
             path: "details[3].bk_inst_id".to_owned(),
             problem: "expected an integer, got a string".to_owned(),
         },
-        E::MissingParameter("bk_obj_id"),
+        E::MissingPathVariable("bk_obj_id"),
         E::WithoutCode("condition.id: the operator $mod is not supported".into()),
         E::InvalidIdempotencyKey,
         E::IdempotencyKeysDiffer,

@@ -8,7 +8,7 @@ use crate::domain::condition::{Condition, Field, mongo, query_filter};
 use crate::domain::error::RequestError;
 
 /// The condition of a query filter. Without one, every row satisfies it.
-pub(super) fn parse_conditions<F: Field>(
+pub(super) fn parse_query_filter<F: Field>(
     conditions: Option<RawJson>,
 ) -> Result<Condition<F>, RequestError> {
     let Some(RawJson(json)) = conditions else { return Ok(Condition::always()) };
@@ -17,7 +17,7 @@ pub(super) fn parse_conditions<F: Field>(
 
 /// The condition of a body in MongoDB's form. Without one, every row satisfies it. What it says at
 /// its top level about the tenant is ignored: the tenant is the caller's.
-pub(super) fn parse_condition<F: Field>(
+pub(super) fn parse_mongo_condition<F: Field>(
     condition: Option<RawJson>,
 ) -> Result<Condition<F>, RequestError> {
     let Some(RawJson(json)) = condition else { return Ok(Condition::always()) };

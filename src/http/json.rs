@@ -16,10 +16,10 @@ use utoipa::ToSchema;
 
 use crate::domain::error::RequestError;
 
-/// An id in a body: a JSON integer within 64 bits, `-0` included. `1.0` and `1e0` are not integers.
+/// A JSON integer of 64 bits; `1.0` and `1e0` are none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(transparent)]
-pub struct Id(pub i64);
+pub struct Integer(pub i64);
 
 /// The text of a value in a body, whatever its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -340,7 +340,7 @@ mod tests {
 
     #[derive(Debug, PartialEq, Deserialize)]
     struct Outer {
-        id: Option<Id>,
+        id: Option<Integer>,
         inner: Option<Vec<Option<Inner>>>,
     }
 

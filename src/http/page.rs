@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::json::Id;
+use super::json::Integer;
 use crate::domain::condition::Field;
 use crate::domain::error::RequestError;
 use crate::domain::sort::{self, SortField};
@@ -12,9 +12,9 @@ use crate::domain::sort::{self, SortField};
 #[derive(Default, Deserialize, ToSchema)]
 pub(super) struct Page {
     /// How many rows to skip; 0 by default.
-    start: Option<Id>,
+    start: Option<Integer>,
     /// The most rows to return.
-    limit: Option<Id>,
+    limit: Option<Integer>,
     /// The fields to sort by, separated by commas. `-` before a field makes it descend. Rows that
     /// are equal in them are in the order of their ids.
     #[schema(examples("-id"))]
@@ -41,7 +41,7 @@ impl Page {
     }
 }
 
-fn not_negative(number: Option<Id>, field: &'static str) -> Result<i64, RequestError> {
-    let number = number.map_or(0, |Id(number)| number);
+fn not_negative(number: Option<Integer>, field: &'static str) -> Result<i64, RequestError> {
+    let number = number.map_or(0, |Integer(number)| number);
     if number < 0 { Err(RequestError::InvalidField(field.into())) } else { Ok(number) }
 }

@@ -188,7 +188,7 @@ impl<'a> Received<'a> {
         json.require_unique_keys()?;
         let mut path_variables = entry.path_variables();
         if let Some(missing) = path_variables.find(|name| !json.has(name)) {
-            return Err(RequestError::MissingParameter(missing).into());
+            return Err(RequestError::MissingPathVariable(missing).into());
         }
         let body = json.decode::<E::Body>()?;
         let tenant = exchange.api.tenant(&head.headers, json)?;

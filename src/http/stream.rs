@@ -22,7 +22,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long streams go on after the server has begun to drain: not longer than the drain, so that
 /// the end of each is logged.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+const STREAM_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The most bytes that are sent at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -32,12 +32,12 @@ const CHUNK_BYTES: usize = 64 << 10;
 type Page = Result<Option<(Vec<u8>, usize)>, Error>;
 
 /// The pages of a list after the first one, and what is held until the last one is sent.
-pub(super) struct OtherPages {
+pub(super) struct RemainingPages {
     pages: mpsc::Receiver<Page>,
     held: Vec<OwnedSemaphorePermit>,
 }
 
-impl OtherPages {
+impl RemainingPages {
     /// Holds a permit until the last page is sent.
     pub(super) fn hold(&mut self, permit: OwnedSemaphorePermit) {
         self.held.push(permit);
@@ -58,7 +58,7 @@ pub(super) async fn list<P: Pages, R: Serialize, T>(
     if pages.are_done() {
         return Ok(success);
     }
-    let permit = cx.service.acquire_stream()?;
+    let permit = cx.service.acquire_stream_permit()?;
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         while !pages.are_done() {
@@ -74,7 +74,7 @@ pub(super) async fn list<P: Pages, R: Serialize, T>(
         // An error means that the client is gone.
         let _ = sender.send(Ok(None)).await;
     });
-    Ok(Success { pages: Some(OtherPages { pages: receiver, held: vec![permit] }), ..success })
+    Ok(Success { pages: Some(RemainingPages { pages: receiver, held: vec![permit] }), ..success })
 }
 
 /// The body of a streamed answer, and the task that sends it: `answer`, whose last list is the
@@ -83,7 +83,7 @@ pub(super) async fn list<P: Pages, R: Serialize, T>(
 /// If a page fails, the body ends without its last chunk, so that no client takes it for complete.
 /// A client that is gone or does not read is not a failure of the request.
 pub(super) fn body(
-    answer: Vec<u8>, pages: OtherPages, counts: Counts, draining: watch::Receiver<bool>,
+    answer: Vec<u8>, pages: RemainingPages, counts: Counts, draining: watch::Receiver<bool>,
 ) -> (Body, impl Future<Output = Result<Counts, Error>>) {
     let (mut sender, channel) = Channel::new(1);
     let sending = async move {
@@ -102,15 +102,15 @@ pub(super) fn body(
 async fn end_of_drain(mut draining: watch::Receiver<bool>) {
     // An error means that the server has ended.
     let _ = draining.wait_for(|draining| *draining).await;
-    sleep(DRAIN_TIMEOUT).await;
+    sleep(STREAM_DRAIN_TIMEOUT).await;
 }
 
 /// Sends an answer, and returns whether all of it was sent.
 async fn send(
-    sender: &mut Sender<Bytes, io::Error>, mut answer: Vec<u8>, pages: OtherPages,
+    sender: &mut Sender<Bytes, io::Error>, mut answer: Vec<u8>, pages: RemainingPages,
     mut counts: Counts,
 ) -> (bool, Result<Counts, Error>) {
-    let OtherPages { mut pages, held: _held } = pages;
+    let RemainingPages { mut pages, held: _held } = pages;
     let mut send = async |bytes: Vec<u8>| {
         let mut bytes = Bytes::from(bytes);
         while !bytes.is_empty() {
@@ -162,10 +162,10 @@ mod tests {
         Counts { created: None, refused: None, deleted: None, rows: Some(1), is_cut_off: false };
 
     /// A stream of `[1]` and the pages that are sent.
-    fn stream_of(permits: &Arc<Semaphore>) -> (OtherPages, mpsc::Sender<Page>) {
+    fn stream_of(permits: &Arc<Semaphore>) -> (RemainingPages, mpsc::Sender<Page>) {
         let (sender, pages) = mpsc::channel(1);
         let permit = Arc::clone(permits).try_acquire_owned().unwrap();
-        (OtherPages { pages, held: vec![permit] }, sender)
+        (RemainingPages { pages, held: vec![permit] }, sender)
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it is what is sent")]
@@ -228,7 +228,7 @@ mod tests {
         drain.send_replace(true);
         let began = tokio::time::Instant::now();
         assert!(sending.await.unwrap().unwrap().is_cut_off);
-        assert_eq!(began.elapsed(), DRAIN_TIMEOUT);
+        assert_eq!(began.elapsed(), STREAM_DRAIN_TIMEOUT);
         assert!(read.await.unwrap().is_err());
         drop(sender);
     }

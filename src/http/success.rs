@@ -1,6 +1,6 @@
 //! What an endpoint returns: typed data, or the first rows of a list and a stream of the others.
 
-use super::stream::OtherPages;
+use super::stream::RemainingPages;
 use crate::domain::language::Language;
 
 /// The result of a request that was carried out.
@@ -8,7 +8,7 @@ pub(super) struct Success<T> {
     /// The `data` of the answer; of a streamed list, its first page.
     pub(super) data: T,
     /// The other pages of a list that is too long to be held at once.
-    pub(super) pages: Option<OtherPages>,
+    pub(super) pages: Option<RemainingPages>,
     /// What the log line says about it.
     pub(super) counts: Counts,
     /// The first request, if this is the stored answer to it.

@@ -44,13 +44,13 @@ pub(super) struct TopologyGroup {
 }
 
 /// The instance whose topology a request wants.
-pub(super) struct TopologyOf {
+pub(super) struct TopologyRequest {
     model: String,
     instance_id: i64,
     directions: Directions,
 }
 
-impl TopologyOf {
+impl TopologyRequest {
     /// The id must be an integer. `id_variable` is the name of the path variable that has it.
     pub(super) fn new(
         model: PathVariable, instance_id: &PathVariable, id_variable: &str, directions: Directions,

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 pub use crate::db::check::Violations;
-use crate::db::check::{INVARIANTS, NOTED, find_violations};
+use crate::db::check::{INVARIANTS, UNAUDITED, find_violations};
 use crate::db::sequence::SequenceBehind;
 use crate::db::{index, schema, sequence, session};
 
@@ -16,17 +16,18 @@ pub struct Report {
     pub invariants: Vec<Checked>,
     /// What can lead to violations.
     pub warnings: Vec<Checked>,
-    /// Links that were written or removed past the server. They violate no invariant.
-    pub noted: Vec<Checked>,
+    /// Changes of links without an audit record: SQL clients made them, or the record was deleted.
+    /// They are allowed.
+    pub unaudited: Vec<Checked>,
     /// What could not be checked, and why.
     pub skipped: Vec<&'static str>,
 }
 
 impl Report {
-    /// Whether all invariants hold, and if `strict`, nothing is noted.
+    /// Whether all invariants hold, and if `strict`, no change is unaudited.
     pub fn is_sound(&self, strict: bool) -> bool {
-        let noted = self.noted.iter().filter(|_| strict);
-        self.invariants.iter().chain(noted).all(|(_, violations)| violations.count == 0)
+        let unaudited = self.unaudited.iter().filter(|_| strict);
+        self.invariants.iter().chain(unaudited).all(|(_, violations)| violations.count == 0)
     }
 }
 
@@ -49,7 +50,7 @@ pub async fn check_in_transaction(conn: &mut PgConnection) -> sqlx::Result<Repor
     let mut report = Report {
         invariants: vec![("the schema is as the migrations made it", differences)],
         warnings: Vec::new(),
-        noted: Vec::new(),
+        unaudited: Vec::new(),
         skipped: Vec::new(),
     };
     if !is_readable {
@@ -75,8 +76,8 @@ pub async fn check_in_transaction(conn: &mut PgConnection) -> sqlx::Result<Repor
     }
     let collations = index::find_changed_collations(conn).await?;
     report.warnings.push(("no index depends on a changed collation", violations(collations)));
-    for invariant in &NOTED {
-        report.noted.push((invariant.name, find_violations(conn, invariant).await?));
+    for invariant in &UNAUDITED {
+        report.unaudited.push((invariant.name, find_violations(conn, invariant).await?));
     }
     Ok(report)
 }

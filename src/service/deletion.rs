@@ -63,7 +63,7 @@ pub async fn find_replay(
 ) -> Result<Option<Replay>, Error> {
     let record = idempotency::find(cx, links.hash(cx)).await?;
     Ok(record.map(|record| Replay {
-        deleted: record.removed,
+        deleted: record.deleted,
         request_id: record.request_id,
         language: Language::parse(&record.language),
     }))
@@ -84,7 +84,7 @@ pub async fn delete(cx: &RequestContext<'_>, request: &DeleteLinks) -> Result<i6
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         // Links that are created after the authorization are not deleted.
         let authorized_ids;
-        let links = match permissions.as_deref().filter(|user| !user.edits_all_models) {
+        let links = match permissions.as_deref().filter(|user| !user.may_edit_all_models) {
             Some(user) => {
                 let ends = db::deletion::list_ends(conn, named, &cx.caller.user, user).await?;
                 authorized_ids = authorize(ends)?;

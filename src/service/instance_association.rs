@@ -227,7 +227,7 @@ fn outcomes(decisions: &[Decision], ids: Vec<i64>) -> DetailOutcomes {
 }
 
 /// A search for the links of an instance.
-pub struct LinkSearch {
+pub struct RelatedLinkSearch {
     /// The key of the instance's model.
     pub model: String,
     /// The instance's id.
@@ -243,7 +243,7 @@ const PAGE_SIZE: i64 = 5_000;
 
 /// The links of an instance, page by page. No connection is held between pages, so a link that is
 /// created or deleted meanwhile may be present or missing.
-pub struct LinkPages {
+pub struct RelatedLinkPages {
     service: Arc<Service>,
     tenant: Tenant,
     /// When the first page must have been read, until it is.
@@ -261,15 +261,15 @@ pub struct LinkPages {
 /// Finds the links of which an instance is the source or the target, in order of their ids. An
 /// unknown model or instance has none.
 pub async fn find_related(
-    cx: &RequestContext<'_>, search: &LinkSearch,
-) -> Result<LinkPages, Error> {
+    cx: &RequestContext<'_>, search: &RelatedLinkSearch,
+) -> Result<RelatedLinkPages, Error> {
     let model = authorize_view(cx, &search.model).await?;
     let remaining = match (&model, search.limit) {
         (None, _) => 0,
         (_, 0) => i64::MAX,
         (_, limit) => limit,
     };
-    Ok(LinkPages {
+    Ok(RelatedLinkPages {
         service: Arc::clone(cx.service),
         tenant: cx.tenant.clone(),
         deadline: Some(cx.deadline),
@@ -280,7 +280,7 @@ pub async fn find_related(
     })
 }
 
-impl Pages for LinkPages {
+impl Pages for RelatedLinkPages {
     type Row = StoredLink;
 
     fn are_done(&self) -> bool {

@@ -49,7 +49,7 @@ pub struct LinkSearch {
 }
 
 /// The links that a search has found, page by page.
-pub struct FoundPages {
+pub struct LinkSearchPages {
     service: Arc<Service>,
     /// When the first page must have been read, until it is.
     deadline: Option<Instant>,
@@ -66,10 +66,12 @@ pub struct FoundPages {
 }
 
 /// Finds the links of a model that satisfy a condition. An unknown model has none.
-pub async fn search(cx: &RequestContext<'_>, search: &LinkSearch) -> Result<FoundPages, Error> {
+pub async fn search(
+    cx: &RequestContext<'_>, search: &LinkSearch,
+) -> Result<LinkSearchPages, Error> {
     let selected = select(cx, &search.model, Role::Either, &search.condition).await?;
     let Selected { selection, associations } = selected;
-    Ok(FoundPages {
+    Ok(LinkSearchPages {
         service: Arc::clone(cx.service),
         deadline: Some(cx.deadline),
         tenant: cx.tenant.clone(),
@@ -157,32 +159,32 @@ fn split(condition: &Condition<LinkField>) -> (Condition<Subject>, Vec<Condition
     (condition, tests)
 }
 
-/// What remains of a condition for the links of each model association. Those with the same truth
+/// What remains of a condition for the links of each model association. Those with the same text_test_results
 /// of all texts are one group. Those without a link are in none.
 fn group(
     associations: &[AssociationOfModel], condition: &Condition<Subject>,
 ) -> Result<Vec<Group>, RequestError> {
-    let mut by_truth: HashMap<&[bool], Vec<i32>> = HashMap::new();
+    let mut by_results: HashMap<&[bool], Vec<i32>> = HashMap::new();
     for association in associations {
-        by_truth.entry(&association.truth).or_default().push(association.id);
+        by_results.entry(&association.text_test_results).or_default().push(association.id);
     }
     let (tests, values) = condition.size();
     if associations.len() > ASSOCIATION_LIMIT
-        || by_truth.len() * tests > TEST_LIMIT
-        || by_truth.len() * values > VALUE_LIMIT
+        || by_results.len() * tests > TEST_LIMIT
+        || by_results.len() * values > VALUE_LIMIT
     {
         return Err(condition_too_expensive());
     }
-    let group = |(truth, associations): (&[bool], Vec<i32>)| {
+    let group = |(text_test_results, associations): (&[bool], Vec<i32>)| {
         let remaining = condition.clone().map(&mut |subject, test| match subject {
             Subject::Column(column) => Condition::Test(column, test),
-            Subject::Text(number) => {
-                Condition::constant(truth.get(number).is_some_and(|is_true| *is_true))
-            }
+            Subject::Text(number) => Condition::constant(
+                text_test_results.get(number).is_some_and(|is_passed| *is_passed),
+            ),
         });
         (!remaining.is_never()).then_some(Group { associations, condition: remaining })
     };
-    Ok(by_truth.into_iter().filter_map(group).collect())
+    Ok(by_results.into_iter().filter_map(group).collect())
 }
 
 /// The column of a field that is not a text.
@@ -236,7 +238,7 @@ fn rank(field: LinkField, associations: &[AssociationOfModel]) -> SortKey {
     SortKey::Rank(associations.iter().map(|one| one.id).collect(), ranks.collect())
 }
 
-impl Pages for FoundPages {
+impl Pages for LinkSearchPages {
     type Row = StoredLink;
 
     fn are_done(&self) -> bool {

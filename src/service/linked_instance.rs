@@ -20,7 +20,7 @@ use crate::domain::sort::SortField;
 const PAGE_SIZE: i64 = 5_000;
 
 /// A search for the instances of a model that an instance is linked with.
-pub struct LinkedSearch {
+pub struct LinkedInstanceSearch {
     /// The key of the instance's model.
     pub model: String,
     /// The instance's id.
@@ -38,7 +38,7 @@ pub struct LinkedSearch {
 }
 
 /// The instances that a search has found, page by page.
-pub struct LinkedPages {
+pub struct LinkedInstancePages {
     service: Arc<Service>,
     links: LinksOfInstance,
     slice: LinkedSlice,
@@ -50,8 +50,8 @@ pub struct LinkedPages {
 /// Finds the instances of a model that an instance is linked with: the number of links, and the
 /// distinct instances in the order of their ids. Unknown models and instances have none.
 pub async fn find(
-    cx: &RequestContext<'_>, search: &LinkedSearch,
-) -> Result<(i64, LinkedPages), Error> {
+    cx: &RequestContext<'_>, search: &LinkedInstanceSearch,
+) -> Result<(i64, LinkedInstancePages), Error> {
     let model = find_model(cx, &search.model).await?;
     let other_model = find_model(cx, &search.other_model).await?;
     let known = [&model, &other_model].into_iter().flatten().map(|model| &**model);
@@ -67,7 +67,7 @@ pub async fn find(
     };
     let [model_id, other_model_id] = ids;
     let is_unknown = [model_id, other_model_id, tenant_id].contains(&None);
-    let mut pages = LinkedPages {
+    let mut pages = LinkedInstancePages {
         service: Arc::clone(cx.service),
         links: links((
             model_id.unwrap_or_default(),
@@ -94,7 +94,7 @@ pub async fn find(
 }
 
 /// The columns that make a difference: of all links of a search, one end is the same.
-fn sort_columns(search: &LinkedSearch) -> Vec<(SortColumn, bool)> {
+fn sort_columns(search: &LinkedInstanceSearch) -> Vec<(SortColumn, bool)> {
     let column = |field: &LinkField| match field {
         LinkField::Id => Some(SortColumn::Link),
         LinkField::SourceId if search.is_target => Some(SortColumn::OtherInstance),
@@ -119,7 +119,7 @@ fn sort_columns(search: &LinkedSearch) -> Vec<(SortColumn, bool)> {
     columns
 }
 
-impl LinkedPages {
+impl LinkedInstancePages {
     async fn read(&self, deadline: Instant) -> Result<LinkedInstances, Error> {
         let list = async |conn: &mut PgConnection| {
             Ok(db::linked_instance::list(conn, &self.links, &self.slice).await?)
@@ -128,7 +128,7 @@ impl LinkedPages {
     }
 }
 
-impl Pages for LinkedPages {
+impl Pages for LinkedInstancePages {
     type Row = (i64, Option<String>);
 
     fn are_done(&self) -> bool {

@@ -47,7 +47,7 @@ pub struct Service {
     /// others are answered in time.
     pub permits: Semaphore,
     /// Permits for streamed answers, which hold no permit for a request.
-    pub streams: Arc<Semaphore>,
+    pub stream_permits: Arc<Semaphore>,
     /// What earlier requests have looked up.
     pub caches: Caches,
 }
@@ -59,8 +59,8 @@ impl Service {
     }
 
     /// A permit for an answer that is about to be streamed.
-    pub fn acquire_stream(&self) -> Result<OwnedSemaphorePermit, RequestError> {
-        Arc::clone(&self.streams).try_acquire_owned().or(Err(RequestError::Overloaded))
+    pub fn acquire_stream_permit(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+        Arc::clone(&self.stream_permits).try_acquire_owned().or(Err(RequestError::Overloaded))
     }
 }
 

@@ -9,7 +9,7 @@ use super::permission::authorize_view_all;
 use super::{Error, with_connection};
 use crate::db;
 pub use crate::db::model::Model;
-pub use crate::db::topology::{InstanceLook, Neighbor, NeighborGroup};
+pub use crate::db::topology::{InstanceLabel, Neighbor, NeighborGroup};
 use crate::domain::error::RequestError;
 use crate::domain::keys::{KEY_LIMIT, is_valid_key};
 use crate::domain::permission::Action;
@@ -29,7 +29,7 @@ pub enum Directions {
 /// An instance and its links.
 pub struct Topology {
     /// The instance.
-    pub instance: InstanceLook,
+    pub instance: InstanceLabel,
     /// The links to it, if they were asked for, by their source model.
     pub incoming: Vec<NeighborGroup>,
     /// The links from it, by their target model.

@@ -35,7 +35,7 @@ pub(crate) fn pool_of(options: PgConnectOptions, connections: u32) -> PgPool {
 pub(crate) struct Setup {
     pub(crate) request_timeout: Duration,
     pub(crate) permits: usize,
-    pub(crate) streams: usize,
+    pub(crate) stream_permits: usize,
     pub(crate) authorization: Authorization,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) authenticator: Authenticator,
@@ -89,7 +89,7 @@ impl TestApp {
         let mut setup = Setup {
             request_timeout: Duration::from_secs(15),
             permits: 80,
-            streams: 4,
+            stream_permits: 4,
             authorization: Authorization::Grants,
             limiter: None,
             authenticator: Authenticator::default(),
@@ -103,7 +103,7 @@ impl TestApp {
             authorization: setup.authorization,
             limiter: setup.limiter,
             permits: Semaphore::new(setup.permits),
-            streams: Arc::new(Semaphore::new(setup.streams)),
+            stream_permits: Arc::new(Semaphore::new(setup.stream_permits)),
             caches: Caches::default(),
         };
         let state = AppState {

@@ -91,7 +91,7 @@ async fn every_refusal_of_a_detail_has_a_text_in_both_languages(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn a_detail_with_several_faults_is_refused_for_the_first_in_order(pool: PgPool) {
+async fn a_detail_with_several_errors_is_refused_for_its_first_error(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post(batch("bk_switch_run_host", &[(1, 1)])).await.ids();
     app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids();

@@ -6,16 +6,16 @@ use sqlx::PgPool;
 use crate::app::{TestApp, batch};
 use crate::deletions::{MANY, many};
 
-/// The violated invariants with their examples, and the numbers of links that were written and of
-/// those that were removed past the server.
+/// The violated invariants with their examples, and the numbers of links that were created and of
+/// those that were deleted without an audit record.
 fn violations(report: Report) -> (Vec<(&'static str, String)>, [i64; 2]) {
     let violated = report.invariants.into_iter().filter(|(_, violations)| violations.count > 0);
     let violated = violated.map(|(name, violations)| {
         assert_eq!(usize::try_from(violations.count), Ok(violations.examples.len()));
         (name, violations.examples.join("; "))
     });
-    let noted = report.noted.iter().map(|(_, violations)| violations.count).collect::<Vec<_>>();
-    (violated.collect(), noted.try_into().unwrap())
+    let unaudited = report.unaudited.iter().map(|(_, violations)| violations.count);
+    (violated.collect(), unaudited.collect::<Vec<_>>().try_into().unwrap())
 }
 
 async fn run_check(pool: &PgPool) -> (Vec<(&'static str, String)>, [i64; 2]) {
@@ -40,12 +40,12 @@ async fn sound_data_has_no_violations(pool: PgPool) {
     }
     let body = many("host", &[1, 2, 5, 8]);
     app.post_to(MANY, &[("idempotency-key", "deletion")], body).await;
-    assert_eq!(removed_ids(&app).await, "{[1,3),[5,6),[8,9)}");
+    assert_eq!(deleted_ids(&app).await, "{[1,3),[5,6),[8,9)}");
     assert_eq!(run_check(&app.pool).await, (vec![], [0, 0]));
 }
 
-async fn removed_ids(app: &TestApp) -> String {
-    sqlx::query_scalar("select range_agg(removed_ids)::text from cmdb.audit_log")
+async fn deleted_ids(app: &TestApp) -> String {
+    sqlx::query_scalar("select range_agg(deleted_ids)::text from cmdb.audit_log")
         .fetch_one(&app.pool)
         .await
         .unwrap()
@@ -64,13 +64,13 @@ async fn links_written_by_plain_sql_are_counted_as_unaudited(pool: PgPool) {
     assert_eq!(run_check(&app.pool).await, (vec![], [1, 0]));
     // The server may delete such a link, and records that.
     app.post_to(MANY, &[], many("host", &[3])).await;
-    assert_eq!(removed_ids(&app).await, "{[3,4)}");
+    assert_eq!(deleted_ids(&app).await, "{[3,4)}");
     assert_eq!(run_check(&app.pool).await, (vec![], [0, 0]));
 }
 
 /// Otherwise the sequence would assign the id again.
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn the_id_of_a_removed_link_counts_as_assigned(pool: PgPool) {
+async fn the_id_of_a_deleted_link_counts_as_assigned(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let by_hand = "insert into cmdb.instance_association
                        (id, model_association_id, source_id, target_id)
@@ -94,10 +94,10 @@ async fn links_deleted_by_plain_sql_are_counted_and_named(pool: PgPool) {
         .await
         .unwrap();
     let report = check(&mut app.pool.acquire().await.unwrap()).await.unwrap();
-    let (name, gone) = &report.noted[1];
-    assert_eq!((*name, gone.count), ("every link that is gone was removed by the server", 13));
+    let (name, gone) = &report.unaudited[1];
+    assert_eq!((*name, gone.count), ("every link that is gone was deleted by the server", 13));
     let named: Vec<_> = [1, 3, 8, 21, 22, 23, 24, 25, 26, 27]
-        .map(|id| format!("link {id} is gone, but in no audit record of a removal"))
+        .map(|id| format!("link {id} is gone, but in no audit record of a deletion"))
         .into();
     assert_eq!(gone.examples, named);
     assert!(report.is_sound(false) && !report.is_sound(true));
@@ -226,17 +226,17 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         (
             vec![
                 "insert into cmdb.audit_log
-                     (origin, request_id, app, user_name, tenant_id, association_ids, removed_ids)
+                     (origin, request_id, app, user_name, tenant_id, association_ids, deleted_ids)
                  values ('request', 'r', 'a', 'u', 0, '{}', '{[9,11)}')",
             ],
             vec![
                 (
-                    "no link is in two audit records of removals",
-                    "audit record 5 shares removed ids between 10 and 11 with another record",
+                    "no link is in two audit records of deletions",
+                    "audit record 5 shares deleted ids between 10 and 11 with another record",
                 ),
                 (
-                    "no stored link is in an audit record of a removal",
-                    "link 9 is stored, but a request removed it",
+                    "no stored link is in an audit record of a deletion",
+                    "link 9 is stored, but a request deleted it",
                 ),
             ],
         ),
@@ -248,8 +248,8 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                  from cmdb.instance_association where id = 1",
             ],
             vec![(
-                "no stored link is in an audit record of a removal",
-                "link 11 is stored, but a request removed it",
+                "no stored link is in an audit record of a deletion",
+                "link 11 is stored, but a request deleted it",
             )],
         ),
         (
@@ -258,9 +258,9 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                ('a', 'u', 'k', sha256(''), now(), 'r', 'en', '{[1,4)}', '{}')",
             ],
             vec![(
-                "every idempotency record names the links that its request created or removed",
+                "every idempotency record names the links that its request created or deleted",
                 "idempotency key k of app a and user u: \
-                 request r did not create or remove links {[1,4)}",
+                 request r did not create or delete links {[1,4)}",
             )],
         ),
         (
@@ -271,9 +271,9 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                 "update cmdb.idempotency_record set request_id = 'r'",
             ],
             vec![(
-                "every idempotency record names the links that its request created or removed",
+                "every idempotency record names the links that its request created or deleted",
                 "idempotency key k of app a and user u: \
-                 request r did not create or remove links {[10,11)}",
+                 request r did not create or delete links {[10,11)}",
             )],
         ),
         (

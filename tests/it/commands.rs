@@ -456,7 +456,7 @@ async fn check_exits_with_1_for_broken_data_and_with_strict_also_for_unaudited_l
     sqlx::query(by_hand).execute(&pool).await.unwrap();
     let noted = program.run(&["check"]);
     assert_eq!(noted.status, 0);
-    let unaudited = "noted   every link was written by the server or an import: 1 exception\n        link 1 is in no audit record\nok      every link that is gone was removed by the server\n";
+    let unaudited = "noted   every link was written by the server or an import: 1 exception\n        link 1 is in no audit record\nok      every link that is gone was deleted by the server\n";
     assert!(noted.stdout.ends_with(unaudited), "{}", noted.stdout);
     assert_eq!(program.run(&["check", "--strict"]).status, 1);
 

@@ -46,9 +46,9 @@ async fn stored(app: &TestApp) -> Vec<i64> {
     sqlx::query_scalar(ids).fetch_all(&app.pool).await.unwrap()
 }
 
-/// How many audit records of removals there are.
-async fn removals(app: &TestApp) -> i64 {
-    app.count("select count(*) from cmdb.audit_log where not isempty(removed_ids)").await
+/// How many audit records of deletions there are.
+async fn deletion_records(app: &TestApp) -> i64 {
+    app.count("select count(*) from cmdb.audit_log where not isempty(deleted_ids)").await
 }
 
 /// Executes statements with triggers and foreign keys disabled.
@@ -63,7 +63,7 @@ async fn damage(app: &TestApp, statements: &[&'static str]) {
 /// Asserts that all links, and all that are gone, were written by the server.
 async fn assert_sound(pool: &PgPool) {
     let report = check(&mut pool.acquire().await.unwrap()).await.unwrap();
-    let violated = report.invariants.iter().chain(&report.noted);
+    let violated = report.invariants.iter().chain(&report.unaudited);
     let violated: Vec<_> = violated.filter(|(_, violations)| violations.count > 0).collect();
     assert!(violated.is_empty(), "{violated:?}");
 }
@@ -124,13 +124,13 @@ async fn ids_without_a_link_of_the_tenant_and_model_are_ignored(pool: PgPool) {
         body["bk_supplier_account"] = tenant.into();
         assert_eq!(count(&app.post_to(MANY, &[], body).await), 0, "{tenant}");
     }
-    assert_eq!((stored(&app).await, removals(&app).await), (vec![1, 2], 0));
+    assert_eq!((stored(&app).await, deletion_records(&app).await), (vec![1, 2], 0));
     // The others of the same request are deleted, each once.
     let mut body = many("host", &[2, 99, 0, 2, -1, 2]);
     body["id"].as_array_mut().unwrap().push(Value::Null);
     assert_eq!(count(&app.post_to(MANY, &[], body).await), 1);
     assert_eq!(count(&delete(&app, "host", &[2]).await), 0);
-    assert_eq!((stored(&app).await, removals(&app).await), (vec![1], 1));
+    assert_eq!((stored(&app).await, deletion_records(&app).await), (vec![1], 1));
     assert_sound(&app.pool).await;
 }
 
@@ -154,7 +154,7 @@ async fn a_tenant_deletes_its_own_links_of_shared_models(pool: PgPool) {
     assert_eq!(count(&delete(&app, "host", &[1, 2]).await), 1);
     assert_eq!(count(&app.post_to(MANY, &[], of_tenant(many("host", &[1, 2]))).await), 1);
     let tenants =
-        "select count(distinct tenant_id) from cmdb.audit_log where not isempty(removed_ids)";
+        "select count(distinct tenant_id) from cmdb.audit_log where not isempty(deleted_ids)";
     assert_eq!(app.count(tenants).await, 2);
     assert_sound(&app.pool).await;
 }
@@ -245,11 +245,11 @@ async fn the_cmdb_api_takes_the_model_and_the_id_from_the_path(pool: PgPool) {
     assert_sound(&app.pool).await;
 }
 
-/// The columns of an audit record of a removal, from the request id to the targets.
+/// The columns of an audit record of a deletion, from the request id to the targets.
 type Row = (String, String, String, i32, Option<i32>, String, String, Vec<i64>, Vec<i64>);
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn a_deletion_has_one_audit_record_with_the_removed_pairs(pool: PgPool) {
+async fn a_deletion_has_one_audit_record_with_the_deleted_pairs(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post(batch(N_TO_N, &[(5, 6), (7, 8)])).await.ids();
     app.post(batch(ONE_TO_ONE, &[(3, 4)])).await.ids();
@@ -257,8 +257,8 @@ async fn a_deletion_has_one_audit_record_with_the_removed_pairs(pool: PgPool) {
     assert_eq!(count(&reply), 2);
     let records: Vec<Row> = sqlx::query_as(
         "select request_id, app, user_name, tenant_id, model_association_id,
-             association_ids::text, removed_ids::text, source_ids, target_ids
-         from cmdb.audit_log where not isempty(removed_ids)",
+             association_ids::text, deleted_ids::text, source_ids, target_ids
+         from cmdb.audit_log where not isempty(deleted_ids)",
     )
     .fetch_all(&app.pool)
     .await
@@ -278,7 +278,7 @@ async fn a_deletion_has_one_audit_record_with_the_removed_pairs(pool: PgPool) {
     let associations: Vec<String> = sqlx::query_scalar(
         "select key
          from cmdb.audit_log
-         cross join unnest(model_association_ids) with ordinality removed (association, position)
+         cross join unnest(model_association_ids) with ordinality deleted (association, position)
          join cmdb.model_association on model_association.id = association
          order by position",
     )
@@ -317,7 +317,7 @@ async fn deleting_takes_the_permission_to_edit_both_instances_of_each_link(pool:
     grant(&app, "user", &[model("bk_switch")]).await;
     let reply = as_user(MANY, many("host", &[1, 2, 3])).await;
     assert_eq!(missing(&reply), [hosts(&["12"])]);
-    assert_eq!((stored(&app).await, removals(&app).await), (vec![1, 2, 3], 0));
+    assert_eq!((stored(&app).await, deletion_records(&app).await), (vec![1, 2, 3], 0));
 
     // What is not to be deleted takes no permission.
     assert_eq!(count(&as_user(MANY, many("biz", &[2])).await), 0);
@@ -439,7 +439,7 @@ async fn a_deletion_under_a_key_is_replayed(pool: PgPool) {
             (&first.text, &"true".parse().unwrap())
         );
     }
-    assert_eq!((stored(&app).await, removals(&app).await), (vec![3], 2));
+    assert_eq!((stored(&app).await, deletion_records(&app).await), (vec![3], 2));
     assert_sound(&app.pool).await;
     // The order of ids, and repeated ones, make no difference.
     let again = send(MANY, "two", &many("host", &[99, 2, 1, 2, 0])).await;
@@ -482,7 +482,7 @@ async fn concurrent_deletions_with_the_same_key_delete_once_and_get_the_same_ans
     let [one, two] = requests;
     let (one, two) = (one.await.unwrap(), two.await.unwrap());
     assert_eq!((count(&one), &one.text), (2, &two.text));
-    assert_eq!(removals(&app).await, 1);
+    assert_eq!(deletion_records(&app).await, 1);
     assert_sound(&pool).await;
 }
 
@@ -545,7 +545,7 @@ async fn a_deletion_without_time_for_its_statement_deletes_nothing(pool: PgPool)
     let hurried = TestApp::with_timeout(app.pool.clone(), Duration::from_secs(4));
     assert_eq!(delete(&hurried, "host", &[1]).await.status, 503);
     assert_eq!(delete_one(&hurried, "host", 1).await.status, 503);
-    assert_eq!((stored(&app).await, removals(&app).await), (vec![1], 0));
+    assert_eq!((stored(&app).await, deletion_records(&app).await), (vec![1], 0));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]

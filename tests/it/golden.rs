@@ -120,7 +120,7 @@ impl Replay {
             Err(problem) => {
                 let Exchange { line, name, method, path, .. } = exchange;
                 let body = exchange.body();
-                let request = format!("{method} {path} {}", clip(&body));
+                let request = format!("{method} {path} {}", truncate(&body));
                 self.failures.push(format!("{file}:{line} ({name}) {request}: {problem}"));
                 "failed".to_owned()
             }
@@ -174,7 +174,7 @@ impl Replay {
             }
         }
         if exchange.path == "/api/v3/create/instassociation" {
-            self.ids.learn(&exchange.answer().body, &answer.body);
+            self.ids.add(&exchange.answer().body, &answer.body);
         }
         self.ids.make_recorded(&mut answer.body);
         answer
@@ -297,8 +297,8 @@ impl Default for LinkIds {
 }
 
 impl LinkIds {
-    /// Learns the id of a link that was created in the recording and here.
-    fn learn(&mut self, recorded: &Value, ours: &Value) {
+    /// Adds the id of a link that was created in the recording and here.
+    fn add(&mut self, recorded: &Value, ours: &Value) {
         let ids = [recorded, ours].map(|answer| answer["data"]["id"].as_i64());
         if let [Some(recorded), Some(ours)] = ids {
             // The ids of other things are in other ranges, so an id needs no name.
@@ -350,6 +350,6 @@ impl LinkIds {
 }
 
 /// The start of a text, for a message.
-fn clip(text: &str) -> String {
+fn truncate(text: &str) -> String {
     text.chars().take(200).collect()
 }

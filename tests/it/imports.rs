@@ -935,7 +935,7 @@ async fn a_link_that_a_request_deleted_is_not_restored_by_the_next_import(pool: 
     app.post_to(MANY, &[], many("a", &[7])).await;
     assert_eq!(
         rejected_rows(&pool, &folder),
-        [("cc_InstAsst_0_pub_a".to_owned(), 1, "link 7 was removed by a request".to_owned())]
+        [("cc_InstAsst_0_pub_a".to_owned(), 1, "link 7 was deleted by a request".to_owned())]
     );
     assert_eq!(stored_links(&pool).await.len(), 1);
     let checked = Program::on(&pool).run(&["check", "--strict"]);

@@ -318,7 +318,7 @@ async fn all_links_are_sent_page_by_page(pool: PgPool) {
 async fn streams_beyond_their_limit_are_refused_and_hold_no_permit(pool: PgPool) {
     let other = pool.clone();
     link_many(&TestApp::new(pool).await, 50_000).await;
-    let app = TestApp::build(other, |setup| (setup.streams, setup.permits) = (1, 1));
+    let app = TestApp::build(other, |setup| (setup.stream_permits, setup.permits) = (1, 1));
     let body = json!({
         "bk_obj_id": "bk_switch", "bk_app_code": "esb_test", "bk_app_secret": "xxx",
         "bk_username": "admin",

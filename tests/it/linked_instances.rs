@@ -119,7 +119,7 @@ async fn an_association_whose_other_instance_is_gone_counts_only(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn a_search_is_refused_for_the_first_fault_in_order(pool: PgPool) {
+async fn a_search_is_refused_for_its_first_error(pool: PgPool) {
     let app = linked_app(pool).await;
     let without = |name: &str| {
         let mut body = page(json!({"limit": -1}));

@@ -40,7 +40,7 @@ async fn purge_before(pool: &PgPool, time: &str) -> Output {
 /// Asserts that no invariant is violated and that every link has an audit record.
 async fn assert_sound(pool: &PgPool) {
     let report = check(&mut pool.acquire().await.unwrap()).await.unwrap();
-    let violated = report.invariants.iter().chain(&report.noted);
+    let violated = report.invariants.iter().chain(&report.unaudited);
     let violated: Vec<_> = violated.filter(|(_, violations)| violations.count > 0).collect();
     assert!(violated.is_empty(), "{violated:?}");
 }
@@ -93,7 +93,7 @@ async fn a_purge_moves_the_ids_of_old_records_to_a_record_of_its_own(pool: PgPoo
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn a_purge_keeps_the_ids_of_removed_links(pool: PgPool) {
+async fn a_purge_keeps_the_ids_of_deleted_links(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post(batch(KEY, &[(1, 1), (1, 2), (1, 3), (1, 4)])).await.ids();
     app.post_to(MANY, &[("idempotency-key", "k")], many("host", &[2])).await;
@@ -102,10 +102,10 @@ async fn a_purge_keeps_the_ids_of_removed_links(pool: PgPool) {
     app.post_to(MANY, &[], many("host", &[1])).await;
     let output = purge_before(&app.pool, "now() - interval '2 days'").await;
     assert_eq!(output.stdout, "3 audit records purged\n");
-    let removed = "select origin, removed_ids::text from cmdb.audit_log order by id";
-    let removed: Vec<(String, String)> =
-        sqlx::query_as(removed).fetch_all(&app.pool).await.unwrap();
-    assert_eq!(removed, [record("request", "{[1,2)}"), record("purge", "{[2,3),[4,5)}")]);
+    let deleted = "select origin, deleted_ids::text from cmdb.audit_log order by id";
+    let deleted: Vec<(String, String)> =
+        sqlx::query_as(deleted).fetch_all(&app.pool).await.unwrap();
+    assert_eq!(deleted, [record("request", "{[1,2)}"), record("purge", "{[2,3),[4,5)}")]);
     assert_eq!(records(&app.pool).await, [record("request", "{}"), record("purge", "{[1,5)}")]);
     assert_sound(&app.pool).await;
 }

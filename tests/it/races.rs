@@ -263,16 +263,16 @@ async fn concurrent_batches_and_deletions_are_answered_as_in_some_serial_order(p
         }
     }
     assert!(order_matters > 80, "the requests hardly conflicted");
-    assert_removals_are_recorded_once(&pool).await;
+    assert_deletions_are_recorded_once(&pool).await;
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
     assert_eq!(app.count(deadlocks).await, 0);
 }
 
-/// Asserts that the data is sound, that nothing was written past the server, and that each link
-/// that is gone is in one record of a removal, with the pair that it was created with.
-async fn assert_removals_are_recorded_once(pool: &PgPool) {
+/// Asserts that the data is sound, that every change has an audit record, and that each link
+/// that is gone is in one record of a deletion, with the pair that it was created with.
+async fn assert_deletions_are_recorded_once(pool: &PgPool) {
     let report = check(&mut pool.acquire().await.unwrap()).await.unwrap();
-    let violated = report.invariants.iter().chain(&report.noted);
+    let violated = report.invariants.iter().chain(&report.unaudited);
     let violated: Vec<_> = violated.filter(|(_, violations)| violations.count > 0).collect();
     assert!(violated.is_empty(), "{violated:?}");
     let of = |ids: &str, association: &str| {
@@ -284,28 +284,28 @@ async fn assert_removals_are_recorded_once(pool: &PgPool) {
                  from unnest({ids}) range, generate_series(lower(range), upper(range) - 1) id
              ) expanded
              cross join lateral unnest(ids, source_ids, target_ids, model_association_ids)
-                 link (link_id, source, target, removed_association)
+                 link (link_id, source, target, deleted_association)
              where not isempty({ids})"
         )
     };
     let created = of("association_ids", "model_association_id");
-    let removed = of("removed_ids", "removed_association");
+    let deleted = of("deleted_ids", "deleted_association");
     let wrong = format!(
-        "with created as ({created}), removed as ({removed}),
+        "with created as ({created}), deleted as ({deleted}),
          gone as (
              select * from created
              where not exists (select from cmdb.instance_association where id = link_id)
          )
          select count(*) from (
-             (select * from gone except all select * from removed)
-             union all (select * from removed except all select * from gone)
+             (select * from gone except all select * from deleted)
+             union all (select * from deleted except all select * from gone)
          ) wrong"
     );
     let wrong: i64 = sqlx::query_scalar(AssertSqlSafe(wrong)).fetch_one(pool).await.unwrap();
-    assert_eq!(wrong, 0, "removals without a record, or records of other removals");
-    let removals = "select count(*) from cmdb.audit_log where not isempty(removed_ids)";
-    let removals: i64 = sqlx::query_scalar(removals).fetch_one(pool).await.unwrap();
-    assert!(removals > 50, "{removals} removals");
+    assert_eq!(wrong, 0, "deletions without a record, or records of other deletions");
+    let deletions = "select count(*) from cmdb.audit_log where not isempty(deleted_ids)";
+    let deletions: i64 = sqlx::query_scalar(deletions).fetch_one(pool).await.unwrap();
+    assert!(deletions > 50, "{deletions} deletions");
 }
 
 /// Writes and deletes the links of a few instances, one or many at a time, and under keys.
@@ -348,7 +348,7 @@ async fn write_and_delete(app: Arc<TestApp>, known: Arc<Mutex<Vec<i64>>>, seed: 
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn each_removal_is_recorded_once_under_racing_additions_batches_and_deletions(pool: PgPool) {
+async fn each_deletion_is_recorded_once_under_racing_additions_batches_and_deletions(pool: PgPool) {
     let app = Arc::new(TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 8)).await);
     let known = Arc::default();
     let clients: Vec<_> = (20..28)
@@ -357,7 +357,7 @@ async fn each_removal_is_recorded_once_under_racing_additions_batches_and_deleti
     for client in clients {
         client.await.unwrap();
     }
-    assert_removals_are_recorded_once(&pool).await;
+    assert_deletions_are_recorded_once(&pool).await;
 }
 
 const LEVELS: [&str; 4] = ["read uncommitted", "read committed", "repeatable read", "serializable"];
@@ -528,5 +528,5 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
     let by_sql = "select count(*) from cmdb.instance_association where id <> all ($1)";
     let by_sql: i64 =
         sqlx::query_scalar(by_sql).bind(&acknowledged).fetch_one(&pool).await.unwrap();
-    assert_eq!(report.noted[0].1.count, by_sql);
+    assert_eq!(report.unaudited[0].1.count, by_sql);
 }

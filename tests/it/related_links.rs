@@ -95,7 +95,7 @@ async fn a_page_is_cut_from_the_list(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn a_search_is_refused_for_the_first_fault_in_order(pool: PgPool) {
+async fn a_search_is_refused_for_its_first_error(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let without = |key: &str| {
         let mut body = search("bk_switch", 1);

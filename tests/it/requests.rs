@@ -53,7 +53,7 @@ fn wrong_type(at: &str, body: Value) -> (u32, String, String, Value) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn a_request_with_several_faults_is_refused_for_the_first_in_order(pool: PgPool) {
+async fn a_request_with_several_errors_is_refused_for_its_first_error(pool: PgPool) {
     let app = TestApp::new(pool).await;
     let details = |n: i64| json!((0..n).map(|_| json!({})).collect::<Vec<_>>());
     let association = |key: &str| ("bk_obj_asst_id", json!(key));

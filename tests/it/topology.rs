@@ -118,7 +118,7 @@ async fn groups_are_in_the_order_of_the_ids_of_models_in_the_export(pool: PgPool
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn a_topology_is_refused_for_the_first_fault_in_order(pool: PgPool) {
+async fn a_topology_is_refused_for_its_first_error(pool: PgPool) {
     let app = linked_app(pool).await;
     let not_an_integer = (
         1_199_998,

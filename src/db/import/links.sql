@@ -58,8 +58,8 @@ checked as (
                 select range_agg(association_ids) from cmdb.audit_log where origin <> 'import')
             then format('id %s was assigned to a link that a request created', link.id)
             when stored.id is null and link.id <@ (
-                select range_agg(removed_ids) from cmdb.audit_log)
-            then format('link %s was removed by a request', link.id)
+                select range_agg(deleted_ids) from cmdb.audit_log)
+            then format('link %s was deleted by a request', link.id)
         end as reason
     from distinct_link link
     join resolved association using (model_association, tenant)

@@ -7,7 +7,7 @@
 
 use super::json::{Json, Number};
 use super::pattern::Pattern;
-use super::{Condition, Field, Order, Test, ValueType};
+use super::{Comparison, Condition, Field, Test, ValueType};
 
 /// Whether the field equals the value.
 pub(super) fn equal<F: Field>(field: Option<F>, value: Json<'_>) -> Condition<F> {
@@ -58,19 +58,21 @@ pub(super) fn is_null<F: Field>(field: Option<F>) -> Condition<F> {
 }
 
 /// Whether the field is less or greater than the value, and of the same type.
-pub(super) fn compare<F: Field>(field: Option<F>, order: Order, value: Json<'_>) -> Condition<F> {
+pub(super) fn compare<F: Field>(
+    field: Option<F>, comparison: Comparison, value: Json<'_>,
+) -> Condition<F> {
     if matches!(value, Json::Null) {
         // Only the equality of these operators applies.
-        return match order {
-            Order::LessOrEqual | Order::GreaterOrEqual => is_null(field),
-            Order::Less | Order::Greater => Condition::never(),
+        return match comparison {
+            Comparison::LessOrEqual | Comparison::GreaterOrEqual => is_null(field),
+            Comparison::Less | Comparison::Greater => Condition::never(),
         };
     }
     let Some(field) = field else { return Condition::never() };
     let test = match (field.field_type().value, value) {
-        (ValueType::Integer, Json::Number(number)) => integer_range(order, number),
-        (ValueType::Text, Json::Text(text)) => Some(text_order(order, text)),
-        (ValueType::Boolean, Json::Boolean(boolean)) => boolean_order(order, boolean),
+        (ValueType::Integer, Json::Number(number)) => integer_range(comparison, number),
+        (ValueType::Text, Json::Text(text)) => Some(compare_text(comparison, text)),
+        (ValueType::Boolean, Json::Boolean(boolean)) => compare_boolean(comparison, boolean),
         _ => None,
     };
     match test {
@@ -84,39 +86,43 @@ pub(super) fn compare<F: Field>(field: Option<F>, order: Order, value: Json<'_>)
     }
 }
 
-fn integer_range(order: Order, number: Number) -> Option<Test> {
+fn integer_range(comparison: Comparison, number: Number) -> Option<Test> {
     // Of a number between two integers, the one on the right side is a bound that is included.
-    let is_included = matches!(order, Order::LessOrEqual | Order::GreaterOrEqual)
+    let is_included = matches!(comparison, Comparison::LessOrEqual | Comparison::GreaterOrEqual)
         || number.floor() != number.ceil();
     let step = i64::from(!is_included);
-    let (min, max) = match order {
-        Order::Less | Order::LessOrEqual => (i64::MIN, number.floor()?.checked_sub(step)?),
-        Order::Greater | Order::GreaterOrEqual => (number.ceil()?.checked_add(step)?, i64::MAX),
+    let (min, max) = match comparison {
+        Comparison::Less | Comparison::LessOrEqual => {
+            (i64::MIN, number.floor()?.checked_sub(step)?)
+        }
+        Comparison::Greater | Comparison::GreaterOrEqual => {
+            (number.ceil()?.checked_add(step)?, i64::MAX)
+        }
     };
     Some(Test::IntegerRange { min, max })
 }
 
-fn text_order(order: Order, text: String) -> Test {
+fn compare_text(comparison: Comparison, text: String) -> Test {
     match text.split_once('\0') {
-        None => Test::TextOrder(order, text),
+        None => Test::TextCompare(comparison, text),
         // No stored text has a NUL. So one is before this text if it is at most the part before the
         // NUL, and else after it.
         Some((start, _)) => {
-            let order = match order {
-                Order::Less | Order::LessOrEqual => Order::LessOrEqual,
-                Order::Greater | Order::GreaterOrEqual => Order::Greater,
+            let comparison = match comparison {
+                Comparison::Less | Comparison::LessOrEqual => Comparison::LessOrEqual,
+                Comparison::Greater | Comparison::GreaterOrEqual => Comparison::Greater,
             };
-            Test::TextOrder(order, start.to_owned())
+            Test::TextCompare(comparison, start.to_owned())
         }
     }
 }
 
-fn boolean_order(order: Order, value: bool) -> Option<Test> {
-    let is_found = |boolean: &bool| match order {
-        Order::Less => boolean.cmp(&value).is_lt(),
-        Order::LessOrEqual => boolean.cmp(&value).is_le(),
-        Order::Greater => boolean.cmp(&value).is_gt(),
-        Order::GreaterOrEqual => boolean.cmp(&value).is_ge(),
+fn compare_boolean(comparison: Comparison, value: bool) -> Option<Test> {
+    let is_found = |boolean: &bool| match comparison {
+        Comparison::Less => boolean.cmp(&value).is_lt(),
+        Comparison::LessOrEqual => boolean.cmp(&value).is_le(),
+        Comparison::Greater => boolean.cmp(&value).is_gt(),
+        Comparison::GreaterOrEqual => boolean.cmp(&value).is_ge(),
     };
     let booleans = [false, true].into_iter().filter(is_found);
     let booleans: Vec<_> = booleans.collect();
@@ -142,7 +148,7 @@ pub(super) fn exists<F: Field>(field: Option<F>) -> Condition<F> {
 mod tests {
     use super::*;
     use crate::domain::condition::FieldType;
-    use Order::{Greater, GreaterOrEqual, Less, LessOrEqual};
+    use Comparison::{Greater, GreaterOrEqual, Less, LessOrEqual};
 
     type C = Condition<FieldType>;
 
@@ -159,7 +165,7 @@ mod tests {
     const INTEGER: FieldType = FieldType { value: ValueType::Integer, is_nullable: false };
     const TEXT: FieldType = FieldType { value: ValueType::Text, is_nullable: false };
     const BOOLEAN: FieldType = FieldType { value: ValueType::Boolean, is_nullable: true };
-    const ORDERS: [Order; 4] = [Less, LessOrEqual, Greater, GreaterOrEqual];
+    const COMPARISONS: [Comparison; 4] = [Less, LessOrEqual, Greater, GreaterOrEqual];
 
     fn json(json: &str) -> Json<'_> {
         Json::read("", json).unwrap()
@@ -178,10 +184,13 @@ mod tests {
         ] {
             assert!(one_of(Some(field), list(values)).is_never(), "{field:?}");
         }
-        for order in ORDERS {
+        for comparison in COMPARISONS {
             for (field, value) in [(INTEGER, "\"5\""), (INTEGER, "true"), (TEXT, "5"), (TEXT, "[]")]
             {
-                assert!(compare(Some(field), order, json(value)).is_never(), "{order:?} {value}");
+                assert!(
+                    compare(Some(field), comparison, json(value)).is_never(),
+                    "{comparison:?} {value}"
+                );
             }
         }
     }
@@ -203,19 +212,19 @@ mod tests {
         assert!(equal(None::<FieldType>, json("0")).is_never());
         let either = C::any([C::Test(BOOLEAN, Test::BooleanIn(vec![true])), null.clone()]);
         assert_eq!(one_of(Some(BOOLEAN), list(&["null", "true"])), either);
-        for order in ORDERS {
-            let is_equal = matches!(order, LessOrEqual | GreaterOrEqual);
+        for comparison in COMPARISONS {
+            let is_equal = matches!(comparison, LessOrEqual | GreaterOrEqual);
             let expected = if is_equal { null.clone() } else { C::never() };
-            assert_eq!(compare(Some(BOOLEAN), order, json("null")), expected);
-            assert!(compare(Some(INTEGER), order, json("null")).is_never());
-            assert_eq!(compare(None::<FieldType>, order, json("null")).is_always(), is_equal);
-            assert!(compare(None::<FieldType>, order, json("1")).is_never());
+            assert_eq!(compare(Some(BOOLEAN), comparison, json("null")), expected);
+            assert!(compare(Some(INTEGER), comparison, json("null")).is_never());
+            assert_eq!(compare(None::<FieldType>, comparison, json("null")).is_always(), is_equal);
+            assert!(compare(None::<FieldType>, comparison, json("1")).is_never());
         }
     }
 
     #[test]
     fn comparisons_of_integers_become_ranges() {
-        let range = |order, value| match compare(Some(INTEGER), order, json(value)) {
+        let range = |comparison, value| match compare(Some(INTEGER), comparison, json(value)) {
             C::Test(_, Test::IntegerRange { min, max }) => Some((min, max)),
             condition => {
                 assert!(condition.is_never() || condition.is_always());
@@ -223,7 +232,7 @@ mod tests {
             }
         };
         let full = Some((i64::MIN, i64::MAX));
-        for (order, value, expected) in [
+        for (comparison, value, expected) in [
             (Less, "5", Some((i64::MIN, 4))),
             (LessOrEqual, "5", Some((i64::MIN, 5))),
             (Greater, "5", Some((6, i64::MAX))),
@@ -240,26 +249,26 @@ mod tests {
             (Greater, "-1e400", full),
             (LessOrEqual, "-1e19", None),
         ] {
-            assert_eq!(range(order, value), expected, "{order:?} {value}");
+            assert_eq!(range(comparison, value), expected, "{comparison:?} {value}");
         }
     }
 
     #[test]
     fn a_text_with_a_nul_lies_between_stored_texts() {
-        for (order, expected) in [
+        for (comparison, expected) in [
             (Less, LessOrEqual),
             (LessOrEqual, LessOrEqual),
             (Greater, Greater),
             (GreaterOrEqual, Greater),
         ] {
-            let expected = C::Test(TEXT, Test::TextOrder(expected, "a".to_owned()));
-            assert_eq!(compare(Some(TEXT), order, json("\"a\\u0000b\"")), expected);
+            let expected = C::Test(TEXT, Test::TextCompare(expected, "a".to_owned()));
+            assert_eq!(compare(Some(TEXT), comparison, json("\"a\\u0000b\"")), expected);
         }
     }
 
     #[test]
     fn false_is_less_than_true() {
-        let booleans = |order, value| match compare(Some(BOOLEAN), order, json(value)) {
+        let booleans = |comparison, value| match compare(Some(BOOLEAN), comparison, json(value)) {
             C::Test(_, Test::BooleanIn(booleans)) => booleans,
             condition => {
                 assert!(condition.is_never());

@@ -43,7 +43,7 @@ pub enum Test {
     /// The text is one of these. They hold no NUL.
     TextIn(Vec<String>),
     /// The text is before or after another, which holds no NUL, in the order of their bytes.
-    TextOrder(Order, String),
+    TextCompare(Comparison, String),
     /// The text, or a part of it, matches the pattern.
     TextMatches(Pattern),
     /// The boolean is one of these.
@@ -54,7 +54,7 @@ pub enum Test {
 
 /// How a value is compared with another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum Comparison {
     /// It is less.
     Less,
     /// It is less or equal.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use crate::domain::batch::{CreateLink, Detail};
 use crate::domain::error::{DetailError, RequestError};
-use crate::http::json::Id;
+use crate::http::json::Integer;
 use crate::http::success::{Counts, ReplayOf, Success};
 use crate::service::Error;
 use crate::service::context::RequestContext;
@@ -22,10 +22,10 @@ pub(super) struct AddBody {
     bk_obj_asst_id: Option<String>,
     /// The source instance.
     #[schema(required, nullable = false)]
-    bk_inst_id: Option<Id>,
+    bk_inst_id: Option<Integer>,
     /// The target instance.
     #[schema(required, nullable = false)]
-    bk_asst_inst_id: Option<Id>,
+    bk_asst_inst_id: Option<Integer>,
 }
 
 /// The new link.

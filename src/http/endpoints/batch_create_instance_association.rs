@@ -14,7 +14,7 @@ use crate::domain::batch::{CreateLinks, DETAIL_LIMIT, Detail};
 use crate::domain::error::{DetailError, End, RequestError};
 use crate::domain::language::Language;
 use crate::http::error::detail_text;
-use crate::http::json::Id;
+use crate::http::json::Integer;
 use crate::http::success::{Counts, ReplayOf, Success};
 use crate::service::Error;
 use crate::service::context::RequestContext;
@@ -41,9 +41,9 @@ pub struct CreateManyBody {
 #[derive(Default, Deserialize, ToSchema)]
 struct DetailBody {
     /// The source instance.
-    bk_inst_id: Option<Id>,
+    bk_inst_id: Option<Integer>,
     /// The target instance.
-    bk_asst_inst_id: Option<Id>,
+    bk_asst_inst_id: Option<Integer>,
 }
 
 /// The outcome of each detail. The keys are the indexes of details in decimal digits.

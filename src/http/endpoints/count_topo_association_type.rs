@@ -16,7 +16,7 @@ use crate::service::model_association::find_of_kinds;
 
 /// The numbers of model associations.
 #[derive(Serialize, ToSchema)]
-pub(super) struct CountsOfKinds {
+pub(super) struct CountKindsData {
     /// One element for each kind of the request, in the same order.
     associations: Vec<CountOfKind>,
 }
@@ -36,7 +36,7 @@ pub(super) struct CountTopoAssociationType;
 impl Endpoint for CountTopoAssociationType {
     type Body = KindsBody;
     type Input = Vec<String>;
-    type Data = CountsOfKinds;
+    type Data = CountKindsData;
 
     const SUMMARY: &'static str = "Count the model associations of association kinds";
 
@@ -50,7 +50,7 @@ impl Endpoint for CountTopoAssociationType {
 
     async fn handle(
         cx: &RequestContext<'_>, kinds: &Vec<String>,
-    ) -> Result<Success<CountsOfKinds>, Error> {
+    ) -> Result<Success<CountKindsData>, Error> {
         let mut numbers: HashMap<String, usize> = HashMap::new();
         for association in find_of_kinds(cx, kinds).await? {
             *numbers.entry(association.kind).or_default() += 1;
@@ -61,7 +61,7 @@ impl Endpoint for CountTopoAssociationType {
         };
         let associations: Vec<_> = kinds.iter().map(count).collect();
         let counts = Counts { rows: Some(associations.len()), ..Counts::default() };
-        Ok(Success::new(CountsOfKinds { associations }, counts))
+        Ok(Success::new(CountKindsData { associations }, counts))
     }
 
     fn example() -> (Value, Value) {

@@ -26,9 +26,9 @@ pub(super) struct DeleteBody {
 
 /// Null: the answer says nothing about the association.
 #[derive(Serialize)]
-pub(super) struct NoData;
+pub(super) struct DeleteData;
 
-impl PartialSchema for NoData {
+impl PartialSchema for DeleteData {
     fn schema() -> RefOr<Schema> {
         let description = Some("Null, also on success.");
         RefOr::T(
@@ -37,7 +37,7 @@ impl PartialSchema for NoData {
     }
 }
 
-impl ToSchema for NoData {}
+impl ToSchema for DeleteData {}
 
 /// The endpoint.
 pub(super) struct DeleteInstanceAssociation;
@@ -45,7 +45,7 @@ pub(super) struct DeleteInstanceAssociation;
 impl Endpoint for DeleteInstanceAssociation {
     type Body = DeleteBody;
     type Input = DeleteLinks;
-    type Data = NoData;
+    type Data = DeleteData;
 
     const SUMMARY: &'static str = "Delete an association";
 
@@ -64,7 +64,7 @@ impl Endpoint for DeleteInstanceAssociation {
 
     async fn find_replay(
         cx: &RequestContext<'_>, links: &DeleteLinks,
-    ) -> Result<Option<Success<NoData>>, Error> {
+    ) -> Result<Option<Success<DeleteData>>, Error> {
         let Some(replay) = find_replay(cx, links).await? else { return Ok(None) };
         let Replay { deleted, request_id, language } = replay;
         let replay_of = Some(ReplayOf { request_id, language });
@@ -73,7 +73,7 @@ impl Endpoint for DeleteInstanceAssociation {
 
     async fn handle(
         cx: &RequestContext<'_>, links: &DeleteLinks,
-    ) -> Result<Success<NoData>, Error> {
+    ) -> Result<Success<DeleteData>, Error> {
         delete(cx, links).await.map(success)
     }
 
@@ -90,7 +90,7 @@ impl Endpoint for DeleteInstanceAssociation {
     }
 }
 
-fn success(deleted: i64) -> Success<NoData> {
+fn success(deleted: i64) -> Success<DeleteData> {
     let counts = Counts { deleted: Some(deleted), ..Counts::default() };
-    Success::new(NoData, counts)
+    Success::new(DeleteData, counts)
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use crate::domain::error::RequestError;
-use crate::http::json::Id;
+use crate::http::json::Integer;
 use crate::http::success::{Counts, ReplayOf, Success};
 use crate::service::Error;
 use crate::service::context::RequestContext;
@@ -20,7 +20,7 @@ const ID_LIMIT: usize = 500;
 pub(super) struct DeleteManyBody {
     /// The ids of the associations. 0 and negative ones are ignored.
     #[schema(required, nullable = false, min_items = 1, max_items = 500)]
-    id: Option<Vec<Option<Id>>>,
+    id: Option<Vec<Option<Integer>>>,
     /// The source or the target model of the associations.
     #[schema(required, nullable = false, min_length = 1)]
     bk_obj_id: Option<String>,
@@ -28,7 +28,7 @@ pub(super) struct DeleteManyBody {
 
 /// How many associations were deleted.
 #[derive(Serialize, ToSchema)]
-pub(super) struct DeletedCount(i64);
+pub(super) struct DeleteManyData(i64);
 
 /// The endpoint.
 pub(super) struct DeleteRelatedInstAsso;
@@ -36,7 +36,7 @@ pub(super) struct DeleteRelatedInstAsso;
 impl Endpoint for DeleteRelatedInstAsso {
     type Body = DeleteManyBody;
     type Input = DeleteLinks;
-    type Data = DeletedCount;
+    type Data = DeleteManyData;
 
     const SUMMARY: &'static str = "Delete associations by their ids";
 
@@ -62,7 +62,7 @@ impl Endpoint for DeleteRelatedInstAsso {
 
     async fn find_replay(
         cx: &RequestContext<'_>, links: &DeleteLinks,
-    ) -> Result<Option<Success<DeletedCount>>, Error> {
+    ) -> Result<Option<Success<DeleteManyData>>, Error> {
         let Some(replay) = find_replay(cx, links).await? else { return Ok(None) };
         let Replay { deleted, request_id, language } = replay;
         let replay_of = Some(ReplayOf { request_id, language });
@@ -71,7 +71,7 @@ impl Endpoint for DeleteRelatedInstAsso {
 
     async fn handle(
         cx: &RequestContext<'_>, links: &DeleteLinks,
-    ) -> Result<Success<DeletedCount>, Error> {
+    ) -> Result<Success<DeleteManyData>, Error> {
         delete(cx, links).await.map(success)
     }
 
@@ -89,7 +89,7 @@ impl Endpoint for DeleteRelatedInstAsso {
     }
 }
 
-fn success(deleted: i64) -> Success<DeletedCount> {
+fn success(deleted: i64) -> Success<DeleteManyData> {
     let counts = Counts { deleted: Some(deleted), ..Counts::default() };
-    Success::new(DeletedCount(deleted), counts)
+    Success::new(DeleteManyData(deleted), counts)
 }

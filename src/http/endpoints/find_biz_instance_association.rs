@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Endpoint;
-use super::find_instance_association::{FindLinksBody, FoundLinks, find};
+use super::find_instance_association::{FindLinksBody, FindLinksData, find};
 use crate::domain::error::RequestError;
 use crate::http::filter::MongoCondition;
 use crate::http::json::RawJson;
@@ -39,7 +39,7 @@ pub(super) struct FindBizInstanceAssociation;
 impl Endpoint for FindBizInstanceAssociation {
     type Body = FindBizLinksBody;
     type Input = LinkSearch;
-    type Data = FoundLinks;
+    type Data = FindLinksData;
 
     const SUMMARY: &'static str = "Find all associations of hosts, as a user of a business";
 
@@ -59,7 +59,7 @@ impl Endpoint for FindBizInstanceAssociation {
 
     async fn handle(
         cx: &RequestContext<'_>, input: &LinkSearch,
-    ) -> Result<Success<FoundLinks>, Error> {
+    ) -> Result<Success<FindLinksData>, Error> {
         authorize_view(cx, "biz").await?;
         find(cx, input).await
     }

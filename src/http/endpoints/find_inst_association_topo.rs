@@ -8,14 +8,14 @@ use super::Endpoint;
 use crate::domain::error::RequestError;
 use crate::http::path::PathVariable;
 use crate::http::success::{Counts, Success};
-use crate::http::topology::{TopologyGroup, TopologyNode, TopologyOf, groups};
+use crate::http::topology::{TopologyGroup, TopologyNode, TopologyRequest, groups};
 use crate::service::Error;
 use crate::service::context::RequestContext;
 use crate::service::topology::{Directions, too_many_links};
 
 /// An instance.
 #[derive(Deserialize, ToSchema)]
-pub(super) struct InstNeighborsBody {
+pub(super) struct NeighborsBody {
     /// The instance's model.
     #[schema(examples("bk_switch"))]
     bk_obj_id: PathVariable,
@@ -25,7 +25,7 @@ pub(super) struct InstNeighborsBody {
 
 /// An instance and its neighbors. The groups are in the order of the models' ids.
 #[derive(Serialize, ToSchema)]
-pub(super) struct InstNeighbors {
+pub(super) struct Neighbors {
     /// The sources of the associations of which the instance is the target.
     prev: Vec<TopologyGroup>,
     /// The targets of the associations of which the instance is the source.
@@ -36,15 +36,15 @@ pub(super) struct InstNeighbors {
 
 /// A list of one instance.
 #[derive(Serialize, ToSchema)]
-pub(super) struct InstNeighborsList([InstNeighbors; 1]);
+pub(super) struct NeighborsData([Neighbors; 1]);
 
 /// The endpoint.
 pub(super) struct FindInstAssociationTopo;
 
 impl Endpoint for FindInstAssociationTopo {
-    type Body = InstNeighborsBody;
-    type Input = TopologyOf;
-    type Data = InstNeighborsList;
+    type Body = NeighborsBody;
+    type Input = TopologyRequest;
+    type Data = NeighborsData;
 
     const SUMMARY: &'static str = "Find an instance and its neighbors in both directions";
 
@@ -54,18 +54,18 @@ impl Endpoint for FindInstAssociationTopo {
         one direction is refused with 1199998; `search_related_inst_asso` lists them. The user \
         must be allowed to view the model of the instance and all models in the answer.";
 
-    fn check(body: InstNeighborsBody) -> Result<TopologyOf, RequestError> {
-        TopologyOf::new(body.bk_obj_id, &body.inst_id, "inst_id", Directions::Both)
+    fn check(body: NeighborsBody) -> Result<TopologyRequest, RequestError> {
+        TopologyRequest::new(body.bk_obj_id, &body.inst_id, "inst_id", Directions::Both)
     }
 
     async fn handle(
-        cx: &RequestContext<'_>, input: &TopologyOf,
-    ) -> Result<Success<InstNeighborsList>, Error> {
+        cx: &RequestContext<'_>, input: &TopologyRequest,
+    ) -> Result<Success<NeighborsData>, Error> {
         let (curr, topology) = input.find(cx).await?;
         let [prev, next] =
             [topology.incoming, topology.outgoing].map(|found| groups(found, cx.language));
         let counts = Counts { rows: Some(prev.len() + next.len()), ..Counts::default() };
-        Ok(Success::new(InstNeighborsList([InstNeighbors { prev, next, curr }]), counts))
+        Ok(Success::new(NeighborsData([Neighbors { prev, next, curr }]), counts))
     }
 
     fn example() -> (Value, Value) {

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use crate::domain::error::RequestError;
-use crate::http::filter::{MongoCondition, parse_condition};
+use crate::http::filter::{MongoCondition, parse_mongo_condition};
 use crate::http::json::RawJson;
 use crate::http::link::{self, LinkData, LinkFields};
 use crate::http::stream;
@@ -28,7 +28,7 @@ pub(super) struct FindLinksBody {
 
 /// All links that were found, in the order of their ids.
 #[derive(Serialize, ToSchema)]
-pub(super) struct FoundLinks(Vec<LinkData>);
+pub(super) struct FindLinksData(Vec<LinkData>);
 
 /// The endpoint.
 pub(super) struct FindInstanceAssociation;
@@ -36,7 +36,7 @@ pub(super) struct FindInstanceAssociation;
 impl Endpoint for FindInstanceAssociation {
     type Body = FindLinksBody;
     type Input = LinkSearch;
-    type Data = FoundLinks;
+    type Data = FindLinksData;
 
     const SUMMARY: &'static str = "Find all associations of a model that satisfy a condition";
 
@@ -50,7 +50,7 @@ impl Endpoint for FindInstanceAssociation {
 
     async fn handle(
         cx: &RequestContext<'_>, input: &LinkSearch,
-    ) -> Result<Success<FoundLinks>, Error> {
+    ) -> Result<Success<FindLinksData>, Error> {
         find(cx, input).await
     }
 
@@ -80,14 +80,14 @@ impl FindLinksBody {
     pub(super) fn into_search(self) -> Result<LinkSearch, RequestError> {
         let model = self.bk_obj_id.filter(|key| !key.is_empty());
         let model = model.ok_or(RequestError::UnassignedField("bk_obj_id"))?;
-        let condition = parse_condition(self.condition)?;
+        let condition = parse_mongo_condition(self.condition)?;
         Ok(LinkSearch { model, condition, sort: Vec::new(), start: 0, limit: None })
     }
 }
 
 pub(super) async fn find(
     cx: &RequestContext<'_>, input: &LinkSearch,
-) -> Result<Success<FoundLinks>, Error> {
+) -> Result<Success<FindLinksData>, Error> {
     let pages = search(cx, input).await?;
-    stream::list(cx, pages, |links| link::select(links, LinkFields::ALL), FoundLinks).await
+    stream::list(cx, pages, |links| link::select(links, LinkFields::ALL), FindLinksData).await
 }

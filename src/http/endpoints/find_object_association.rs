@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use crate::domain::condition::{Condition, ModelAssociationField};
 use crate::domain::error::RequestError;
-use crate::http::filter::{MongoCondition, parse_condition};
+use crate::http::filter::{MongoCondition, parse_mongo_condition};
 use crate::http::json::RawJson;
 use crate::http::model_association::ModelAssociationData;
 use crate::http::success::{Counts, Success};
@@ -17,7 +17,7 @@ use crate::service::model_association::find;
 
 /// A search for model associations.
 #[derive(Deserialize, ToSchema)]
-pub(super) struct FindObjectAssociationBody {
+pub(super) struct FindModelAssociationsBody {
     /// Which model associations to return. It must not be empty.
     #[schema(required, nullable = false, value_type = MongoCondition)]
     condition: Option<RawJson>,
@@ -25,7 +25,7 @@ pub(super) struct FindObjectAssociationBody {
 
 /// The model associations that were found, in the order of their ids.
 #[derive(Serialize, ToSchema)]
-pub(super) struct FoundModelAssociations(Vec<ModelAssociationData>);
+pub(super) struct FindModelAssociationsData(Vec<ModelAssociationData>);
 
 /// What is searched for.
 pub(super) struct ModelAssociationSearch {
@@ -38,9 +38,9 @@ pub(super) struct ModelAssociationSearch {
 pub(super) struct FindObjectAssociation;
 
 impl Endpoint for FindObjectAssociation {
-    type Body = FindObjectAssociationBody;
+    type Body = FindModelAssociationsBody;
     type Input = ModelAssociationSearch;
-    type Data = FoundModelAssociations;
+    type Data = FindModelAssociationsData;
 
     const SUMMARY: &'static str = "Find which models may be associated";
 
@@ -49,7 +49,7 @@ impl Endpoint for FindObjectAssociation {
         allowed to view that model. Otherwise model associations of which the user may view \
         neither model are left out.";
 
-    fn check(body: FindObjectAssociationBody) -> Result<ModelAssociationSearch, RequestError> {
+    fn check(body: FindModelAssociationsBody) -> Result<ModelAssociationSearch, RequestError> {
         let missing = || RequestError::MissingField("condition");
         let RawJson(json) = body.condition.ok_or_else(missing)?;
         // What is no object is refused with the condition.
@@ -59,16 +59,19 @@ impl Endpoint for FindObjectAssociation {
         }
         let named = |name| fields.as_ref()?.get(name)?.as_str().map(str::to_owned);
         let named_model = named("bk_obj_id").or_else(|| named("bk_asst_obj_id"));
-        Ok(ModelAssociationSearch { condition: parse_condition(Some(RawJson(json)))?, named_model })
+        Ok(ModelAssociationSearch {
+            condition: parse_mongo_condition(Some(RawJson(json)))?,
+            named_model,
+        })
     }
 
     async fn handle(
         cx: &RequestContext<'_>, input: &ModelAssociationSearch,
-    ) -> Result<Success<FoundModelAssociations>, Error> {
+    ) -> Result<Success<FindModelAssociationsData>, Error> {
         let found = find(cx, &input.condition, input.named_model.as_deref()).await?;
         let counts = Counts { rows: Some(found.len()), ..Counts::default() };
         let found = found.into_iter().map(Into::into).collect();
-        Ok(Success::new(FoundModelAssociations(found), counts))
+        Ok(Success::new(FindModelAssociationsData(found), counts))
     }
 
     fn example() -> (Value, Value) {

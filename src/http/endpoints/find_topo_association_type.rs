@@ -22,7 +22,7 @@ pub(super) struct KindsBody {
 
 /// The model associations of the kinds.
 #[derive(Serialize, ToSchema)]
-pub(super) struct AssociationsOfKinds {
+pub(super) struct FindKindsData {
     /// One element for each kind that has model associations, in the order of their first ids.
     associations: Vec<AssociationsOfKind>,
 }
@@ -42,7 +42,7 @@ pub(super) struct FindTopoAssociationType;
 impl Endpoint for FindTopoAssociationType {
     type Body = KindsBody;
     type Input = Vec<String>;
-    type Data = AssociationsOfKinds;
+    type Data = FindKindsData;
 
     const SUMMARY: &'static str = "Find the model associations of association kinds";
 
@@ -56,7 +56,7 @@ impl Endpoint for FindTopoAssociationType {
 
     async fn handle(
         cx: &RequestContext<'_>, kinds: &Vec<String>,
-    ) -> Result<Success<AssociationsOfKinds>, Error> {
+    ) -> Result<Success<FindKindsData>, Error> {
         let found = find_of_kinds(cx, kinds).await?;
         let counts = Counts { rows: Some(found.len()), ..Counts::default() };
         let mut associations: Vec<AssociationsOfKind> = Vec::new();
@@ -70,7 +70,7 @@ impl Endpoint for FindTopoAssociationType {
                 }
             }
         }
-        Ok(Success::new(AssociationsOfKinds { associations }, counts))
+        Ok(Success::new(FindKindsData { associations }, counts))
     }
 
     fn example() -> (Value, Value) {

@@ -8,14 +8,14 @@ use super::Endpoint;
 use crate::domain::error::RequestError;
 use crate::http::path::PathVariable;
 use crate::http::success::{Counts, Success};
-use crate::http::topology::{TopologyGroup, TopologyOf, groups};
+use crate::http::topology::{TopologyGroup, TopologyRequest, groups};
 use crate::service::Error;
 use crate::service::context::RequestContext;
 use crate::service::topology::{Directions, too_many_links};
 
 /// An instance.
 #[derive(Deserialize, ToSchema)]
-pub(super) struct InstTopologyBody {
+pub(super) struct TopologyBody {
     /// The instance's model.
     #[schema(examples("bk_switch"))]
     bk_obj_id: PathVariable,
@@ -25,15 +25,15 @@ pub(super) struct InstTopologyBody {
 
 /// One group for each model, in the order of the models' ids.
 #[derive(Serialize, ToSchema)]
-pub(super) struct InstTopology(Vec<TopologyGroup>);
+pub(super) struct TopologyData(Vec<TopologyGroup>);
 
 /// The endpoint.
 pub(super) struct SearchInstAssociationTopo;
 
 impl Endpoint for SearchInstAssociationTopo {
-    type Body = InstTopologyBody;
-    type Input = TopologyOf;
-    type Data = InstTopology;
+    type Body = TopologyBody;
+    type Input = TopologyRequest;
+    type Data = TopologyData;
 
     const SUMMARY: &'static str = "Find the instances that an instance is associated with";
 
@@ -43,16 +43,16 @@ impl Endpoint for SearchInstAssociationTopo {
         with 1199998; `search_related_inst_asso` lists them. The user must be allowed to view the \
         model of the instance and all models in the answer.";
 
-    fn check(body: InstTopologyBody) -> Result<TopologyOf, RequestError> {
-        TopologyOf::new(body.bk_obj_id, &body.bk_inst_id, "bk_inst_id", Directions::Outgoing)
+    fn check(body: TopologyBody) -> Result<TopologyRequest, RequestError> {
+        TopologyRequest::new(body.bk_obj_id, &body.bk_inst_id, "bk_inst_id", Directions::Outgoing)
     }
 
     async fn handle(
-        cx: &RequestContext<'_>, input: &TopologyOf,
-    ) -> Result<Success<InstTopology>, Error> {
+        cx: &RequestContext<'_>, input: &TopologyRequest,
+    ) -> Result<Success<TopologyData>, Error> {
         let (_, topology) = input.find(cx).await?;
         let counts = Counts { rows: Some(topology.outgoing.len()), ..Counts::default() };
-        Ok(Success::new(InstTopology(groups(topology.outgoing, cx.language)), counts))
+        Ok(Success::new(TopologyData(groups(topology.outgoing, cx.language)), counts))
     }
 
     fn example() -> (Value, Value) {

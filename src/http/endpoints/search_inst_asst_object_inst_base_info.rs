@@ -8,13 +8,13 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use crate::domain::condition::LinkField;
 use crate::domain::error::RequestError;
-use crate::http::json::Id;
+use crate::http::json::Integer;
 use crate::http::page::Page;
 use crate::http::stream;
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::linked_instance::{LinkedSearch, find};
+use crate::service::linked_instance::{LinkedInstanceSearch, find};
 
 /// The `page.limit` if it is 0 or absent.
 const DEFAULT_LIMIT: i64 = 20;
@@ -43,7 +43,7 @@ struct LinkedInstancesCondition {
     bk_obj_id: Option<String>,
     /// The instance's id, not 0.
     #[schema(required, nullable = false)]
-    bk_inst_id: Option<Id>,
+    bk_inst_id: Option<Integer>,
     /// The model of the others.
     #[schema(required, nullable = false, min_length = 1, examples("host"))]
     association_obj_id: Option<String>,
@@ -76,7 +76,7 @@ pub(super) struct SearchInstAsstObjectInstBaseInfo;
 
 impl Endpoint for SearchInstAsstObjectInstBaseInfo {
     type Body = LinkedInstancesBody;
-    type Input = LinkedSearch;
+    type Input = LinkedInstanceSearch;
     type Data = LinkedInstancesData;
 
     const SUMMARY: &'static str =
@@ -87,7 +87,7 @@ impl Endpoint for SearchInstAsstObjectInstBaseInfo {
         it says which of them are on the page. Unknown models and instances have none. It takes \
         grants to view both models.";
 
-    fn check(body: LinkedInstancesBody) -> Result<LinkedSearch, RequestError> {
+    fn check(body: LinkedInstancesBody) -> Result<LinkedInstanceSearch, RequestError> {
         let condition = body.condition.unwrap_or_default();
         let required = |key: Option<String>, field| {
             let key = key.filter(|key| !key.is_empty());
@@ -95,7 +95,8 @@ impl Endpoint for SearchInstAsstObjectInstBaseInfo {
         };
         let model = required(condition.bk_obj_id, "bk_obj_id")?;
         let instance_id = condition.bk_inst_id.filter(|id| id.0 != 0);
-        let Id(instance_id) = instance_id.ok_or(RequestError::UnassignedField("bk_inst_id"))?;
+        let Integer(instance_id) =
+            instance_id.ok_or(RequestError::UnassignedField("bk_inst_id"))?;
         let other_model = required(condition.association_obj_id, "association_obj_id")?;
         let page = body.page.unwrap_or_default();
         let limit = match page.limit()? {
@@ -104,7 +105,7 @@ impl Endpoint for SearchInstAsstObjectInstBaseInfo {
             limit if limit > PAGE_LIMIT => return Err(RequestError::PageTooLarge),
             limit => Some(limit),
         };
-        Ok(LinkedSearch {
+        Ok(LinkedInstanceSearch {
             model,
             instance_id,
             is_target: condition.is_target_object.unwrap_or_default(),
@@ -116,7 +117,7 @@ impl Endpoint for SearchInstAsstObjectInstBaseInfo {
     }
 
     async fn handle(
-        cx: &RequestContext<'_>, input: &LinkedSearch,
+        cx: &RequestContext<'_>, input: &LinkedInstanceSearch,
     ) -> Result<Success<LinkedInstancesData>, Error> {
         let (count, pages) = find(cx, input).await?;
         let row = |(bk_inst_id, name): (i64, Option<String>)| LinkedInstanceData {

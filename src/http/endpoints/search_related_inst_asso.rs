@@ -7,13 +7,13 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use crate::domain::error::RequestError;
-use crate::http::json::Id;
+use crate::http::json::Integer;
 use crate::http::link::{self, LinkData, LinkFields};
 use crate::http::stream;
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::instance_association::{LinkSearch, find_related};
+use crate::service::instance_association::{RelatedLinkSearch, find_related};
 
 /// The largest `page.limit`.
 const PAGE_LIMIT: i64 = 500;
@@ -39,29 +39,29 @@ struct RelatedCondition {
     bk_obj_id: Option<String>,
     /// Its id, not 0.
     #[schema(required, nullable = false)]
-    bk_inst_id: Option<Id>,
+    bk_inst_id: Option<Integer>,
 }
 
 /// A part of a list.
 #[derive(Default, Deserialize, ToSchema)]
 struct RelatedPage {
     /// How many links to skip; 0 by default.
-    start: Option<Id>,
+    start: Option<Integer>,
     /// The most links to return, up to 500; 0 or absent: all.
-    limit: Option<Id>,
+    limit: Option<Integer>,
 }
 
 /// The links that were found, in order of their ids.
 #[derive(Serialize, ToSchema)]
-pub(super) struct RelatedLinks(Vec<LinkData>);
+pub(super) struct RelatedLinksData(Vec<LinkData>);
 
 /// The endpoint.
 pub(super) struct SearchRelatedInstAsso;
 
 impl Endpoint for SearchRelatedInstAsso {
     type Body = SearchRelatedBody;
-    type Input = (LinkSearch, Vec<String>);
-    type Data = RelatedLinks;
+    type Input = (RelatedLinkSearch, Vec<String>);
+    type Data = RelatedLinksData;
 
     const SUMMARY: &'static str = "Find the associations of an instance";
 
@@ -73,7 +73,7 @@ impl Endpoint for SearchRelatedInstAsso {
         let RelatedCondition { bk_obj_id, bk_inst_id } = body.condition.unwrap_or_default();
         let model = bk_obj_id.filter(|key| !key.is_empty());
         let instance_id = bk_inst_id.filter(|id| id.0 != 0);
-        let (Some(model), Some(Id(instance_id))) = (model, instance_id) else {
+        let (Some(model), Some(Integer(instance_id))) = (model, instance_id) else {
             return Err(RequestError::UnassignedField("'bk_inst_id' & 'bk_obj_id'"));
         };
         let fields = body.fields.filter(|fields| !fields.is_empty());
@@ -84,16 +84,16 @@ impl Endpoint for SearchRelatedInstAsso {
             (..0, _) => Err(RequestError::InvalidField("page.start".into())),
             (_, ..0) => Err(RequestError::InvalidField("page.limit".into())),
             (_, limit) if limit > PAGE_LIMIT => Err(RequestError::PageTooLarge),
-            _ => Ok((LinkSearch { model, instance_id, start, limit }, fields)),
+            _ => Ok((RelatedLinkSearch { model, instance_id, start, limit }, fields)),
         }
     }
 
     async fn handle(
         cx: &RequestContext<'_>, (search, fields): &Self::Input,
-    ) -> Result<Success<RelatedLinks>, Error> {
+    ) -> Result<Success<RelatedLinksData>, Error> {
         let pages = find_related(cx, search).await?;
         let fields = LinkFields::only(fields);
-        stream::list(cx, pages, move |links| link::select(links, fields), RelatedLinks).await
+        stream::list(cx, pages, move |links| link::select(links, fields), RelatedLinksData).await
     }
 
     fn example() -> (Value, Value) {

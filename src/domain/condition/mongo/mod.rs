@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::domain::condition::compare::{compare, equal, exists, matches, one_of};
 use crate::domain::condition::json::{Json, Members, Number};
 use crate::domain::condition::pattern::Pattern;
-use crate::domain::condition::{Condition, Field, Order};
+use crate::domain::condition::{Comparison, Condition, Field};
 use crate::domain::error::RequestError;
 
 /// The most levels of `$and`, `$or`, `$nor`, `$not` and of values in values.
@@ -159,12 +159,12 @@ impl Parser {
             let json = json.get();
             let inner = place_of::<F>(place, key);
             let mut ordered =
-                |order| Ok(compare(field, order, self.value::<F>(&inner, json, depth)?));
+                |comparison| Ok(compare(field, comparison, self.value::<F>(&inner, json, depth)?));
             conditions.push(match key.as_str() {
-                "$gt" => ordered(Order::Greater)?,
-                "$gte" => ordered(Order::GreaterOrEqual)?,
-                "$lt" => ordered(Order::Less)?,
-                "$lte" => ordered(Order::LessOrEqual)?,
+                "$gt" => ordered(Comparison::Greater)?,
+                "$gte" => ordered(Comparison::GreaterOrEqual)?,
+                "$lt" => ordered(Comparison::Less)?,
+                "$lte" => ordered(Comparison::LessOrEqual)?,
                 "$eq" => equal(field, self.value::<F>(&inner, json, depth)?),
                 "$ne" => Condition::not(equal(field, self.value::<F>(&inner, json, depth)?)),
                 "$in" => one_of(field, self.values::<F>(&inner, json, depth)?),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::domain::condition::compare::{compare, equal, exists, is_null, matches, one_of};
 use crate::domain::condition::json::{Json, Members};
 use crate::domain::condition::pattern::Pattern;
-use crate::domain::condition::{Condition, Field, Order};
+use crate::domain::condition::{Comparison, Condition, Field};
 use crate::domain::error::RequestError;
 
 /// The most levels, of which the rules are the last one.
@@ -210,8 +210,8 @@ impl Filter<'_> {
 enum Operator {
     Equal,
     In,
-    Compare(Order),
-    CompareTime(Order),
+    Compare(Comparison),
+    CompareTime(Comparison),
     BeginsWith,
     Contains { is_case_insensitive: bool },
     EndsWith,
@@ -223,7 +223,7 @@ enum Operator {
 impl Operator {
     /// The operator of this name, and whether it is negated.
     fn by_name(name: &str) -> Option<(Self, bool)> {
-        use Order::{Greater, GreaterOrEqual, Less, LessOrEqual};
+        use Comparison::{Greater, GreaterOrEqual, Less, LessOrEqual};
         Some(match name {
             "equal" => (Self::Equal, false),
             "not_equal" => (Self::Equal, true),
@@ -288,12 +288,12 @@ impl Rule<'_> {
             Operator::Equal => Ok(equal(field, value)),
             Operator::In => Ok(one_of(field, list(value)?)),
             Operator::Compare(_) if !matches!(value, Json::Number(_)) => Err(invalid()),
-            Operator::Compare(order) => Ok(compare(field, order, value)),
-            Operator::CompareTime(order) => {
+            Operator::Compare(comparison) => Ok(compare(field, comparison, value)),
+            Operator::CompareTime(comparison) => {
                 let text = text(value).filter(|text| is_time(text)).ok_or_else(invalid)?;
                 // A date without a time is compared as a text. No field is a time.
                 let is_date = text.len() == "2020-01-01".len();
-                let compared = is_date.then(|| compare(field, order, Json::Text(text)));
+                let compared = is_date.then(|| compare(field, comparison, Json::Text(text)));
                 Ok(compared.unwrap_or_else(Condition::never))
             }
             Operator::BeginsWith => match_text(value, "^", "", false),

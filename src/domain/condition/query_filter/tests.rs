@@ -229,7 +229,7 @@ fn times_match_nothing_and_a_date_is_a_text() {
         }
         assert_eq!(one("id", operator, r#""2020-01-01""#), Ok(Condition::never()));
     }
-    let expected = Test::TextOrder(Order::Less, "2020-01-01".to_owned());
+    let expected = Test::TextCompare(Comparison::Less, "2020-01-01".to_owned());
     let outcome = one("bk_obj_id", "datetime_less", r#""2020-01-01""#);
     assert_eq!(outcome, Ok(Condition::Test(F::SourceModel, expected)));
 }
