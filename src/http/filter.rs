@@ -30,7 +30,7 @@ const PATTERN_LIMIT: usize = 30;
 fn require_few_patterns<F>(condition: Condition<F>) -> Result<Condition<F>, RequestError> {
     if condition.patterns() > PATTERN_LIMIT {
         let why = format!("a condition has at most {PATTERN_LIMIT} regular expressions");
-        return Err(RequestError::Unrecognized(why.into()));
+        return Err(RequestError::WithoutCode(why.into()));
     }
     Ok(condition)
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::service::instance_association::StoredLink;
+use crate::service::link_search::StoredLink;
 
 /// A link. Fields that were not asked for, and ids that are 0, are absent.
 #[derive(Serialize, ToSchema)]

@@ -9,7 +9,6 @@ mod body;
 pub mod endpoints;
 mod envelope;
 mod error;
-mod fields;
 mod filter;
 mod health;
 mod idempotency;

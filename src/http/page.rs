@@ -30,7 +30,7 @@ impl Page {
         not_negative(self.start, "page.start")
     }
 
-    /// The most rows to return; 0 if it is 0 or absent.
+    /// The most rows to return; 0 if the caller gave none.
     pub(super) fn limit(&self) -> Result<i64, RequestError> {
         not_negative(self.limit, "page.limit")
     }

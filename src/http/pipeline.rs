@@ -122,6 +122,7 @@ async fn handle<E: Endpoint>(
         charge.charge_if_refused(&result);
     }
     if let Ok(Success { pages: Some(pages), .. }) = &mut result {
+        // A streamed answer keeps its part of the body budget until the last page.
         pages.hold(budget);
     }
     result

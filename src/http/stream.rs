@@ -45,8 +45,8 @@ impl RemainingPages {
 }
 
 /// Answers with the first page of a list, and streams the others if there are any. `to_rows` makes
-/// the rows of the answer, and `to_data` the `data`, whose last member is the list, or which is the
-/// list.
+/// the rows. `to_data` wraps them into the `data`: the list itself, or an object whose last member
+/// is the list.
 pub(super) async fn list<P: Pages, R: Serialize, T>(
     cx: &RequestContext<'_>, mut pages: P,
     mut to_rows: impl FnMut(Vec<P::Row>) -> Vec<R> + Send + 'static,

@@ -2,6 +2,7 @@
 
 use super::stream::RemainingPages;
 use crate::domain::language::Language;
+use crate::service::idempotency::Replay;
 
 /// The result of a request that was carried out.
 pub(super) struct Success<T> {
@@ -36,5 +37,11 @@ pub(super) struct ReplayOf {
 impl<T> Success<T> {
     pub(super) fn new(data: T, counts: Counts) -> Self {
         Self { data, pages: None, counts, replay_of: None }
+    }
+
+    /// The stored answer to an earlier request. `success` makes it from the outcome.
+    pub(super) fn replayed<O>(replay: Replay<O>, success: impl FnOnce(O) -> Self) -> Self {
+        let Replay { outcome, request_id, language } = replay;
+        Self { replay_of: Some(ReplayOf { request_id, language }), ..success(outcome) }
     }
 }

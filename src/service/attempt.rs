@@ -17,7 +17,7 @@ use crate::db::model::Model;
 use crate::db::model_association::ModelAssociation;
 use crate::db::permission::UserPermissions;
 use crate::db::tenant::StoredTenant;
-use crate::domain::keys::Tenant;
+use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_valid_key};
 
 /// How often a request is run again at most. More conflicts than this within 15 s point to a bug,
 /// and the request fails.
@@ -88,6 +88,9 @@ impl Lookups<'_> {
     pub(super) async fn model(
         &self, key: &str, tenant: &Tenant,
     ) -> Result<Option<Arc<Model>>, Error> {
+        if !is_valid_key(key, KEY_LIMIT) {
+            return Ok(None);
+        }
         let query = async |conn: &mut PgConnection| db::model::find(conn, key, tenant).await;
         let cache_key = [key, tenant.as_str()].map(str::to_owned);
         self.find(&self.service.caches.models, cache_key, query, |model| model.version).await
@@ -97,6 +100,9 @@ impl Lookups<'_> {
     pub(super) async fn model_association(
         &self, key: &str, tenant: &Tenant,
     ) -> Result<Option<Arc<ModelAssociation>>, Error> {
+        if !is_valid_key(key, MODEL_ASSOCIATION_KEY_LIMIT) {
+            return Ok(None);
+        }
         let query =
             async |conn: &mut PgConnection| db::model_association::find(conn, key, tenant).await;
         let cache_key = [key, tenant.as_str()].map(str::to_owned);

@@ -5,14 +5,12 @@ use std::collections::HashSet;
 use tokio::time::Instant;
 
 use super::context::RequestContext;
+use super::idempotency::Replay;
 use super::permission::user_permissions;
 use super::{Error, idempotency, with_connection};
 use crate::db;
 use crate::db::deletion::{DeleteOutcome, Deletion, LinkEnd, NamedLinks};
-use crate::db::instance_association::IdempotencyEntry;
 use crate::domain::error::RequestError;
-use crate::domain::keys::{KEY_LIMIT, is_valid_key};
-use crate::domain::language::Language;
 use crate::domain::permission::MissingPermission;
 
 /// A request to delete links.
@@ -47,36 +45,19 @@ impl DeleteLinks {
     }
 }
 
-/// The answer of an earlier request with the same `Idempotency-Key`.
-pub struct Replay {
-    /// How many links it has deleted.
-    pub deleted: i64,
-    /// The request id in that answer.
-    pub request_id: String,
-    /// The language of that answer.
-    pub language: Language,
-}
-
-/// The stored answer to this request, if it was sent before under its `Idempotency-Key`.
+/// The stored answer to this request, if it was sent before under its `Idempotency-Key`: how many
+/// links it has deleted.
 pub async fn find_replay(
     cx: &RequestContext<'_>, links: &DeleteLinks,
-) -> Result<Option<Replay>, Error> {
+) -> Result<Option<Replay<i64>>, Error> {
     let record = idempotency::find(cx, links.hash(cx)).await?;
-    Ok(record.map(|record| Replay {
-        deleted: record.deleted,
-        request_id: record.request_id,
-        language: Language::parse(&record.language),
-    }))
+    Ok(record.map(|record| Replay::new(record.deleted, record.request_id, &record.language)))
 }
 
 /// Deletes links in one commit and returns how many there were. Refuses the request if the user may
 /// not edit both instances of each. Links of another tenant or model are treated as not existing.
 pub async fn delete(cx: &RequestContext<'_>, request: &DeleteLinks) -> Result<i64, Error> {
-    let model = if is_valid_key(&request.model, KEY_LIMIT) {
-        cx.lookups.model(&request.model, &cx.tenant).await?
-    } else {
-        None
-    };
+    let model = cx.lookups.model(&request.model, &cx.tenant).await?;
     let permissions = user_permissions(cx).await?;
     let tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
     let named = NamedLinks { ids: &request.ids, tenant_id, model_id: model.map(|model| model.id) };
@@ -99,11 +80,7 @@ pub async fn delete(cx: &RequestContext<'_>, request: &DeleteLinks) -> Result<i6
             version,
             request_id: cx.request_id,
             caller: &cx.caller,
-            idempotency: cx.idempotency_key.as_deref().map(|key| IdempotencyEntry {
-                key,
-                request_hash: request.hash(cx),
-                language: cx.language.into(),
-            }),
+            idempotency: idempotency::entry(cx, || request.hash(cx)),
         };
         let sent = Instant::now();
         match db::deletion::delete(conn, &deletion).await? {

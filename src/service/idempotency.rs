@@ -15,16 +15,45 @@ use super::context::RequestContext;
 use super::{Error, with_connection};
 use crate::db;
 use crate::db::idempotency::IdempotencyRecord;
+use crate::db::instance_association::IdempotencyEntry;
 use crate::db::pool::Pool;
-use crate::domain::batch::CreateLinks;
 use crate::domain::error::RequestError;
 use crate::domain::keys::Tenant;
+use crate::domain::language::Language;
 
 /// How often expired records are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 
 /// How many records one statement deletes.
 const PURGE_BATCH: i64 = 5_000;
+
+/// The answer of an earlier request with the same `Idempotency-Key`.
+pub struct Replay<T> {
+    /// What that request did.
+    pub outcome: T,
+    /// The request id in that answer.
+    pub request_id: String,
+    /// The language of that answer.
+    pub language: Language,
+}
+
+impl<T> Replay<T> {
+    /// The answer that a record stores, with the outcome that was read from it.
+    pub(super) fn new(outcome: T, request_id: String, language: &str) -> Self {
+        Self { outcome, request_id, language: Language::parse(language) }
+    }
+}
+
+/// What to store under the request's `Idempotency-Key`, if it has one.
+pub(super) fn entry<'a>(
+    cx: &'a RequestContext<'_>, request_hash: impl FnOnce() -> [u8; 32],
+) -> Option<IdempotencyEntry<'a>> {
+    cx.idempotency_key.as_deref().map(|key| IdempotencyEntry {
+        key,
+        request_hash: request_hash(),
+        language: cx.language.into(),
+    })
+}
 
 /// The record that is stored under the request's key, if there is one. Refuses a key that was used
 /// with a different request.
@@ -44,29 +73,12 @@ pub(super) async fn find(
     Ok(Some(record))
 }
 
-/// SHA-256 of what a batch asks for. Each text is preceded by its length, so that no two batches
-/// are hashed alike.
-pub(super) fn hash(tenant: &Tenant, links: &CreateLinks) -> [u8; 32] {
-    let CreateLinks { source_model, target_model, model_association, details } = links;
-    let mut hash = Sha256::new();
-    for text in [tenant.as_str(), source_model, target_model, model_association] {
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text);
-    }
-    for id in details.iter().flat_map(|detail| [detail.source, detail.target]) {
-        hash.update([u8::from(id.is_some())]);
-        hash.update(id.unwrap_or_default().to_le_bytes());
-    }
-    hash.finalize().into()
-}
-
-/// SHA-256 of what a request to another endpoint than the batch asks for. The mark at its beginning
-/// is the length of no text, so no such request is hashed like a batch.
+/// SHA-256 of what a request to an endpoint asks for. Each text is preceded by its length, so that
+/// no two requests are hashed alike.
 pub(super) fn hash_request(
     endpoint: &str, tenant: &Tenant, texts: &[&str], ids: &[Option<i64>],
 ) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update(u64::MAX.to_le_bytes());
     for text in [endpoint, tenant.as_str()].iter().chain(texts) {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);

@@ -1,7 +1,9 @@
 //! Searches for links by a condition.
 //!
-//! All texts of a link are those of its model association. So PostgreSQL first tests the texts for
-//! each model association of the model, and what remains is a condition on ids.
+//! Only the three ids differ between the links of a model association; all other fields are texts
+//! of the model association. So a search takes two statements: the first evaluates the tests of
+//! texts, once for each model association of the model; the second searches for links by what is
+//! left, a condition on ids.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,11 +13,11 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::context::RequestContext;
-use super::pages::Pages;
+use super::pages::{PAGE_SIZE, Pages, cut_page};
 use super::permission::authorize_view;
 use super::{Error, Service, with_connection};
 use crate::db;
-use crate::db::instance_association::StoredLink;
+pub use crate::db::instance_association::StoredLink;
 use crate::db::link_search::{
     FoundLink, Group, LinkColumn, LinkOrder, LinkSelection, Slice, SortKey,
 };
@@ -24,9 +26,6 @@ use crate::domain::condition::{Condition, LinkField, Test};
 use crate::domain::error::RequestError;
 use crate::domain::keys::Tenant;
 use crate::domain::sort::SortField;
-
-/// The most links of one page of a streamed list.
-const PAGE_SIZE: i64 = 5_000;
 
 /// The most model associations that a search may read, tests in its statement, and values in the
 /// lists of these. The statement has less than the 65,535 parameters that PostgreSQL allows.
@@ -40,12 +39,18 @@ pub struct LinkSearch {
     pub model: String,
     /// What the links must satisfy.
     pub condition: Condition<LinkField>,
+    /// The page to return; `None`: all links, in the order of their ids.
+    pub page: Option<SortedPage>,
+}
+
+/// A page of a sorted list.
+pub struct SortedPage {
     /// The order of the links; in the end that of their ids.
     pub sort: Vec<SortField<LinkField>>,
     /// How many links to skip.
     pub start: i64,
-    /// The most links to return; `None`: all of them, in the order of their ids.
-    pub limit: Option<i64>,
+    /// The most links to return.
+    pub limit: i64,
 }
 
 /// The links that a search has found, page by page.
@@ -71,22 +76,30 @@ pub async fn search(
 ) -> Result<LinkSearchPages, Error> {
     let selected = select(cx, &search.model, Role::Either, &search.condition).await?;
     let Selected { selection, associations } = selected;
+    let (sort, skip, limit) = match &search.page {
+        Some(SortedPage { sort, start, limit }) => (sort.as_slice(), *start, *limit),
+        None => ([].as_slice(), 0, PAGE_SIZE),
+    };
     Ok(LinkSearchPages {
         service: Arc::clone(cx.service),
         deadline: Some(cx.deadline),
         tenant: cx.tenant.clone(),
-        order: order(&search.sort, &associations),
+        order: order(sort, &associations),
         associations: associations.into_iter().map(|one| (one.id, one)).collect(),
         is_done: selection.groups.is_empty(),
         selection,
-        slice: Slice {
-            after: i64::MIN,
-            skip: search.start,
-            limit: search.limit.unwrap_or(PAGE_SIZE),
-        },
-        is_unlimited: search.limit.is_none(),
+        slice: Slice { after: i64::MIN, skip, limit },
+        is_unlimited: search.page.is_none(),
         other_ids: None,
     })
+}
+
+/// Finds links as [`search`]. The user must be allowed to view businesses, too.
+pub async fn search_as_business_user(
+    cx: &RequestContext<'_>, input: &LinkSearch,
+) -> Result<LinkSearchPages, Error> {
+    authorize_view(cx, "biz").await?;
+    search(cx, input).await
 }
 
 /// Counts the links of which a model is the source and that satisfy a condition.
@@ -146,7 +159,8 @@ enum Subject {
     Text(usize),
 }
 
-/// Takes the tests of texts out of a condition, which then refers to them by their numbers.
+/// Takes the tests of texts out of a condition, which then refers to them by their numbers. The
+/// test beside such a number is a placeholder: the actual one is in the list.
 fn split(condition: &Condition<LinkField>) -> (Condition<Subject>, Vec<Condition<LinkField>>) {
     let mut tests = Vec::new();
     let condition = condition.clone().map(&mut |field, test| {
@@ -159,8 +173,8 @@ fn split(condition: &Condition<LinkField>) -> (Condition<Subject>, Vec<Condition
     (condition, tests)
 }
 
-/// What remains of a condition for the links of each model association. Those with the same text_test_results
-/// of all texts are one group. Those without a link are in none.
+/// The condition that is left for each model association. Model associations with the same results
+/// of all text tests form one group; those of which no link can satisfy it are left out.
 fn group(
     associations: &[AssociationOfModel], condition: &Condition<Subject>,
 ) -> Result<Vec<Group>, RequestError> {
@@ -277,9 +291,7 @@ impl Pages for LinkSearchPages {
         let is_cheap = db::link_search::is_cheap(selection, order, slice);
         let to_error = |error| if is_cheap { error } else { too_expensive(error) };
         let mut found = found.map_err(to_error)?;
-        let size = usize::try_from(limit).unwrap_or(usize::MAX);
-        self.is_done = found.len() <= size;
-        found.truncate(size);
+        self.is_done = !cut_page(&mut found, limit);
         self.slice = Slice { after: found.last().map_or(after, |link| link.id), skip: 0, limit };
         if !self.is_done && self.selection.groups.iter().all(db::link_search::is_keyed) {
             let (selection, after) = (&self.selection, self.slice.after);
@@ -293,7 +305,7 @@ impl Pages for LinkSearchPages {
     }
 }
 
-impl FoundPages {
+impl LinkSearchPages {
     fn to_stored(&self, found: Vec<FoundLink>) -> Vec<StoredLink> {
         let stored = |found: FoundLink| {
             let association = self.associations.get(&found.model_association_id)?;

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::context::RequestContext;
-use super::pages::Pages;
+use super::pages::{PAGE_SIZE, Pages, cut_page};
 use super::permission::authorize_view_all;
 use super::topology::find_model;
 use super::{Error, Service, with_connection};
@@ -15,9 +15,6 @@ use crate::db::linked_instance::{LinkedInstances, LinkedSlice, LinksOfInstance, 
 use crate::domain::condition::LinkField;
 use crate::domain::permission::Action;
 use crate::domain::sort::SortField;
-
-/// The most instances of one page of a streamed list.
-const PAGE_SIZE: i64 = 5_000;
 
 /// A search for the instances of a model that an instance is linked with.
 pub struct LinkedInstanceSearch {
@@ -144,9 +141,7 @@ impl Pages for LinkedInstancePages {
             None => self.read(Instant::now() + db::STATEMENT_TIMEOUT).await?,
         };
         // One more than the page tells that there are others.
-        let size = usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX);
-        self.is_done = instances.len() <= size;
-        instances.truncate(size);
+        self.is_done = !cut_page(&mut instances, PAGE_SIZE);
         if let Some((last, _)) = instances.last() {
             self.slice.after = *last;
         }

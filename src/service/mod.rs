@@ -19,6 +19,7 @@ pub mod model_association;
 pub mod monitor;
 pub mod pages;
 pub mod permission;
+pub mod related_links;
 pub mod topology;
 
 use metrics::counter;
@@ -64,7 +65,8 @@ impl Service {
     }
 }
 
-/// How many streamed answers may run for a number of database connections: they cannot take all.
+/// How many answers may be streamed at once: half as many as there are database connections, so
+/// that streams cannot take all of them.
 pub fn stream_limit(database_connections: usize) -> usize {
     (database_connections / 2).max(1)
 }

@@ -18,7 +18,6 @@ pub async fn find(
     cx: &RequestContext<'_>, condition: &Condition<ModelAssociationField>,
     named_model: Option<&str>,
 ) -> Result<Vec<StoredModelAssociation>, Error> {
-    let named_model = named_model.filter(|key| is_valid_key(key, KEY_LIMIT));
     let model = match named_model {
         Some(key) => cx.lookups.model(key, &cx.tenant).await?,
         None => None,

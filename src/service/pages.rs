@@ -2,6 +2,9 @@
 
 use super::Error;
 
+/// The most rows of one page of a list that is returned as a whole.
+pub(super) const PAGE_SIZE: i64 = 5_000;
+
 /// The pages of a list. No connection is held between them, so rows that are created or deleted
 /// meanwhile may be present or missing.
 pub trait Pages: Send + 'static {
@@ -13,4 +16,12 @@ pub trait Pages: Send + 'static {
 
     /// The next page. It may be empty, if rows were deleted since the page before.
     fn next_page(&mut self) -> impl Future<Output = Result<Vec<Self::Row>, Error>> + Send;
+}
+
+/// Cuts rows to the size of a page, and returns whether there were more: others follow.
+pub(super) fn cut_page<T>(rows: &mut Vec<T>, size: i64) -> bool {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let has_more = rows.len() > size;
+    rows.truncate(size);
+    has_more
 }

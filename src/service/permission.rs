@@ -14,7 +14,7 @@ use crate::db::permission::UserPermissions;
 pub use crate::db::permission::list;
 use crate::domain::batch::{Detail, StoredState};
 use crate::domain::error::RequestError;
-use crate::domain::keys::{KEY_LIMIT, is_valid_key, is_valid_name};
+use crate::domain::keys::{KEY_LIMIT, is_valid_name};
 use crate::domain::permission::{Action, Authorization, MissingPermission, Scope};
 
 /// The instances of a batch that its user was authorized to edit.
@@ -76,9 +76,6 @@ pub(super) async fn authorize_edit(
 pub async fn authorize_view(
     cx: &RequestContext<'_>, key: &str,
 ) -> Result<Option<Arc<Model>>, Error> {
-    if !is_valid_key(key, KEY_LIMIT) {
-        return Ok(None);
-    }
     let Some(model) = cx.lookups.model(key, &cx.tenant).await? else { return Ok(None) };
     authorize_view_all(cx, Action::ViewInstances, [&*model]).await?;
     Ok(Some(model))

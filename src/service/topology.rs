@@ -11,7 +11,6 @@ use crate::db;
 pub use crate::db::model::Model;
 pub use crate::db::topology::{InstanceLabel, Neighbor, NeighborGroup};
 use crate::domain::error::RequestError;
-use crate::domain::keys::{KEY_LIMIT, is_valid_key};
 use crate::domain::permission::Action;
 
 /// The most links in one direction that a topology may have: the answer is built in memory.
@@ -38,9 +37,6 @@ pub struct Topology {
 
 /// The model with this key that the tenant sees.
 pub async fn find_model(cx: &RequestContext<'_>, key: &str) -> Result<Option<Arc<Model>>, Error> {
-    if !is_valid_key(key, KEY_LIMIT) {
-        return Ok(None);
-    }
     cx.lookups.model(key, &cx.tenant).await
 }
 

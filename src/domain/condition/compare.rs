@@ -62,7 +62,7 @@ pub(super) fn compare<F: Field>(
     field: Option<F>, comparison: Comparison, value: Json<'_>,
 ) -> Condition<F> {
     if matches!(value, Json::Null) {
-        // Only the equality of these operators applies.
+        // Nothing is less or greater than null, but `$lte` and `$gte` include equality.
         return match comparison {
             Comparison::LessOrEqual | Comparison::GreaterOrEqual => is_null(field),
             Comparison::Less | Comparison::Greater => Condition::never(),
@@ -87,7 +87,7 @@ pub(super) fn compare<F: Field>(
 }
 
 fn integer_range(comparison: Comparison, number: Number) -> Option<Test> {
-    // Of a number between two integers, the one on the right side is a bound that is included.
+    // 5.5 stands between two integers: `< 5.5` and `<= 5.5` both mean `<= 5`.
     let is_included = matches!(comparison, Comparison::LessOrEqual | Comparison::GreaterOrEqual)
         || number.floor() != number.ceil();
     let step = i64::from(!is_included);
@@ -105,8 +105,8 @@ fn integer_range(comparison: Comparison, number: Number) -> Option<Test> {
 fn compare_text(comparison: Comparison, text: String) -> Test {
     match text.split_once('\0') {
         None => Test::TextCompare(comparison, text),
-        // No stored text has a NUL. So one is before this text if it is at most the part before the
-        // NUL, and else after it.
+        // No stored text has a NUL. So a stored text is less than this one exactly if it is at most
+        // the part before the NUL.
         Some((start, _)) => {
             let comparison = match comparison {
                 Comparison::Less | Comparison::LessOrEqual => Comparison::LessOrEqual,

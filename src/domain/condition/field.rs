@@ -1,6 +1,7 @@
-//! The fields that conditions can test. Their names on the wire are in `http::fields`.
+//! The fields that conditions can test. Callers write conditions, so a field has the name by which
+//! they know it.
 
-use super::{FieldType, ValueType};
+use super::{Field, FieldType, ValueType};
 
 /// A field of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,9 +49,22 @@ pub enum ModelAssociationField {
     IsPredefined,
 }
 
-impl LinkField {
-    /// What values it has.
-    pub fn field_type(self) -> FieldType {
+impl Field for LinkField {
+    fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "id" => Self::Id,
+            "bk_inst_id" => Self::SourceId,
+            "bk_obj_id" => Self::SourceModel,
+            "bk_asst_inst_id" => Self::TargetId,
+            "bk_asst_obj_id" => Self::TargetModel,
+            "bk_supplier_account" => Self::Tenant,
+            "bk_obj_asst_id" => Self::ModelAssociation,
+            "bk_asst_id" => Self::Kind,
+            _ => return None,
+        })
+    }
+
+    fn field_type(self) -> FieldType {
         let value = match self {
             Self::Id | Self::SourceId | Self::TargetId => ValueType::Integer,
             Self::SourceModel
@@ -63,9 +77,24 @@ impl LinkField {
     }
 }
 
-impl ModelAssociationField {
-    /// What values it has.
-    pub fn field_type(self) -> FieldType {
+impl Field for ModelAssociationField {
+    fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "id" => Self::Id,
+            "bk_supplier_account" => Self::Tenant,
+            "bk_obj_asst_id" => Self::Key,
+            "bk_obj_asst_name" => Self::Name,
+            "bk_obj_id" => Self::SourceModel,
+            "bk_asst_obj_id" => Self::TargetModel,
+            "bk_asst_id" => Self::Kind,
+            "mapping" => Self::Mapping,
+            "on_delete" => Self::OnDelete,
+            "ispre" => Self::IsPredefined,
+            _ => return None,
+        })
+    }
+
+    fn field_type(self) -> FieldType {
         let value = match self {
             Self::Id => ValueType::Integer,
             Self::IsPredefined => ValueType::Boolean,

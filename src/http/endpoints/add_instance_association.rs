@@ -8,10 +8,10 @@ use super::Endpoint;
 use crate::domain::batch::{CreateLink, Detail};
 use crate::domain::error::{DetailError, RequestError};
 use crate::http::json::Integer;
-use crate::http::success::{Counts, ReplayOf, Success};
+use crate::http::success::{Counts, Success};
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::instance_association::{Replay, create_one, find_replay_of_one};
+use crate::service::instance_association::{create_one, find_replay_of_one};
 
 /// A request to create a link.
 #[derive(Deserialize, ToSchema)]
@@ -35,7 +35,6 @@ pub(super) struct AddData {
     id: i64,
 }
 
-/// The endpoint.
 pub(super) struct AddInstanceAssociation;
 
 impl Endpoint for AddInstanceAssociation {
@@ -61,10 +60,8 @@ impl Endpoint for AddInstanceAssociation {
     async fn find_replay(
         cx: &RequestContext<'_>, link: &CreateLink,
     ) -> Result<Option<Success<AddData>>, Error> {
-        let Some(replay) = find_replay_of_one(cx, link).await? else { return Ok(None) };
-        let Replay { created, request_id, language } = replay;
-        let replay_of = Some(ReplayOf { request_id, language });
-        Ok(Some(Success { replay_of, ..success(created) }))
+        let replay = find_replay_of_one(cx, link).await?;
+        Ok(replay.map(|replay| Success::replayed(replay, success)))
     }
 
     async fn handle(cx: &RequestContext<'_>, link: &CreateLink) -> Result<Success<AddData>, Error> {

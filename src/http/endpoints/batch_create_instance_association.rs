@@ -15,10 +15,10 @@ use crate::domain::error::{DetailError, End, RequestError};
 use crate::domain::language::Language;
 use crate::http::error::detail_text;
 use crate::http::json::Integer;
-use crate::http::success::{Counts, ReplayOf, Success};
+use crate::http::success::{Counts, Success};
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::instance_association::{DetailOutcomes, Replay, create_many, find_replay};
+use crate::service::instance_association::{DetailOutcomes, create_many, find_replay};
 
 /// A request to create links.
 #[derive(Deserialize, ToSchema)]
@@ -57,7 +57,6 @@ pub struct CreateManyData {
     error_msg: BTreeMap<usize, Cow<'static, str>>,
 }
 
-/// The endpoint.
 pub(super) struct BatchCreateInstanceAssociation;
 
 impl Endpoint for BatchCreateInstanceAssociation {
@@ -103,10 +102,9 @@ impl Endpoint for BatchCreateInstanceAssociation {
         cx: &RequestContext<'_>, links: &CreateLinks,
     ) -> Result<Option<Success<CreateManyData>>, Error> {
         let Some(replay) = find_replay(cx, links).await? else { return Ok(None) };
-        let Replay { created: outcomes, request_id, language } = replay;
-        let success = CreateManyData::new(&outcomes, links, language).into_success();
-        let replay_of = Some(ReplayOf { request_id, language });
-        Ok(Some(Success { replay_of, ..success }))
+        let language = replay.language;
+        let success = |outcomes| CreateManyData::new(&outcomes, links, language).into_success();
+        Ok(Some(Success::replayed(replay, success)))
     }
 
     async fn handle(

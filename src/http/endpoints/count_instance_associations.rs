@@ -33,7 +33,6 @@ pub(super) struct CountLinksData {
     count: i64,
 }
 
-/// The endpoint.
 pub(super) struct CountInstanceAssociations;
 
 impl Endpoint for CountInstanceAssociations {

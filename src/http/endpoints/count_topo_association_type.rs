@@ -30,7 +30,6 @@ struct CountOfKind {
     count: usize,
 }
 
-/// The endpoint.
 pub(super) struct CountTopoAssociationType;
 
 impl Endpoint for CountTopoAssociationType {

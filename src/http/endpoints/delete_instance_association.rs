@@ -8,10 +8,10 @@ use utoipa::{PartialSchema, ToSchema};
 use super::Endpoint;
 use crate::domain::error::RequestError;
 use crate::http::path::PathVariable;
-use crate::http::success::{Counts, ReplayOf, Success};
+use crate::http::success::{Counts, Success};
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::deletion::{DeleteLinks, Replay, delete, find_replay};
+use crate::service::deletion::{DeleteLinks, delete, find_replay};
 
 /// A request to delete an association.
 #[derive(Deserialize, ToSchema)]
@@ -39,7 +39,6 @@ impl PartialSchema for DeleteData {
 
 impl ToSchema for DeleteData {}
 
-/// The endpoint.
 pub(super) struct DeleteInstanceAssociation;
 
 impl Endpoint for DeleteInstanceAssociation {
@@ -65,10 +64,8 @@ impl Endpoint for DeleteInstanceAssociation {
     async fn find_replay(
         cx: &RequestContext<'_>, links: &DeleteLinks,
     ) -> Result<Option<Success<DeleteData>>, Error> {
-        let Some(replay) = find_replay(cx, links).await? else { return Ok(None) };
-        let Replay { deleted, request_id, language } = replay;
-        let replay_of = Some(ReplayOf { request_id, language });
-        Ok(Some(Success { replay_of, ..success(deleted) }))
+        let replay = find_replay(cx, links).await?;
+        Ok(replay.map(|replay| Success::replayed(replay, success)))
     }
 
     async fn handle(

@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use crate::domain::error::RequestError;
 use crate::http::json::Integer;
-use crate::http::success::{Counts, ReplayOf, Success};
+use crate::http::success::{Counts, Success};
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::deletion::{DeleteLinks, Replay, delete, find_replay};
+use crate::service::deletion::{DeleteLinks, delete, find_replay};
 
 /// The most ids of a request, repeated ones included.
 const ID_LIMIT: usize = 500;
@@ -30,7 +30,6 @@ pub(super) struct DeleteManyBody {
 #[derive(Serialize, ToSchema)]
 pub(super) struct DeleteManyData(i64);
 
-/// The endpoint.
 pub(super) struct DeleteRelatedInstAsso;
 
 impl Endpoint for DeleteRelatedInstAsso {
@@ -63,10 +62,8 @@ impl Endpoint for DeleteRelatedInstAsso {
     async fn find_replay(
         cx: &RequestContext<'_>, links: &DeleteLinks,
     ) -> Result<Option<Success<DeleteManyData>>, Error> {
-        let Some(replay) = find_replay(cx, links).await? else { return Ok(None) };
-        let Replay { deleted, request_id, language } = replay;
-        let replay_of = Some(ReplayOf { request_id, language });
-        Ok(Some(Success { replay_of, ..success(deleted) }))
+        let replay = find_replay(cx, links).await?;
+        Ok(replay.map(|replay| Success::replayed(replay, success)))
     }
 
     async fn handle(

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Endpoint;
-use super::find_instance_association::{FindLinksBody, FindLinksData, find};
+use super::find_instance_association::{FindLinksBody, FindLinksData, list};
 use crate::domain::error::RequestError;
 use crate::http::filter::MongoCondition;
 use crate::http::json::RawJson;
@@ -14,8 +14,7 @@ use crate::http::path::PathVariable;
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::link_search::{LinkSearch, condition_too_expensive};
-use crate::service::permission::authorize_view;
+use crate::service::link_search::{LinkSearch, condition_too_expensive, search_as_business_user};
 
 /// The model of the links.
 const MODEL: &str = "host";
@@ -33,7 +32,6 @@ pub(super) struct FindBizLinksBody {
     condition: Option<RawJson>,
 }
 
-/// The endpoint.
 pub(super) struct FindBizInstanceAssociation;
 
 impl Endpoint for FindBizInstanceAssociation {
@@ -60,8 +58,7 @@ impl Endpoint for FindBizInstanceAssociation {
     async fn handle(
         cx: &RequestContext<'_>, input: &LinkSearch,
     ) -> Result<Success<FindLinksData>, Error> {
-        authorize_view(cx, "biz").await?;
-        find(cx, input).await
+        list(cx, search_as_business_user(cx, input).await?).await
     }
 
     fn example() -> (Value, Value) {

@@ -38,7 +38,6 @@ pub(super) struct Neighbors {
 #[derive(Serialize, ToSchema)]
 pub(super) struct NeighborsData([Neighbors; 1]);
 
-/// The endpoint.
 pub(super) struct FindInstAssociationTopo;
 
 impl Endpoint for FindInstAssociationTopo {

@@ -13,7 +13,7 @@ use crate::http::stream;
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::link_search::{LinkSearch, condition_too_expensive, search};
+use crate::service::link_search::{LinkSearch, LinkSearchPages, condition_too_expensive, search};
 
 /// A search for the links of a model.
 #[derive(Deserialize, ToSchema)]
@@ -30,7 +30,6 @@ pub(super) struct FindLinksBody {
 #[derive(Serialize, ToSchema)]
 pub(super) struct FindLinksData(Vec<LinkData>);
 
-/// The endpoint.
 pub(super) struct FindInstanceAssociation;
 
 impl Endpoint for FindInstanceAssociation {
@@ -51,7 +50,7 @@ impl Endpoint for FindInstanceAssociation {
     async fn handle(
         cx: &RequestContext<'_>, input: &LinkSearch,
     ) -> Result<Success<FindLinksData>, Error> {
-        find(cx, input).await
+        list(cx, search(cx, input).await?).await
     }
 
     fn example() -> (Value, Value) {
@@ -81,13 +80,13 @@ impl FindLinksBody {
         let model = self.bk_obj_id.filter(|key| !key.is_empty());
         let model = model.ok_or(RequestError::UnassignedField("bk_obj_id"))?;
         let condition = parse_mongo_condition(self.condition)?;
-        Ok(LinkSearch { model, condition, sort: Vec::new(), start: 0, limit: None })
+        Ok(LinkSearch { model, condition, page: None })
     }
 }
 
-pub(super) async fn find(
-    cx: &RequestContext<'_>, input: &LinkSearch,
+/// Answers with the links that a search has found.
+pub(super) async fn list(
+    cx: &RequestContext<'_>, pages: LinkSearchPages,
 ) -> Result<Success<FindLinksData>, Error> {
-    let pages = search(cx, input).await?;
     stream::list(cx, pages, |links| link::select(links, LinkFields::ALL), FindLinksData).await
 }

@@ -34,7 +34,6 @@ pub(super) struct ModelAssociationSearch {
     named_model: Option<String>,
 }
 
-/// The endpoint.
 pub(super) struct FindObjectAssociation;
 
 impl Endpoint for FindObjectAssociation {

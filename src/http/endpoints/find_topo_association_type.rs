@@ -36,7 +36,6 @@ struct AssociationsOfKind {
     assts: Vec<ModelAssociationData>,
 }
 
-/// The endpoint.
 pub(super) struct FindTopoAssociationType;
 
 impl Endpoint for FindTopoAssociationType {

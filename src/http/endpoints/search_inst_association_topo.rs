@@ -27,7 +27,6 @@ pub(super) struct TopologyBody {
 #[derive(Serialize, ToSchema)]
 pub(super) struct TopologyData(Vec<TopologyGroup>);
 
-/// The endpoint.
 pub(super) struct SearchInstAssociationTopo;
 
 impl Endpoint for SearchInstAssociationTopo {

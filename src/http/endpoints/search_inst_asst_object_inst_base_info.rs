@@ -71,7 +71,6 @@ struct LinkedInstanceData {
     bk_inst_name: String,
 }
 
-/// The endpoint.
 pub(super) struct SearchInstAsstObjectInstBaseInfo;
 
 impl Endpoint for SearchInstAsstObjectInstBaseInfo {

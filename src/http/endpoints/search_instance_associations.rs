@@ -15,7 +15,7 @@ use crate::http::stream;
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::link_search::{LinkSearch, condition_too_expensive, search};
+use crate::service::link_search::{LinkSearch, SortedPage, condition_too_expensive, search};
 
 /// The largest `page.limit`.
 const PAGE_LIMIT: i64 = 500;
@@ -50,7 +50,6 @@ pub(super) struct SearchLinksData {
     info: Vec<LinkData>,
 }
 
-/// The endpoint.
 pub(super) struct SearchInstanceAssociations;
 
 impl Endpoint for SearchInstanceAssociations {
@@ -74,9 +73,7 @@ impl Endpoint for SearchInstanceAssociations {
         let search = LinkSearch {
             model: body.bk_obj_id.0,
             condition,
-            sort: page.sort()?,
-            start: page.start()?,
-            limit: Some(limit),
+            page: Some(SortedPage { sort: page.sort()?, start: page.start()?, limit }),
         };
         Ok((search, LinkFields::new(body.fields.as_deref())))
     }

@@ -13,7 +13,7 @@ use crate::http::stream;
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::instance_association::{RelatedLinkSearch, find_related};
+use crate::service::related_links::{RelatedLinkSearch, find};
 
 /// The largest `page.limit`.
 const PAGE_LIMIT: i64 = 500;
@@ -55,7 +55,6 @@ struct RelatedPage {
 #[derive(Serialize, ToSchema)]
 pub(super) struct RelatedLinksData(Vec<LinkData>);
 
-/// The endpoint.
 pub(super) struct SearchRelatedInstAsso;
 
 impl Endpoint for SearchRelatedInstAsso {
@@ -91,7 +90,7 @@ impl Endpoint for SearchRelatedInstAsso {
     async fn handle(
         cx: &RequestContext<'_>, (search, fields): &Self::Input,
     ) -> Result<Success<RelatedLinksData>, Error> {
-        let pages = find_related(cx, search).await?;
+        let pages = find(cx, search).await?;
         let fields = LinkFields::only(fields);
         stream::list(cx, pages, move |links| link::select(links, fields), RelatedLinksData).await
     }

@@ -1,8 +1,8 @@
 //! Conditions in MongoDB's form, such as `{"bk_inst_id": {"$in": [11, 12]}}`.
 //!
-//! Supported are equality and the operators in `SUPPORTED`. Everything else is refused, also where
-//! MongoDB would find nothing: whoever sends it expects something else. A refusal shows known
-//! fields and operators and nothing else that the caller sent.
+//! Supported are equality and the operators in `SUPPORTED`. Everything else is refused, even where
+//! MongoDB would find nothing: an empty answer would hide the mistake. A refusal names known fields
+//! and operators only, and repeats nothing else that the caller sent.
 
 use serde_json::value::RawValue;
 
