@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Request;
-use cmdb_associations::domain::permission::Scope;
 use cmdb_associations::http::ClientAddr;
-use cmdb_associations::service;
 use cmdb_associations::service::check::check;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::{Reply, TestApp, batch, pool_of};
 use crate::constraints::wait_until_blocked;
+use crate::permissions::{grant, instance};
 use crate::proxy::Proxy;
 
 pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/add_instance_association/";
@@ -263,14 +262,7 @@ async fn a_link_that_the_same_request_creates_meanwhile_is_replayed(pool: PgPool
 
 /// Grants a user to edit switch 1 and host 1.
 async fn grant_first_instances(app: &TestApp, user: &str) {
-    let scope = |model: &str| Scope {
-        model: Some(model.to_owned()),
-        instance: Some(1),
-        ..Scope::default()
-    };
-    let mut conn = app.pool.acquire().await.unwrap();
-    let scopes = [scope("bk_switch"), scope("host")];
-    service::permission::add(&mut conn, user, &scopes).await.unwrap();
+    grant(app, user, &[instance("bk_switch", 1), instance("host", 1)]).await;
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]

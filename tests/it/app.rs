@@ -8,8 +8,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use cmdb_associations::domain::permission::{Authorization, Scope};
 use cmdb_associations::http::auth::Authenticator;
-use cmdb_associations::http::{AppState, operations, router};
+use cmdb_associations::http::{AppState, ClientAddr, operations, router};
 use cmdb_associations::service::attempt::Caches;
+use cmdb_associations::service::check::check;
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::service::monitor::State;
 use cmdb_associations::service::{self, Pool, Service};
@@ -154,6 +155,18 @@ impl TestApp {
         self.send(request.body(body.into()).unwrap()).await
     }
 
+    /// Sends a body to the CMDB API, in English and as this user, from the peer 10.1.2.3. The test
+    /// must trust it.
+    pub(crate) async fn post_cmdb(&self, user: &str, path: &str, body: &Value) -> Reply {
+        let mut request = Request::post(path)
+            .header("x-bkcmdb-user", user)
+            .header("x-bkcmdb-language", "en")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
+        self.send(request).await
+    }
+
     /// Sends these bytes.
     pub(crate) async fn post_raw(&self, body: impl Into<Body>) -> Reply {
         self.send(Request::post(PATH).body(body.into()).unwrap()).await
@@ -274,6 +287,14 @@ impl Reply {
         let id = |index| created[&format!("{index}")].as_i64().unwrap();
         self.maps().0.into_iter().map(id).collect()
     }
+}
+
+/// Asserts that no invariant is violated and that every change of a link has an audit record.
+pub(crate) async fn assert_sound(pool: &PgPool) {
+    let report = check(&mut pool.acquire().await.unwrap()).await.unwrap();
+    let violated = report.invariants.iter().chain(&report.unaudited);
+    let violated: Vec<_> = violated.filter(|(_, violations)| violations.count > 0).collect();
+    assert!(violated.is_empty(), "{violated:?}");
 }
 
 /// A request under a model association of the test world.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use axum::http::Request;
 use cmdb_associations::domain::permission::Authorization;
 use cmdb_associations::http::ClientAddr;
-use cmdb_associations::service::check::check;
 use cmdb_associations::service::limit::Limiter;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::app::{Reply, Setup, TestApp, batch, pool_of};
+use crate::app::{Reply, Setup, TestApp, assert_sound, batch, pool_of};
 use crate::constraints::wait_until_blocked;
 use crate::permissions::{grant, instance, missing, model};
+use crate::topology::leave_dangling;
 
 pub(crate) const ONE: &str = "/api/c/compapi/v2/cc/delete_instance_association/";
 pub(crate) const MANY: &str = "/api/c/compapi/v2/cc/delete_related_inst_asso/";
@@ -49,23 +49,6 @@ async fn stored(app: &TestApp) -> Vec<i64> {
 /// How many audit records of deletions there are.
 async fn deletion_records(app: &TestApp) -> i64 {
     app.count("select count(*) from cmdb.audit_log where not isempty(deleted_ids)").await
-}
-
-/// Executes statements with triggers and foreign keys disabled.
-async fn damage(app: &TestApp, statements: &[&'static str]) {
-    let mut tx = app.pool.begin().await.unwrap();
-    for sql in ["set local session_replication_role = replica"].iter().chain(statements) {
-        sqlx::query(*sql).execute(&mut *tx).await.unwrap();
-    }
-    tx.commit().await.unwrap();
-}
-
-/// Asserts that all links, and all that are gone, were written by the server.
-async fn assert_sound(pool: &PgPool) {
-    let report = check(&mut pool.acquire().await.unwrap()).await.unwrap();
-    let violated = report.invariants.iter().chain(&report.unaudited);
-    let violated: Vec<_> = violated.filter(|(_, violations)| violations.count > 0).collect();
-    assert!(violated.is_empty(), "{violated:?}");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
@@ -349,13 +332,9 @@ async fn every_user_may_delete_while_permissions_are_not_checked(pool: PgPool) {
 async fn a_link_whose_instance_is_gone_is_deleted_with_a_grant_for_the_whole_model(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post(batch(N_TO_N, &[(1, 1), (2, 2), (3, 3), (4, 4)])).await.ids();
-    damage(
-        &app,
-        &["delete from cmdb.instance
-           where instance_id in (1, 2, 4)
-               and model_id = (select id from cmdb.model where key = 'host')"],
-    )
-    .await;
+    for id in [1, 2, 4] {
+        leave_dangling(&app, "host", id).await;
+    }
     let as_user = async |ids: &[i64]| {
         let mut body = many("host", ids);
         body["bk_username"] = "user".into();
@@ -390,12 +369,7 @@ async fn a_link_whose_instance_is_gone_is_deleted_with_a_grant_for_the_whole_mod
 async fn a_refusal_lists_no_instance_of_a_model_that_it_lists_as_a_whole(pool: PgPool) {
     let app = TestApp::new(pool).await;
     app.post(batch(N_TO_N, &[(1, 1), (2, 2)])).await.ids();
-    damage(
-        &app,
-        &["delete from cmdb.instance
-           where instance_id = 1 and model_id = (select id from cmdb.model where key = 'host')"],
-    )
-    .await;
+    leave_dangling(&app, "host", 1).await;
     let mut body = many("host", &[1, 2]);
     body["bk_username"] = "user".into();
     grant(&app, "user", &[model("bk_switch")]).await;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cmdb_associations::domain::permission::Scope;
 use cmdb_associations::http::ClientAddr;
 use cmdb_associations::service;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use sqlx::postgres::PgPoolOptions;
 
 use crate::app::{Reply, Setup, TestApp, batch};
 use crate::constraints::wait_until_blocked;
+use crate::permissions::grant;
 
 const KEY: &str = "idempotency-key";
 
@@ -99,9 +101,8 @@ async fn keys_are_scoped_to_application_and_user(pool: PgPool) {
     let mut conn = app.pool.acquire().await.unwrap();
     let secret = Some("xxx".to_owned());
     service::app::add(&mut conn, "other", true, secret).await.unwrap();
-    let everything = [cmdb_associations::domain::permission::Scope::default()];
-    service::permission::add(&mut conn, "another", &everything).await.unwrap();
     drop(conn);
+    grant(&app, "another", &[Scope::default()]).await;
     let mut ids = Vec::new();
     for (code, user, pair) in
         [("esb_test", "admin", (1, 1)), ("other", "admin", (1, 2)), ("esb_test", "another", (1, 3))]
@@ -122,10 +123,7 @@ async fn a_refused_request_is_handled_anew_under_its_key(pool: PgPool) {
     let mut body = batch("bk_switch_default_host", &[(1, 1)]);
     body["bk_username"] = "newcomer".into();
     assert_eq!(send(&app, "k", body.clone()).await.json["code"], 9_900_403);
-    let mut conn = app.pool.acquire().await.unwrap();
-    let everything = [cmdb_associations::domain::permission::Scope::default()];
-    service::permission::add(&mut conn, "newcomer", &everything).await.unwrap();
-    drop(conn);
+    grant(&app, "newcomer", &[Scope::default()]).await;
     assert_eq!(send(&app, "k", body).await.ids().len(), 1);
 }
 

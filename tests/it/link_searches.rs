@@ -8,15 +8,13 @@ use cmdb_associations::db::link_search::{
     list_statement,
 };
 use cmdb_associations::domain::condition::{Condition, Test};
-use cmdb_associations::domain::permission::{GrantAction, Scope};
-use cmdb_associations::http::ClientAddr;
-use cmdb_associations::service;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgPool};
 use tower::ServiceExt;
 
 use crate::app::{Reply, TestApp};
+use crate::permissions::{grant, model, view};
 use crate::query_plans::{Content, assert_indexes_of_all, plan};
 
 const SEARCH: &str = "/api/c/compapi/v2/cc/search_instance_associations/";
@@ -238,10 +236,7 @@ async fn links_are_seen_by_their_own_tenant_only(pool: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_user_must_be_allowed_to_view_the_model(pool: PgPool) {
     let app = linked_app(pool).await;
-    let mut conn = app.pool.acquire().await.unwrap();
-    let scope =
-        Scope { action: GrantAction::View, model: Some("host".to_owned()), ..Scope::default() };
-    service::permission::add(&mut conn, "viewer", &[scope]).await.unwrap();
+    grant(&app, "viewer", &[view(model("host"))]).await;
     for (model, code) in [("host", 0), ("bk_switch", 9_900_403)] {
         for path in [SEARCH, COUNT, FIND] {
             let body = json!({"bk_obj_id": model, "page": {"limit": 1}, "bk_username": "viewer"});
@@ -249,16 +244,6 @@ async fn the_user_must_be_allowed_to_view_the_model(pool: PgPool) {
             assert_eq!(reply.json["code"], code, "{path} {}", reply.text);
         }
     }
-}
-
-async fn post_cmdb(app: &TestApp, path: &str, body: Value) -> Reply {
-    let mut request = Request::post(path)
-        .header("x-bkcmdb-user", "admin")
-        .header("x-bkcmdb-language", "en")
-        .body(Body::from(body.to_string()))
-        .unwrap();
-    request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
-    app.send(request).await
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
@@ -270,20 +255,20 @@ async fn at_the_cmdb_api_the_model_is_in_the_path(pool: PgPool) {
     });
     let page = json!({"page": {"limit": 2}, "bk_obj_id": "plat"});
     let path = "/api/v3/search/instance_associations/object/bk%5Fswitch/";
-    assert_eq!(ids(&post_cmdb(&app, path, page).await), [1, 2]);
+    assert_eq!(ids(&app.post_cmdb("admin", path, &page).await), [1, 2]);
     let path = "/api/v3/count/instance_associations/object/host";
-    assert_eq!(post_cmdb(&app, path, json!({})).await.json["data"], json!({"count": 1}));
+    assert_eq!(app.post_cmdb("admin", path, &json!({})).await.json["data"], json!({"count": 1}));
     // A path that is not UTF-8 is unknown.
     let path = "/api/v3/count/instance_associations/object/%ff";
-    assert_eq!(post_cmdb(&app, path, json!({})).await.json["bk_error_code"], 1_306_404);
+    assert_eq!(app.post_cmdb("admin", path, &json!({})).await.json["bk_error_code"], 1_306_404);
 
     let biz = |biz: &str| format!("/api/v3/find/instassociation/biz/{biz}");
     let body = json!({"bk_obj_id": "host", "condition": {"bk_asst_obj_id": "plat"}});
-    assert_eq!(ids(&post_cmdb(&app, &biz("2"), body.clone()).await), [7]);
+    assert_eq!(ids(&app.post_cmdb("admin", &biz("2"), &body).await), [7]);
     for (path, body, field) in
         [(biz("x"), body, "bk_biz_id"), (biz("2"), json!({"bk_obj_id": "plat"}), "bk_obj_id")]
     {
-        let reply = post_cmdb(&app, &path, body).await;
+        let reply = app.post_cmdb("admin", &path, &body).await;
         assert_eq!(reply.json["bk_error_code"], 1_199_006);
         assert!(reply.json["bk_error_msg"].as_str().unwrap().contains(field));
     }

@@ -32,7 +32,7 @@ pub(crate) fn instance(key: &str, id: i64) -> Scope {
     Scope { instance: Some(id), ..model(key) }
 }
 
-fn view(scope: Scope) -> Scope {
+pub(crate) fn view(scope: Scope) -> Scope {
     Scope { action: GrantAction::View, ..scope }
 }
 

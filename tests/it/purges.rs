@@ -4,12 +4,11 @@ use std::fs;
 
 use cmdb_associations::db::audit_log::{insert_purge, purge_portion};
 use cmdb_associations::service::audit::purge;
-use cmdb_associations::service::check::check;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
 use time::OffsetDateTime;
 
-use crate::app::{TestApp, batch};
+use crate::app::{TestApp, assert_sound, batch};
 use crate::binary::{Output, Program};
 use crate::deletions::{MANY, many};
 
@@ -35,14 +34,6 @@ async fn purge_before(pool: &PgPool, time: &str) -> Output {
     let sql = AssertSqlSafe(format!("select ({time})::text"));
     let time: String = sqlx::query_scalar(sql).fetch_one(pool).await.unwrap();
     Program::on(pool).run(&["audit", "purge", "--before", &time])
-}
-
-/// Asserts that no invariant is violated and that every link has an audit record.
-async fn assert_sound(pool: &PgPool) {
-    let report = check(&mut pool.acquire().await.unwrap()).await.unwrap();
-    let violated = report.invariants.iter().chain(&report.unaudited);
-    let violated: Vec<_> = violated.filter(|(_, violations)| violations.count > 0).collect();
-    assert!(violated.is_empty(), "{violated:?}");
 }
 
 /// The origin and the ids of each audit record.

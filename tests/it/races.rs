@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use crate::additions;
-use crate::app::{TestApp, batch, pool_of};
+use crate::app::{TestApp, assert_sound, batch, pool_of};
 use crate::deletions::{MANY, ONE, many};
 use crate::plan::Inventory;
 
@@ -271,10 +271,7 @@ async fn concurrent_batches_and_deletions_are_answered_as_in_some_serial_order(p
 /// Asserts that the data is sound, that every change has an audit record, and that each link
 /// that is gone is in one record of a deletion, with the pair that it was created with.
 async fn assert_deletions_are_recorded_once(pool: &PgPool) {
-    let report = check(&mut pool.acquire().await.unwrap()).await.unwrap();
-    let violated = report.invariants.iter().chain(&report.unaudited);
-    let violated: Vec<_> = violated.filter(|(_, violations)| violations.count > 0).collect();
-    assert!(violated.is_empty(), "{violated:?}");
+    assert_sound(pool).await;
     let of = |ids: &str, association: &str| {
         format!(
             "select link_id, {association} as association, source, target

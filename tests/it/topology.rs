@@ -2,13 +2,12 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use cmdb_associations::domain::permission::{GrantAction, Scope};
 use cmdb_associations::http::ClientAddr;
-use cmdb_associations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::app::{Reply, TestApp};
+use crate::permissions::{grant, model, view};
 
 const PATH: &str = "/api/c/compapi/v2/cc/search_inst_association_topo/";
 
@@ -54,30 +53,13 @@ pub(crate) async fn leave_dangling(app: &TestApp, model: &str, instance: i64) {
 }
 
 pub(crate) async fn grant_view(app: &TestApp, user: &str, models: &[&str]) {
-    let scope = |model: &&str| Scope {
-        action: GrantAction::View,
-        model: Some((*model).to_owned()),
-        ..Scope::default()
-    };
-    let scopes: Vec<_> = models.iter().map(scope).collect();
-    let mut conn = app.pool.acquire().await.unwrap();
-    service::permission::add(&mut conn, user, &scopes).await.unwrap();
+    let scopes: Vec<_> = models.iter().map(|key| view(model(key))).collect();
+    grant(app, user, &scopes).await;
 }
 
 async fn search(app: &TestApp, model: &str, instance: impl Into<Value>) -> Reply {
     let body = json!({"bk_obj_id": model, "bk_inst_id": instance.into()});
     app.post_to(PATH, &[], body).await
-}
-
-/// Sends a request to the CMDB API, in English and as this user.
-async fn post_cmdb(app: &TestApp, user: &str, path: &str, body: &Value) -> Reply {
-    let mut request = Request::post(format!("/api/v3/{path}"))
-        .header("bk_user", user)
-        .header("http_blueking_language", "en")
-        .body(Body::from(body.to_string()))
-        .unwrap();
-    request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
-    app.send(request).await
 }
 
 /// Of each group, the model, the count, and of each child the association and the instance.
@@ -274,9 +256,10 @@ async fn an_instance_with_more_than_10_000_associations_has_no_topology(pool: Pg
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_neighbors_of_an_instance_are_its_sources_and_its_targets(pool: PgPool) {
     let app = linked_app(pool).await;
-    let path =
-        |model: &str, instance: &str| format!("find/instassttopo/object/{model}/inst/{instance}");
-    let reply = post_cmdb(&app, "admin", &path("bk_switch", "1"), &json!({})).await;
+    let path = |model: &str, instance: &str| {
+        format!("/api/v3/find/instassttopo/object/{model}/inst/{instance}")
+    };
+    let reply = app.post_cmdb("admin", &path("bk_switch", "1"), &json!({})).await;
     let data = &reply.json["data"];
     assert_eq!(outline(&data[0]["prev"]), json!([["bk_switch", 2, [[5, 1], [7, 3]]]]));
     assert_eq!(
@@ -285,22 +268,22 @@ async fn the_neighbors_of_an_instance_are_its_sources_and_its_targets(pool: PgPo
     );
     let curr = r#""curr":{"id":"1","bk_obj_id":"bk_switch","bk_obj_icon":"icon-cc-switch2","bk_inst_id":1,"bk_obj_name":"Switch","bk_inst_name":"bk_switch-1","asso_id":0}}]}"#;
     assert!(reply.text.ends_with(curr), "{}", reply.text);
-    let reply = post_cmdb(&app, "admin", &path("host", "20"), &json!({})).await;
+    let reply = app.post_cmdb("admin", &path("host", "20"), &json!({})).await;
     assert_eq!(reply.json["data"][0]["prev"], json!([]));
     assert_eq!(reply.json["data"][0]["next"], json!([]));
 
     leave_dangling(&app, "bk_switch", 3).await;
-    let reply = post_cmdb(&app, "admin", &path("bk_switch", "1"), &json!({})).await;
+    let reply = app.post_cmdb("admin", &path("bk_switch", "1"), &json!({})).await;
     assert_eq!(outline(&reply.json["data"][0]["prev"]), json!([["bk_switch", 2, [[5, 1]]]]));
     for (model, instance, code) in
         [("bk_switch", "x", 1_199_998), ("unknown", "1", 1_199_011), ("host", "999", 1_199_011)]
     {
-        let reply = post_cmdb(&app, "admin", &path(model, instance), &json!({})).await;
+        let reply = app.post_cmdb("admin", &path(model, instance), &json!({})).await;
         assert_eq!(reply.json["bk_error_code"], code, "{model} {instance}");
     }
     // Its sources are switches.
     grant_view(&app, "views hosts", &["host"]).await;
-    let reply = post_cmdb(&app, "views hosts", &path("host", "1"), &json!({})).await;
+    let reply = app.post_cmdb("views hosts", &path("host", "1"), &json!({})).await;
     assert_eq!(reply.json["bk_error_code"], 9_900_403);
 }
 
@@ -309,7 +292,7 @@ async fn model_associations_are_found_and_counted_by_their_kinds(pool: PgPool) {
     let app = linked_app(pool).await;
     let body = json!({"asst_ids": ["default", "unknown", "connect", "a\0b", "bk_mainline"]});
     let find = async |user: &str| {
-        let reply = post_cmdb(&app, user, "find/topoassociationtype", &body).await;
+        let reply = app.post_cmdb(user, "/api/v3/find/topoassociationtype", &body).await;
         let kind = |kind: &Value| {
             let keys = kind["assts"].as_array().unwrap().iter().map(|one| &one["bk_obj_asst_id"]);
             json!([kind["bk_asst_id"], keys.collect::<Vec<_>>()])
@@ -318,7 +301,7 @@ async fn model_associations_are_found_and_counted_by_their_kinds(pool: PgPool) {
         kinds.iter().map(kind).collect::<Value>()
     };
     let count = async |user: &str| {
-        let reply = post_cmdb(&app, user, "count/topoassociationtype", &body).await;
+        let reply = app.post_cmdb(user, "/api/v3/count/topoassociationtype", &body).await;
         let kinds = reply.json["data"]["associations"].as_array().unwrap();
         kinds.iter().map(|kind| kind["count"].clone()).collect::<Value>()
     };
@@ -344,7 +327,7 @@ async fn model_associations_are_found_and_counted_by_their_kinds(pool: PgPool) {
     assert_eq!(find("nobody").await, json!([]));
     assert_eq!(count("nobody").await, json!([0, 0, 0, 0, 0]));
 
-    let reply = post_cmdb(&app, "admin", "find/topoassociationtype", &body).await;
+    let reply = app.post_cmdb("admin", "/api/v3/find/topoassociationtype", &body).await;
     let kinds = &reply.json["data"]["associations"];
     assert_eq!(
         kinds[0]["assts"],
@@ -361,8 +344,8 @@ async fn model_associations_are_found_and_counted_by_their_kinds(pool: PgPool) {
             "ispre": false,
         }])
     );
-    for path in ["find/topoassociationtype", "count/topoassociationtype"] {
-        let reply = post_cmdb(&app, "admin", path, &json!({})).await;
+    for path in ["/api/v3/find/topoassociationtype", "/api/v3/count/topoassociationtype"] {
+        let reply = app.post_cmdb("admin", path, &json!({})).await;
         assert_eq!(reply.json["data"], json!({"associations": []}));
     }
 }
