@@ -84,8 +84,8 @@ pub enum RequestError {
     InvalidInput,
     #[error("{0} is invalid")]
     InvalidField(Cow<'static, str>),
-    /// The original has no code of its own for this: it accepts the request, or fails with an internal
-    /// error. So the text alone says what is wrong.
+    /// A refusal for which the original has no code of its own: it accepts the request, or fails
+    /// with the error of its database. So only the text says what is wrong.
     #[error("{0}")]
     WithoutCode(Cow<'static, str>),
     #[error("the limit of a page is too large")]
