@@ -44,10 +44,10 @@ async fn every_recorded_exchange_is_answered_as_recorded_at_the_gateway_api(pool
 
 #[test]
 fn every_file_of_recordings_is_replayed() {
-    let files = fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().file_name());
-    let files = files.map(|name| name.into_string().unwrap());
-    let recorded: BTreeSet<_> = files.filter(|name| name.ends_with(".jsonl")).collect();
-    assert_eq!(recorded, FILES.map(str::to_owned).into());
+    let files = fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().path());
+    let recorded = files.filter(|file| file.extension().is_some_and(|end| end == "jsonl"));
+    let replayed = FILES.map(|file| Path::new(FOLDER).join(file));
+    assert_eq!(recorded.collect::<BTreeSet<_>>(), replayed.into());
 }
 
 /// The last column of its tables has the exchanges, such as `01: 1–4, 7; 03: 2`.
