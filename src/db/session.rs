@@ -16,14 +16,14 @@ use super::{STATEMENT_TIMEOUT, sqlstate};
 type Setting = (&'static str, &'static str);
 
 /// The settings of connections that requests use.
-const REQUESTS: [Setting; 12] = settings("5s");
+const REQUESTS: [Setting; 13] = settings("5s");
 
 /// The settings of the transactions of commands, which take as long as they take.
-const COMMANDS: [Setting; 12] = settings("0");
+const COMMANDS: [Setting; 13] = settings("0");
 
 const _: () = assert!(STATEMENT_TIMEOUT.as_secs() == 5, "REQUESTS repeats it");
 
-const fn settings(statement_timeout: &'static str) -> [Setting; 12] {
+const fn settings(statement_timeout: &'static str) -> [Setting; 13] {
     [
         ("statement_timeout", statement_timeout),
         ("lock_timeout", "0"),
@@ -41,6 +41,8 @@ const fn settings(statement_timeout: &'static str) -> [Setting; 12] {
         ("search_path", "pg_catalog, pg_temp"),
         ("plan_cache_mode", "auto"),
         ("jit", "off"),
+        // A search would take the processors from other requests.
+        ("max_parallel_workers_per_gather", "0"),
     ]
 }
 

@@ -20,7 +20,7 @@ use crate::pooler;
 const NEEDS_ATTENTION: &str = "The database needs attention, please contact the administrator";
 
 /// Settings that a role or a database may have, most of them harmful to the program.
-const DEFAULTS: [(&str, &str); 10] = [
+const DEFAULTS: [(&str, &str); 11] = [
     ("statement_timeout", "'1s'"),
     ("lock_timeout", "'1s'"),
     ("idle_in_transaction_session_timeout", "'1s'"),
@@ -30,6 +30,7 @@ const DEFAULTS: [(&str, &str); 10] = [
     ("search_path", "public"),
     ("plan_cache_mode", "force_custom_plan"),
     ("jit", "on"),
+    ("max_parallel_workers_per_gather", "4"),
     ("synchronous_commit", "on"),
 ];
 
@@ -58,6 +59,7 @@ fn expected_settings(statement_timeout: &str) -> Vec<String> {
         "search_path=pg_catalog, pg_temp",
         "plan_cache_mode=auto",
         "jit=off",
+        "max_parallel_workers_per_gather=0",
         "synchronous_commit=on",
         "default_transaction_read_only=off",
     ]
