@@ -20,8 +20,8 @@ else
 IS_PRIVATE := yes
 endif
 
-.PHONY: help run test test-large test-replay test-clients crash-test bench bench-compare \
-	bench-settings bench-pure fuzz check check-api check-deploy prepare
+.PHONY: help run test test-large test-replay test-clients crash-test bench bench-reads \
+	bench-compare bench-settings bench-pure fuzz check check-api check-deploy prepare
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +53,10 @@ crash-test: ## Kill the server and PostgreSQL under load, ROUNDS times, and look
 
 bench: ## Measure the endpoint and PostgreSQL alone (4 GB memory, 8 GB disk, 10 minutes)
 	cargo bench --locked --bench endpoint
+
+bench-reads: LINKS ?= 10000000
+bench-reads: ## Measure searches and deletions among LINKS links (4 GB memory, 8 GB disk, 5 minutes)
+	cargo bench --locked --bench endpoint -- reads $(LINKS)
 
 bench-compare: ROUNDS ?= 10
 bench-compare: ## Compare this build with the server binary OLD, side by side

@@ -50,15 +50,18 @@ impl Contender {
             Self::Floor => Client::Floor(dataset.connect().await),
             Self::Checked => Client::Checked(dataset.connect().await),
             Self::Baseline => Client::Baseline(dataset.connect().await),
-            Self::Endpoint => {
-                let stream = TcpStream::connect(&dataset.server.address).await.unwrap();
-                stream.set_nodelay(true).unwrap();
-                let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
-                tokio::spawn(connection);
-                Client::Endpoint(sender)
-            }
+            Self::Endpoint => Client::Endpoint(connect(&dataset.server.address).await),
         }
     }
+}
+
+/// Opens an HTTP connection.
+pub(crate) async fn connect(address: &str) -> SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
 }
 
 impl Client {

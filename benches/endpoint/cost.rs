@@ -65,9 +65,18 @@ pub(crate) async fn measure(datasets: &[Dataset]) -> Costs {
 }
 
 /// The peak resident memory of a process, in MiB.
-fn peak_memory(id: u32) -> f64 {
+pub(crate) fn peak_memory(id: u32) -> f64 {
+    memory(id, "VmHWM:")
+}
+
+/// The resident memory of a process, in MiB.
+pub(crate) fn resident_memory(id: u32) -> f64 {
+    memory(id, "VmRSS:")
+}
+
+fn memory(id: u32, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - `cargo bench --bench endpoint -- [ROUNDS]`: the table, `target/bench.json`, `target/bench.svg`
 //! - `cargo bench --bench endpoint -- settings`: the effect of settings
+//! - `cargo bench --bench endpoint -- reads [LINKS]`: searches and deletions
 //! - `cargo bench --bench endpoint -- compare OLD [ROUNDS]`: this build and the server binary OLD
 
 #![expect(
@@ -28,6 +29,7 @@ mod contender; // what is compared: a bare insert, the original's algorithm, the
 mod cost; // statements, WAL and memory of a request
 mod dataset; // the databases and their servers
 mod overload; // more clients than the server has permits
+mod reads; // searches and deletions, beside bare statements
 mod report; // the table, the JSON file and the chart
 mod row; // the comparisons, and how they are measured
 mod settings; // the effect of settings of PostgreSQL and of the server
@@ -46,6 +48,8 @@ async fn main() {
     let arguments: Vec<_> = arguments.collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["settings"] => settings::measure().await,
+        ["reads"] => reads::measure(10_000_000).await,
+        ["reads", links] => reads::measure(links.parse().unwrap()).await,
         ["compare", old] => compare::measure(old, 10).await,
         ["compare", old, rounds] => compare::measure(old, rounds.parse().unwrap()).await,
         [] => measure(6).await,
