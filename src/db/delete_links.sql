@@ -21,10 +21,9 @@ found as materialized (
     cross join lateral (
         select id from cmdb.instance_association
         where id = wanted.id and tenant_id = $2 and not (select is_stale from staleness)
-            and (
-                select $3::integer in (source_model_id, target_model_id)
-                from cmdb.model_association association
-                where association.id = instance_association.model_association_id)
+            and model_association_id = any (array(
+                select id from cmdb.model_association
+                where $3::integer in (source_model_id, target_model_id)))
         for update
     ) link
 ),

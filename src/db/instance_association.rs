@@ -8,7 +8,6 @@ use super::model_association::ModelAssociation;
 use crate::domain::batch::{Decision, Detail, StoredState};
 use crate::domain::error::DetailError;
 use crate::domain::identity::Caller;
-use crate::domain::keys::Tenant;
 
 /// What became of an attempt to write a batch.
 #[derive(Debug)]
@@ -128,77 +127,4 @@ pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Resu
 
 fn count_distinct(ids: &[Option<i64>]) -> i64 {
     ids.iter().flatten().collect::<HashSet<_>>().len().try_into().unwrap_or(i64::MAX)
-}
-
-/// A stored link, with the keys of what it refers to.
-#[derive(Debug)]
-pub struct StoredLink {
-    /// Its id.
-    pub id: i64,
-    /// The source instance's id.
-    pub source_id: i64,
-    /// The source model's key.
-    pub source_model: String,
-    /// The target instance's id.
-    pub target_id: i64,
-    /// The target model's key.
-    pub target_model: String,
-    /// The tenant's key.
-    pub tenant: String,
-    /// The model association's key.
-    pub model_association: String,
-    /// The association kind's key.
-    pub kind: String,
-}
-
-/// The tenant's links of which an instance is the source or the target, in order of their ids.
-/// Links with ids up to `after` are left out, then the first `skip`; at most `limit` are returned.
-#[tracing::instrument(skip_all, name = "db.instance_association.list_of_instance")]
-pub async fn list_of_instance(
-    conn: &mut PgConnection, tenant: &Tenant, (model_id, instance_id): (i32, i64), after: i64,
-    skip: i64, limit: i64,
-) -> sqlx::Result<Vec<StoredLink>> {
-    sqlx::query_as!(
-        StoredLink,
-        // The materialized expression, and OFFSET 0 in its subqueries, keep PostgreSQL from joining
-        // the links in another way than by one search for each model association.
-        r#"with link as materialized (
-               select link.*
-               from cmdb.model_association association
-               cross join lateral (
-                   select * from cmdb.instance_association_by_source
-                   where model_association_id = association.id and source_id = $2
-                   offset 0
-               ) link
-               where association.source_model_id = $1
-               union
-               select link.*
-               from cmdb.model_association association
-               cross join lateral (
-                   select * from cmdb.instance_association_by_target
-                   where model_association_id = association.id and target_id = $2
-                   offset 0
-               ) link
-               where association.target_model_id = $1
-           )
-           select link.id as "id!", source_id as "source_id!", source.key as source_model,
-               target_id as "target_id!", target.key as target_model, tenant.key as tenant,
-               association.key as model_association, kind.key as kind
-           from link
-           join cmdb.tenant on tenant.id = link.tenant_id
-           join cmdb.model_association association on association.id = link.model_association_id
-           join cmdb.association_kind kind on kind.id = association.association_kind_id
-           join cmdb.model source on source.id = association.source_model_id
-           join cmdb.model target on target.id = association.target_model_id
-           where tenant.key = $3 and link.id > $4
-           order by link.id offset $5 limit $6"#,
-        model_id,
-        instance_id,
-        tenant.as_str(),
-        after,
-        skip,
-        limit,
-    )
-    .fetch_all(conn)
-    .await
 }

@@ -17,7 +17,6 @@ use super::pages::{PAGE_SIZE, Pages, cut_page};
 use super::permission::authorize_view;
 use super::{Error, Service, with_connection};
 use crate::db;
-pub use crate::db::instance_association::StoredLink;
 use crate::db::link_search::{
     FoundLink, Group, LinkColumn, LinkOrder, LinkSelection, Slice, SortKey,
 };
@@ -39,6 +38,8 @@ pub struct LinkSearch {
     pub model: String,
     /// What the links must satisfy.
     pub condition: Condition<LinkField>,
+    /// How many links to skip.
+    pub start: i64,
     /// The page to return; `None`: all links, in the order of their ids.
     pub page: Option<SortedPage>,
 }
@@ -47,10 +48,29 @@ pub struct LinkSearch {
 pub struct SortedPage {
     /// The order of the links; in the end that of their ids.
     pub sort: Vec<SortField<LinkField>>,
-    /// How many links to skip.
-    pub start: i64,
     /// The most links to return.
     pub limit: i64,
+}
+
+/// A stored link, with the keys of what it refers to.
+#[derive(Debug)]
+pub struct StoredLink {
+    /// Its id.
+    pub id: i64,
+    /// The source instance's id.
+    pub source_id: i64,
+    /// The source model's key.
+    pub source_model: String,
+    /// The target instance's id.
+    pub target_id: i64,
+    /// The target model's key.
+    pub target_model: String,
+    /// The tenant's key.
+    pub tenant: String,
+    /// The model association's key.
+    pub model_association: String,
+    /// The association kind's key.
+    pub kind: String,
 }
 
 /// The links that a search has found, page by page.
@@ -76,9 +96,9 @@ pub async fn search(
 ) -> Result<LinkSearchPages, Error> {
     let selected = select(cx, &search.model, Role::Either, &search.condition).await?;
     let Selected { selection, associations } = selected;
-    let (sort, skip, limit) = match &search.page {
-        Some(SortedPage { sort, start, limit }) => (sort.as_slice(), *start, *limit),
-        None => ([].as_slice(), 0, PAGE_SIZE),
+    let (sort, limit) = match &search.page {
+        Some(SortedPage { sort, limit }) => (sort.as_slice(), *limit),
+        None => ([].as_slice(), PAGE_SIZE),
     };
     Ok(LinkSearchPages {
         service: Arc::clone(cx.service),
@@ -88,7 +108,7 @@ pub async fn search(
         associations: associations.into_iter().map(|one| (one.id, one)).collect(),
         is_done: selection.groups.is_empty(),
         selection,
-        slice: Slice { after: i64::MIN, skip, limit },
+        slice: Slice { after: i64::MIN, skip: search.start, limit },
         is_unlimited: search.page.is_none(),
         other_ids: None,
     })

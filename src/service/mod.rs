@@ -19,7 +19,6 @@ pub mod model_association;
 pub mod monitor;
 pub mod pages;
 pub mod permission;
-pub mod related_links;
 pub mod topology;
 
 use metrics::counter;

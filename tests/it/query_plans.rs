@@ -162,18 +162,6 @@ async fn a_batch_looks_up_links_in_unique_indexes_and_instances_by_their_ids(poo
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn the_links_of_an_instance_are_found_by_source_and_by_target(pool: PgPool) {
-    let statement = statement("where tenant.key = $3 and link.id > $4");
-    let indexes = [
-        "instance_association_pair_key",
-        "instance_association_source_key",
-        "instance_association_target_idx",
-        "instance_association_target_key",
-    ];
-    assert_indexes(&pool, &statement, &indexes).await;
-}
-
-#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_instances_at_the_other_ends_of_links_are_found_by_their_ids(pool: PgPool) {
     let indexes = [
         "instance_association_pair_key",

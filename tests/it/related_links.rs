@@ -247,7 +247,7 @@ async fn a_list_is_cut_off_when_the_database_fails_in_the_middle(pool: PgPool) {
     let app = TestApp::new(pool).await;
     link_many(&app, 50_000).await;
     let (body, _) = first_chunk(&app).await;
-    let rename = "alter view cmdb.instance_association_by_source rename to renamed";
+    let rename = "alter table cmdb.instance_association rename to renamed";
     sqlx::query(rename).execute(&app.pool).await.unwrap();
     assert!(body.collect().await.is_err());
 }

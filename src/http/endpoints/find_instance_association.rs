@@ -80,7 +80,7 @@ impl FindLinksBody {
         let model = self.bk_obj_id.filter(|key| !key.is_empty());
         let model = model.ok_or(RequestError::UnassignedField("bk_obj_id"))?;
         let condition = parse_mongo_condition(self.condition)?;
-        Ok(LinkSearch { model, condition, page: None })
+        Ok(LinkSearch { model, condition, start: 0, page: None })
     }
 }
 

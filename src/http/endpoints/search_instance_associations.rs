@@ -73,7 +73,8 @@ impl Endpoint for SearchInstanceAssociations {
         let search = LinkSearch {
             model: body.bk_obj_id.0,
             condition,
-            page: Some(SortedPage { sort: page.sort()?, start: page.start()?, limit }),
+            start: page.start()?,
+            page: Some(SortedPage { sort: page.sort()?, limit }),
         };
         Ok((search, LinkFields::new(body.fields.as_deref())))
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Endpoint;
+use crate::domain::condition::{Condition, LinkField, Test};
 use crate::domain::error::RequestError;
 use crate::http::json::Integer;
 use crate::http::link::{self, LinkData, LinkFields};
@@ -13,7 +14,7 @@ use crate::http::stream;
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::related_links::{RelatedLinkSearch, find};
+use crate::service::link_search::{LinkSearch, SortedPage, search};
 
 /// The largest `page.limit`.
 const PAGE_LIMIT: i64 = 500;
@@ -59,7 +60,7 @@ pub(super) struct SearchRelatedInstAsso;
 
 impl Endpoint for SearchRelatedInstAsso {
     type Body = SearchRelatedBody;
-    type Input = (RelatedLinkSearch, Vec<String>);
+    type Input = (LinkSearch, LinkFields);
     type Data = RelatedLinksData;
 
     const SUMMARY: &'static str = "Find the associations of an instance";
@@ -80,18 +81,29 @@ impl Endpoint for SearchRelatedInstAsso {
         let RelatedPage { start, limit } = body.page.unwrap_or_default();
         let (start, limit) = (start.map_or(0, |id| id.0), limit.map_or(0, |id| id.0));
         match (start, limit) {
-            (..0, _) => Err(RequestError::InvalidField("page.start".into())),
-            (_, ..0) => Err(RequestError::InvalidField("page.limit".into())),
-            (_, limit) if limit > PAGE_LIMIT => Err(RequestError::PageTooLarge),
-            _ => Ok((RelatedLinkSearch { model, instance_id, start, limit }, fields)),
+            (..0, _) => return Err(RequestError::InvalidField("page.start".into())),
+            (_, ..0) => return Err(RequestError::InvalidField("page.limit".into())),
+            (_, limit) if limit > PAGE_LIMIT => return Err(RequestError::PageTooLarge),
+            _ => {}
         }
+        let end = |model_field, id_field| {
+            let model = Condition::Test(model_field, Test::TextIn(vec![model.clone()]));
+            let id = Condition::Test(id_field, Test::IntegerIn(vec![instance_id]));
+            Condition::all([model, id])
+        };
+        let ends = [
+            end(LinkField::SourceModel, LinkField::SourceId),
+            end(LinkField::TargetModel, LinkField::TargetId),
+        ];
+        let condition = Condition::any(ends);
+        let page = (limit > 0).then_some(SortedPage { sort: Vec::new(), limit });
+        Ok((LinkSearch { model, condition, start, page }, LinkFields::only(&fields)))
     }
 
     async fn handle(
-        cx: &RequestContext<'_>, (search, fields): &Self::Input,
+        cx: &RequestContext<'_>, (input, fields): &Self::Input,
     ) -> Result<Success<RelatedLinksData>, Error> {
-        let pages = find(cx, search).await?;
-        let fields = LinkFields::only(fields);
+        let (pages, fields) = (search(cx, input).await?, *fields);
         stream::list(cx, pages, move |links| link::select(links, fields), RelatedLinksData).await
     }
 
