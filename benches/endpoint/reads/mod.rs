@@ -148,9 +148,9 @@ async fn memory(data: &Data) -> String {
     let growth = peak_memory(server.id()) - before;
     let met = if growth <= 50.0 { "met" } else { "**missed**" };
     format!(
-        "A streamed answer of {} links, {} MB: first part after {:.1} ms, all of it after {:.0} ms. \
-         The server's memory grows by {growth:.1} MiB from {before:.1} MiB at most (goal: ≤ 50 MiB \
-         {met}).",
+        "A streamed answer of {} links, {} MB: first part after {:.1} ms, all of it after {:.0} \
+         ms. The server's memory grows by {growth:.1} MiB from {before:.1} MiB at most (goal: ≤ 50 \
+         MiB {met}).",
         answer.number,
         answer.size / 1_000_000,
         milliseconds(answer.first),
