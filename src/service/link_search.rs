@@ -85,7 +85,7 @@ pub struct LinkSearchPages {
     slice: Slice,
     /// Whether the pages after the first one are wanted.
     is_unlimited: bool,
-    /// The ids of the links of these, if they are few enough: then no page searches for all again.
+    /// The ids of the links on these, if the search is by keys: it is not repeated for each page.
     other_ids: Option<vec::IntoIter<i64>>,
     is_done: bool,
 }
