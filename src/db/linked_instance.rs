@@ -30,44 +30,42 @@ pub enum SortColumn {
     Kind = 4,
 }
 
-/// The part of the links whose other ends are wanted, and the part of these.
-#[derive(Debug, Clone)]
-pub struct LinkedSlice {
+/// A part of the links.
+#[derive(Debug)]
+pub struct LinkSlice {
     /// The order of the links, each column with whether it descends; in the end that of their ids.
     pub sort: Vec<(SortColumn, bool)>,
     /// How many links to skip.
     pub skip: i64,
     /// The most links; `None`: all.
     pub limit: Option<i64>,
-    /// The instances with ids up to this one are left out.
-    pub after: i64,
-    /// The most instances.
-    pub size: i64,
 }
 
-/// The instances at the other ends of links.
+/// The other ends of links.
 #[derive(Debug)]
-pub struct LinkedInstances {
-    /// How many links there are, whatever the slice is, with those whose other end is gone.
+pub struct OtherEnds {
+    /// How many links there are, whatever the slice is.
     pub count: i64,
-    /// The distinct instances that the tenant sees: ids and names, in the order of the ids.
-    pub instances: Vec<(i64, Option<String>)>,
+    /// The distinct ids at the other ends of the links in the slice, in ascending order. Their
+    /// instances may be gone.
+    pub ids: Vec<i64>,
 }
 
-/// Finds the instances at the other ends of the links in a slice.
-#[tracing::instrument(skip_all, name = "db.linked_instance.list")]
-pub async fn list(
-    conn: &mut PgConnection, links: &LinksOfInstance, slice: &LinkedSlice,
-) -> sqlx::Result<LinkedInstances> {
+/// Finds the other ends of the links in a slice.
+#[tracing::instrument(skip_all, name = "db.linked_instance.list_ids")]
+pub async fn list_ids(
+    conn: &mut PgConnection, links: &LinksOfInstance, slice: &LinkSlice,
+) -> sqlx::Result<OtherEnds> {
     let sort = |(column, descends): &(SortColumn, bool)| {
         let code = *column as i32;
         if *descends { -code } else { code }
     };
     let sort: Vec<_> = slice.sort.iter().map(sort).collect();
-    let row = sqlx::query!(
+    let other_ends = sqlx::query_as!(
+        OtherEnds,
         // The materialized expressions, and OFFSET 0 in the subqueries, keep PostgreSQL from
-        // joining in another way than by one search for each model association and each instance.
-        // Texts are the same for all links of a model association, so links have their ranks.
+        // joining in another way than by one search for each model association. Texts are the same
+        // for all links of a model association, so links have their ranks.
         r#"with association as materialized (
                select association.id, dense_rank() over (order by association.key) as key_rank,
                    dense_rank() over (order by kind.key) as kind_rank
@@ -94,10 +92,9 @@ pub async fn list(
                ) link
                where link.tenant_id = $5 and $4
            ),
-           wanted as materialized (
+           wanted as (
                select other_id
                from link
-               where $7::bigint > 0 or $8::bigint is not null or other_id > $9
                order by
                    case when cardinality($6::integer[]) > 0 then array(
                        select case when code < 0 then -1 else 1 end * case abs(code)
@@ -111,32 +108,10 @@ pub async fn list(
                    ) end,
                    link.id
                offset $7 limit $8
-           ),
-           linked as materialized (
-               select instance.instance_id, instance.name
-               from (
-                   select distinct other_id from wanted where other_id > $9
-                   order by other_id
-                   offset 0
-               ) other
-               cross join lateral (
-                   select instance_id, name from cmdb.instance
-                   where model_id = case when $4 then $1 else $2 end
-                       and instance_id = other.other_id
-                       and (tenant_id = $5
-                           or tenant_id = 0 and (
-                               select is_built_in from cmdb.model
-                               where id = case when $4 then $1 else $2 end))
-                   offset 0
-               ) instance
-               order by other_id
-               limit $10
            )
            select (select count(*) from link) as "count!",
-               coalesce(array_agg(instance_id order by instance_id), '{}') as "ids!",
-               coalesce(array_agg(name order by instance_id), '{}')
-                   as "names!: Vec<Option<String>>"
-           from linked"#,
+               coalesce(array_agg(distinct other_id order by other_id), '{}') as "ids!"
+           from wanted"#,
         links.source_model_id,
         links.target_model_id,
         links.instance_id,
@@ -145,13 +120,41 @@ pub async fn list(
         &sort,
         slice.skip,
         slice.limit,
-        slice.after,
-        slice.size,
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(LinkedInstances {
-        count: row.count,
-        instances: row.ids.into_iter().zip(row.names).collect(),
-    })
+    );
+    other_ends.fetch_one(conn).await
+}
+
+/// An instance, as far as it is shown.
+#[derive(Debug)]
+pub struct NamedInstance {
+    /// Its id.
+    pub id: i64,
+    /// Its name.
+    pub name: Option<String>,
+}
+
+/// Finds the instances of a model with these ids that a tenant sees, in the order of the ids.
+#[tracing::instrument(skip_all, name = "db.linked_instance.list_named")]
+pub async fn list_named(
+    conn: &mut PgConnection, model_id: i32, tenant_id: i32, ids: &[i64],
+) -> sqlx::Result<Vec<NamedInstance>> {
+    let instances = sqlx::query_as!(
+        NamedInstance,
+        // OFFSET 0 keeps PostgreSQL from joining in another way than by one search for each
+        // instance.
+        "select instance_id as id, name
+         from unnest($3::bigint[]) wanted_id
+         cross join lateral (
+             select instance_id, name from cmdb.instance
+             where model_id = $1 and instance_id = wanted_id
+                 and (tenant_id = $2
+                     or tenant_id = 0 and (select is_built_in from cmdb.model where id = $1))
+             offset 0
+         ) instance
+         order by instance_id",
+        model_id,
+        tenant_id,
+        ids,
+    );
+    instances.fetch_all(conn).await
 }

@@ -1,17 +1,19 @@
 //! Searches for the instances of one model that an instance is linked with.
 
 use std::sync::Arc;
+use std::vec;
 
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::context::RequestContext;
-use super::pages::{PAGE_SIZE, Pages, cut_page};
+use super::pages::{Pages, take_page};
 use super::permission::authorize_view_all;
 use super::topology::find_model;
 use super::{Error, Service, with_connection};
 use crate::db;
-use crate::db::linked_instance::{LinkedInstances, LinkedSlice, LinksOfInstance, SortColumn};
+pub use crate::db::linked_instance::NamedInstance;
+use crate::db::linked_instance::{LinkSlice, LinksOfInstance, OtherEnds, SortColumn};
 use crate::domain::condition::LinkField;
 use crate::domain::permission::Action;
 use crate::domain::sort::SortField;
@@ -37,11 +39,12 @@ pub struct LinkedInstanceSearch {
 /// The instances that a search has found, page by page.
 pub struct LinkedInstancePages {
     service: Arc<Service>,
-    links: LinksOfInstance,
-    slice: LinkedSlice,
-    /// The first page, until it is returned.
-    first: Option<LinkedInstances>,
-    is_done: bool,
+    /// When the first page must have been read, until it is.
+    deadline: Option<Instant>,
+    other_model_id: i32,
+    tenant_id: i32,
+    /// The ids on the pages that were not returned yet.
+    ids: vec::IntoIter<i64>,
 }
 
 /// Finds the instances of a model that an instance is linked with: the number of links, and the
@@ -54,40 +57,29 @@ pub async fn find(
     let known = [&model, &other_model].into_iter().flatten().map(|model| &**model);
     authorize_view_all(cx, Action::ViewInstances, known).await?;
     let tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
-    let ids = [model, other_model].map(|model| model.map(|model| model.id));
-    let links = |(model_id, other_model_id, tenant_id)| LinksOfInstance {
-        source_model_id: if search.is_target { other_model_id } else { model_id },
-        target_model_id: if search.is_target { model_id } else { other_model_id },
+    let pages = |other_model_id, tenant_id, ids: Vec<i64>| LinkedInstancePages {
+        service: Arc::clone(cx.service),
+        deadline: Some(cx.deadline),
+        other_model_id,
+        tenant_id,
+        ids: ids.into_iter(),
+    };
+    let (Some(model), Some(other_model), Some(tenant_id)) = (model, other_model, tenant_id) else {
+        return Ok((0, pages(0, 0, Vec::new())));
+    };
+    let links = LinksOfInstance {
+        source_model_id: if search.is_target { other_model.id } else { model.id },
+        target_model_id: if search.is_target { model.id } else { other_model.id },
         instance_id: search.instance_id,
         is_target: search.is_target,
         tenant_id,
     };
-    let [model_id, other_model_id] = ids;
-    let is_unknown = [model_id, other_model_id, tenant_id].contains(&None);
-    let mut pages = LinkedInstancePages {
-        service: Arc::clone(cx.service),
-        links: links((
-            model_id.unwrap_or_default(),
-            other_model_id.unwrap_or_default(),
-            tenant_id.unwrap_or_default(),
-        )),
-        slice: LinkedSlice {
-            sort: sort_columns(search),
-            skip: search.start,
-            limit: search.limit,
-            after: i64::MIN,
-            size: PAGE_SIZE + 1,
-        },
-        first: None,
-        is_done: is_unknown,
+    let slice = LinkSlice { sort: sort_columns(search), skip: search.start, limit: search.limit };
+    let list = async |conn: &mut PgConnection| {
+        Ok(db::linked_instance::list_ids(conn, &links, &slice).await?)
     };
-    if is_unknown {
-        return Ok((0, pages));
-    }
-    let first = pages.read(cx.deadline).await?;
-    let count = first.count;
-    pages.first = Some(first);
-    Ok((count, pages))
+    let OtherEnds { count, ids } = with_connection(&cx.service.pool, cx.deadline, list).await?;
+    Ok((count, pages(other_model.id, tenant_id, ids)))
 }
 
 /// The columns that make a difference: of all links of a search, one end is the same.
@@ -116,35 +108,25 @@ fn sort_columns(search: &LinkedInstanceSearch) -> Vec<(SortColumn, bool)> {
     columns
 }
 
-impl LinkedInstancePages {
-    async fn read(&self, deadline: Instant) -> Result<LinkedInstances, Error> {
-        let list = async |conn: &mut PgConnection| {
-            Ok(db::linked_instance::list(conn, &self.links, &self.slice).await?)
-        };
-        with_connection(&self.service.pool, deadline, list).await
-    }
-}
-
 impl Pages for LinkedInstancePages {
-    type Row = (i64, Option<String>);
+    type Row = NamedInstance;
 
     fn are_done(&self) -> bool {
-        self.is_done
+        self.ids.len() == 0
     }
 
-    async fn next_page(&mut self) -> Result<Vec<Self::Row>, Error> {
-        if self.is_done {
-            return Ok(Vec::new());
+    async fn next_page(&mut self) -> Result<Vec<NamedInstance>, Error> {
+        let deadline = self.deadline.take().unwrap_or(Instant::now() + db::STATEMENT_TIMEOUT);
+        let mut page = Vec::new();
+        // The instances of a whole page of ids may be gone.
+        while page.is_empty() && !self.are_done() {
+            let ids = take_page(&mut self.ids);
+            let list = async |conn: &mut PgConnection| {
+                let list = db::linked_instance::list_named;
+                Ok(list(conn, self.other_model_id, self.tenant_id, &ids).await?)
+            };
+            page = with_connection(&self.service.pool, deadline, list).await?;
         }
-        let LinkedInstances { mut instances, .. } = match self.first.take() {
-            Some(first) => first,
-            None => self.read(Instant::now() + db::STATEMENT_TIMEOUT).await?,
-        };
-        // One more than the page tells that there are others.
-        self.is_done = !cut_page(&mut instances, PAGE_SIZE);
-        if let Some((last, _)) = instances.last() {
-            self.slice.after = *last;
-        }
-        Ok(instances)
+        Ok(page)
     }
 }

@@ -1,5 +1,7 @@
 //! Lists that are read page by page, because they may be too long to be held at once.
 
+use std::vec;
+
 use super::Error;
 
 /// The most rows of one page of a list that is returned as a whole.
@@ -16,6 +18,11 @@ pub trait Pages: Send + 'static {
 
     /// The next page. It may be empty, if rows were deleted since the page before.
     fn next_page(&mut self) -> impl Future<Output = Result<Vec<Self::Row>, Error>> + Send;
+}
+
+/// The next page of what is known already.
+pub(super) fn take_page<T>(rest: &mut vec::IntoIter<T>) -> Vec<T> {
+    rest.by_ref().take(usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX)).collect()
 }
 
 /// Cuts rows to the size of a page, and returns whether there were more: others follow.

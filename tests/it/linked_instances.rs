@@ -112,7 +112,7 @@ async fn a_page_is_cut_from_the_sorted_associations(pool: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_association_whose_other_instance_is_gone_counts_only(pool: PgPool) {
     let app = linked_app(pool).await;
-    leave_dangling(&app, "host", 1).await;
+    leave_dangling(&app, "host", 1..=1).await;
     assert_eq!(ids(&app, search("bk_switch", 1, "host")).await, [2, 3]);
     let found = find(&app, page(json!({"limit": 1}))).await;
     assert_eq!(found, json!({"count": 4, "info": null}));
@@ -215,7 +215,7 @@ async fn all_instances_are_sent_page_by_page_and_complete(pool: PgPool) {
     let app = linked_app(pool).await;
     link_many(&app).await;
     for (instance, gone) in [(6_500, 1), (1_001, 2), (13_000, 3)] {
-        leave_dangling(&app, "host", instance).await;
+        leave_dangling(&app, "host", instance..=instance).await;
         let mut body = search("bk_switch", 50, "host");
         body["page"] = json!({"limit": 999_999_999});
         let found = find(&app, body.clone()).await;
@@ -247,4 +247,16 @@ async fn more_than_5_000_missing_instances_do_not_end_the_list(pool: PgPool) {
     body["page"] = json!({"limit": 999_999_999});
     let found = ids(&app, body).await;
     assert_eq!((found.len(), found.first(), found.last()), (6_000, Some(&7_001), Some(&13_000)));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_page_whose_instances_are_all_gone_does_not_end_the_list(pool: PgPool) {
+    let app = linked_app(pool).await;
+    link_many(&app).await;
+    let mut body = search("bk_switch", 50, "host");
+    body["page"] = json!({"limit": 999_999_999});
+    leave_dangling(&app, "host", 1_001..=6_999).await;
+    assert_eq!(ids(&app, body.clone()).await, (7_000..=13_000).collect::<Vec<_>>());
+    leave_dangling(&app, "host", 7_000..=13_000).await;
+    assert_eq!(find(&app, body).await, json!({"count": 12_100, "info": null}));
 }

@@ -171,11 +171,14 @@ async fn the_instances_at_the_other_ends_of_links_are_found_by_their_ids(pool: P
         "instance_pkey",
     ];
     let neighbors = statement("group by is_outgoing, model.id");
-    let linked = statement("dense_rank() over (order by kind.key)");
+    let other_ends = statement("dense_rank() over (order by kind.key)");
+    let named = statement("from unnest($3::bigint[]) wanted_id");
     let instance = statement("select instance.name, model.icon");
+    let [links @ .., _] = indexes;
     let statements = [
         (neighbors, indexes.to_vec()),
-        (linked, indexes.to_vec()),
+        (other_ends, links.to_vec()),
+        (named, vec!["instance_pkey"]),
         (instance, vec!["instance_pkey"]),
     ];
     assert_indexes_of_all(&pool, &statements).await;

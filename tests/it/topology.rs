@@ -1,5 +1,7 @@
 //! The topology of an instance, and model associations by kind.
 
+use std::ops::RangeInclusive;
+
 use axum::body::Body;
 use axum::http::Request;
 use cmdb_associations::http::ClientAddr;
@@ -37,15 +39,16 @@ pub(crate) async fn linked_app(pool: PgPool) -> TestApp {
 }
 
 /// Deletes an instance under its links, which only a superuser can.
-pub(crate) async fn leave_dangling(app: &TestApp, model: &str, instance: i64) {
+pub(crate) async fn leave_dangling(app: &TestApp, model: &str, instances: RangeInclusive<i64>) {
     let mut tx = app.pool.begin().await.unwrap();
     sqlx::query("set local session_replication_role = replica").execute(&mut *tx).await.unwrap();
     sqlx::query(
         "delete from cmdb.instance using cmdb.model
-         where model.id = model_id and key = $1 and instance_id = $2",
+         where model.id = model_id and key = $1 and instance_id between $2 and $3",
     )
     .bind(model)
-    .bind(instance)
+    .bind(instances.start())
+    .bind(instances.end())
     .execute(&mut *tx)
     .await
     .unwrap();
@@ -170,8 +173,8 @@ async fn the_names_of_the_models_of_the_original_are_in_the_language_of_the_call
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_association_whose_target_is_gone_counts_but_has_no_child(pool: PgPool) {
     let app = linked_app(pool).await;
-    leave_dangling(&app, "host", 3).await;
-    leave_dangling(&app, "plat", 0).await;
+    leave_dangling(&app, "host", 3..=3).await;
+    leave_dangling(&app, "plat", 0..=0).await;
     let reply = search(&app, "bk_switch", 1).await;
     assert_eq!(outline(&reply.json["data"])[0], json!(["host", 4, [[1, 1], [6, 2]]]));
     let reply = search(&app, "host", 9).await;
@@ -272,7 +275,7 @@ async fn the_neighbors_of_an_instance_are_its_sources_and_its_targets(pool: PgPo
     assert_eq!(reply.json["data"][0]["prev"], json!([]));
     assert_eq!(reply.json["data"][0]["next"], json!([]));
 
-    leave_dangling(&app, "bk_switch", 3).await;
+    leave_dangling(&app, "bk_switch", 3..=3).await;
     let reply = app.post_cmdb("admin", &path("bk_switch", "1"), &json!({})).await;
     assert_eq!(outline(&reply.json["data"][0]["prev"]), json!([["bk_switch", 2, [[5, 1]]]]));
     for (model, instance, code) in

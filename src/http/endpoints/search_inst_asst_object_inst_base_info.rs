@@ -14,7 +14,7 @@ use crate::http::stream;
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::linked_instance::{LinkedInstanceSearch, find};
+use crate::service::linked_instance::{LinkedInstanceSearch, NamedInstance, find};
 
 /// The `page.limit` if it is 0 or absent.
 const DEFAULT_LIMIT: i64 = 20;
@@ -119,9 +119,9 @@ impl Endpoint for SearchInstAsstObjectInstBaseInfo {
         cx: &RequestContext<'_>, input: &LinkedInstanceSearch,
     ) -> Result<Success<LinkedInstancesData>, Error> {
         let (count, pages) = find(cx, input).await?;
-        let row = |(bk_inst_id, name): (i64, Option<String>)| LinkedInstanceData {
-            bk_inst_id,
-            bk_inst_name: name.unwrap_or_default(),
+        let row = |instance: NamedInstance| LinkedInstanceData {
+            bk_inst_id: instance.id,
+            bk_inst_name: instance.name.unwrap_or_default(),
         };
         let to_rows = move |page: Vec<_>| page.into_iter().map(row).collect();
         let to_data = |info: Vec<_>| LinkedInstancesData {
