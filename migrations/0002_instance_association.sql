@@ -8,6 +8,11 @@ create table cmdb.instance_association (
     source_id bigint not null,
     target_id bigint not null,
     constraint instance_association_pkey primary key (id)
+) with (
+    -- Counts read only the index where a vacuum has been since the last change. By default it comes
+    -- after a fifth of the rows.
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_insert_scale_factor = 0.02
 );
 
 comment on table cmdb.instance_association is

@@ -1,5 +1,7 @@
 //! Model associations.
 
+use std::collections::HashMap;
+
 use sqlx::{PgConnection, QueryBuilder};
 
 use super::cache_version::CacheVersion;
@@ -58,11 +60,18 @@ pub async fn find(
     association.fetch_optional(conn).await
 }
 
+/// The model associations of which a model is the source or the target.
+#[derive(Debug)]
+pub struct AssociationsOfModel {
+    /// The cache version when they were read.
+    pub version: CacheVersion,
+    /// By their surrogate keys.
+    pub by_id: HashMap<i32, AssociationOfModel>,
+}
+
 /// A model association of a model, with the texts that its links have.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug)]
 pub struct AssociationOfModel {
-    /// Its surrogate key.
-    pub id: i32,
     /// Its key.
     pub key: String,
     /// The association kind's key.
@@ -73,20 +82,47 @@ pub struct AssociationOfModel {
     pub source_model: String,
     /// The target model's key.
     pub target_model: String,
-    /// Whether its links satisfy each of the tests.
-    pub text_test_results: Vec<bool>,
 }
 
-/// The model associations of which a model is the source or the target, in the order of their
-/// surrogate keys, and whether the links that a tenant has of each satisfy these tests of texts.
+/// Finds the model associations of which a model is the source or the target. Returns `None` if
+/// there are none.
 #[tracing::instrument(skip_all, name = "db.model_association.list_of_model")]
 pub async fn list_of_model(
-    conn: &mut PgConnection, model_id: i32, tenant: &Tenant, tests: &[Condition<LinkField>],
-) -> sqlx::Result<Vec<AssociationOfModel>> {
-    let mut builder = QueryBuilder::new(
-        "select association.id, association.key, kind.key as kind, source_model_id,
-            source.key as source_model, target.key as target_model, array[",
+    conn: &mut PgConnection, model_id: i32,
+) -> sqlx::Result<Option<AssociationsOfModel>> {
+    let rows = sqlx::query!(
+        r#"select (select version from cmdb.cache_version) as "version!: CacheVersion",
+               association.id, association.key, kind.key as kind, source_model_id,
+               source.key as source_model, target.key as target_model
+           from cmdb.model_association association
+           join cmdb.association_kind kind on kind.id = association_kind_id
+           join cmdb.model source on source.id = source_model_id
+           join cmdb.model target on target.id = target_model_id
+           where source_model_id = $1 or target_model_id = $1"#,
+        model_id,
     );
+    let rows = rows.fetch_all(conn).await?;
+    let Some(version) = rows.first().map(|row| row.version) else { return Ok(None) };
+    let by_id = rows.into_iter().map(|row| {
+        let association = AssociationOfModel {
+            key: row.key,
+            kind: row.kind,
+            source_model_id: row.source_model_id,
+            source_model: row.source_model,
+            target_model: row.target_model,
+        };
+        (row.id, association)
+    });
+    Ok(Some(AssociationsOfModel { version, by_id: by_id.collect() }))
+}
+
+/// The model associations of which a model is the source or the target: their surrogate keys, and
+/// whether the links that a tenant has of each satisfy these tests of texts.
+#[tracing::instrument(skip_all, name = "db.model_association.test_texts")]
+pub async fn test_texts(
+    conn: &mut PgConnection, model_id: i32, tenant: &Tenant, tests: &[Condition<LinkField>],
+) -> sqlx::Result<Vec<(i32, Vec<bool>)>> {
+    let mut builder = QueryBuilder::new("select association.id, array[");
     for (number, test) in tests.iter().enumerate() {
         builder.push(if number == 0 { "" } else { ", " });
         condition::push(&mut builder, test, &|field| match field {
@@ -99,7 +135,7 @@ pub async fn list_of_model(
         });
     }
     builder.push(
-        "]::boolean[] as text_test_results
+        "]::boolean[]
         from cmdb.model_association association
         join cmdb.association_kind kind on kind.id = association_kind_id
         join cmdb.model source on source.id = source_model_id
@@ -107,7 +143,7 @@ pub async fn list_of_model(
         join cmdb.tenant on tenant.key = ",
     );
     builder.push_bind(tenant.as_str()).push(" where source_model_id = ").push_bind(model_id);
-    builder.push(" or target_model_id = ").push_bind(model_id).push(" order by association.id");
+    builder.push(" or target_model_id = ").push_bind(model_id);
     builder.build_query_as().persistent(false).fetch_all(conn).await
 }
 

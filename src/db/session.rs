@@ -16,14 +16,16 @@ use super::{STATEMENT_TIMEOUT, sqlstate};
 type Setting = (&'static str, &'static str);
 
 /// The settings of connections that requests use.
-const REQUESTS: [Setting; 13] = settings("5s");
+const REQUESTS: [Setting; 15] = settings("5s", "off");
 
 /// The settings of the transactions of commands, which take as long as they take.
-const COMMANDS: [Setting; 13] = settings("0");
+const COMMANDS: [Setting; 15] = settings("0", "on");
 
 const _: () = assert!(STATEMENT_TIMEOUT.as_secs() == 5, "REQUESTS repeats it");
 
-const fn settings(statement_timeout: &'static str) -> [Setting; 13] {
+const fn settings(
+    statement_timeout: &'static str, reads_whole_tables: &'static str,
+) -> [Setting; 15] {
     [
         ("statement_timeout", statement_timeout),
         ("lock_timeout", "0"),
@@ -41,6 +43,9 @@ const fn settings(statement_timeout: &'static str) -> [Setting; 13] {
         ("search_path", "pg_catalog, pg_temp"),
         ("plan_cache_mode", "auto"),
         ("jit", "off"),
+        // Requests read large tables by the order of an index, whatever the statistics say.
+        ("enable_seqscan", reads_whole_tables),
+        ("enable_bitmapscan", reads_whole_tables),
         // A search would take the processors from other requests.
         ("max_parallel_workers_per_gather", "0"),
     ]

@@ -14,7 +14,7 @@ use crate::db;
 use crate::db::app::App;
 use crate::db::cache_version::CacheVersion;
 use crate::db::model::Model;
-use crate::db::model_association::ModelAssociation;
+use crate::db::model_association::{AssociationsOfModel, ModelAssociation};
 use crate::db::permission::UserPermissions;
 use crate::db::tenant::StoredTenant;
 use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_valid_key};
@@ -34,6 +34,8 @@ pub struct Caches {
     models: Cache<[String; 2], Arc<Model>>,
     /// By key and tenant.
     model_associations: Cache<[String; 2], Arc<ModelAssociation>>,
+    /// By the model's surrogate key.
+    associations_of_models: Cache<i32, Arc<AssociationsOfModel>>,
     /// By key.
     tenants: Cache<String, Arc<StoredTenant>>,
     /// By the user's name.
@@ -48,6 +50,7 @@ impl Default for Caches {
             apps: new_cache(),
             models: new_cache(),
             model_associations: new_cache(),
+            associations_of_models: new_cache(),
             tenants: new_cache(),
             permissions: new_cache(),
             current: Mutex::default(),
@@ -108,6 +111,18 @@ impl Lookups<'_> {
         let cache_key = [key, tenant.as_str()].map(str::to_owned);
         let cache = &self.service.caches.model_associations;
         self.find(cache, cache_key, query, |association| association.version).await
+    }
+
+    /// The model associations of which the model with this surrogate key is the source or the
+    /// target; `None` if there are none.
+    pub(super) async fn associations_of_model(
+        &self, model_id: i32,
+    ) -> Result<Option<Arc<AssociationsOfModel>>, Error> {
+        let query = async |conn: &mut PgConnection| {
+            db::model_association::list_of_model(conn, model_id).await
+        };
+        let cache = &self.service.caches.associations_of_models;
+        self.find(cache, model_id, query, |associations| associations.version).await
     }
 
     /// The tenant's surrogate key, if it is stored.

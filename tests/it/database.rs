@@ -20,7 +20,7 @@ use crate::pooler;
 const NEEDS_ATTENTION: &str = "The database needs attention, please contact the administrator";
 
 /// Settings that a role or a database may have, most of them harmful to the program.
-const DEFAULTS: [(&str, &str); 11] = [
+const DEFAULTS: [(&str, &str); 13] = [
     ("statement_timeout", "'1s'"),
     ("lock_timeout", "'1s'"),
     ("idle_in_transaction_session_timeout", "'1s'"),
@@ -30,6 +30,9 @@ const DEFAULTS: [(&str, &str); 11] = [
     ("search_path", "public"),
     ("plan_cache_mode", "force_custom_plan"),
     ("jit", "on"),
+    // The first is harmful to requests, the second to commands.
+    ("enable_seqscan", "on"),
+    ("enable_bitmapscan", "off"),
     ("max_parallel_workers_per_gather", "4"),
     ("synchronous_commit", "on"),
 ];
@@ -47,8 +50,10 @@ async fn settings(conn: &mut PgConnection) -> Vec<String> {
     .unwrap()
 }
 
-fn expected_settings(statement_timeout: &str) -> Vec<String> {
+fn expected_settings(statement_timeout: &str, reads_whole_tables: &str) -> Vec<String> {
     let statement_timeout = format!("statement_timeout={statement_timeout}");
+    let enable_seqscan = format!("enable_seqscan={reads_whole_tables}");
+    let enable_bitmapscan = format!("enable_bitmapscan={reads_whole_tables}");
     [
         statement_timeout.as_str(),
         "lock_timeout=0",
@@ -59,6 +64,8 @@ fn expected_settings(statement_timeout: &str) -> Vec<String> {
         "search_path=pg_catalog, pg_temp",
         "plan_cache_mode=auto",
         "jit=off",
+        enable_seqscan.as_str(),
+        enable_bitmapscan.as_str(),
         "max_parallel_workers_per_gather=0",
         "synchronous_commit=on",
         "default_transaction_read_only=off",
@@ -79,11 +86,11 @@ async fn connections_and_commands_have_their_settings_whatever_the_defaults_are(
         }
         let serving = Pool::new(role.options(), 1);
         let mut conn = serving.acquire().await.unwrap();
-        assert_eq!(settings(&mut conn).await, expected_settings("5s"), "{whose}");
+        assert_eq!(settings(&mut conn).await, expected_settings("5s", "off"), "{whose}");
         drop(conn);
         let mut conn = role.options().connect().await.unwrap();
         let mut tx = session::begin(&mut conn, "begin read write").await.unwrap();
-        assert_eq!(settings(&mut tx).await, expected_settings("0"), "{whose}");
+        assert_eq!(settings(&mut tx).await, expected_settings("0", "on"), "{whose}");
         drop(tx);
         let program = Program::at(role.options().to_url_lossy().as_str());
         assert_eq!(program.run(&["app", "list"]).stderr, "", "{whose}");

@@ -4,8 +4,7 @@
 //! shapes, which leave PostgreSQL one index:
 //!
 //! - links by their ids: the primary key;
-//! - links by their sources or targets: the keys of `instance_association_by_source` and
-//!   `instance_association_by_target`;
+//! - links by their sources or targets: the index of the mapping, as the migrations say;
 //! - all links of a model association in the order of their ids: `instance_association_list_idx`.
 //!   The rest of the condition is then a filter, which may take until the statement timeout.
 
@@ -108,7 +107,7 @@ pub async fn list_ids(
     conn: &mut PgConnection, selection: &LinkSelection, after: i64,
 ) -> sqlx::Result<Vec<i64>> {
     let mut builder = QueryBuilder::new("select id from (");
-    push_groups(&mut builder, selection, "id", after, Scans::All);
+    push_groups(&mut builder, selection, "id", after, None);
     builder.push(") link order by id");
     builder.build_query_scalar().persistent(false).fetch_all(conn).await
 }
@@ -148,16 +147,14 @@ pub fn list_statement(
     selection: &LinkSelection, order: &LinkOrder, slice: Slice,
 ) -> QueryBuilder<Postgres> {
     let descends = order.first().is_some_and(|(_, descends)| *descends);
-    let scans = match slice.skip {
-        _ if !is_by_id(order) => Scans::All,
-        0 => Scans::First { limit: slice.limit, descends },
-        _ => Scans::Ordered { descends },
-    };
-    let reads_indexes_only =
-        is_by_id(order) && selection.groups.iter().all(|group| IdRange::is(&group.condition));
+    let first =
+        is_by_id(order).then(|| First { number: slice.skip.saturating_add(slice.limit), descends });
+    // The rows of links that are skipped need not be read.
+    let reads_index_only = first.is_some()
+        && slice.skip > 0
+        && selection.groups.iter().all(|group| IdRange::is(&group.condition));
     let mut builder = QueryBuilder::default();
-    let columns = if reads_indexes_only {
-        // The rows of links that are skipped are not read.
+    let columns = if reads_index_only {
         builder.push(
             "select page.id, page.model_association_id, link.source_id, link.target_id from (",
         );
@@ -166,14 +163,17 @@ pub fn list_statement(
         ALL_COLUMNS
     };
     builder.push("select ").push(columns).push(" from (");
-    push_groups(&mut builder, selection, columns, slice.after, scans);
+    push_groups(&mut builder, selection, columns, slice.after, first);
     builder.push(") link");
-    push_order(&mut builder, order);
+    match first {
+        Some(first) => first.push_order(&mut builder),
+        None => push_order(&mut builder, order),
+    }
     if slice.skip > 0 {
         builder.push(" offset ").push_bind(slice.skip);
     }
     builder.push(" limit ").push_bind(slice.limit);
-    if reads_indexes_only {
+    if reads_index_only {
         builder.push(
             ") page cross join lateral (
                 select source_id, target_id from cmdb.instance_association
@@ -231,24 +231,31 @@ fn push_association(builder: &mut QueryBuilder<Postgres>, tenant_id: i32, ids: I
     ids.push(builder);
 }
 
-/// What is wanted of the links of model associations whose ids are in a range.
+/// The first links in the order of their ids: so many at most.
 #[derive(Clone, Copy)]
-enum Scans {
-    /// All of them, in any order.
-    All,
-    /// All of them, in the order of their ids.
-    Ordered { descends: bool },
-    /// The first ones in the order of their ids.
-    First { limit: i64, descends: bool },
+struct First {
+    number: i64,
+    descends: bool,
 }
 
-/// The links of all groups with an id above `after`, with these columns. Each condition is in the
-/// statement once for its group, not once for each model association: PostgreSQL would plan each of
-/// them.
+impl First {
+    /// All links of a selection are one tenant's, so this is the order of their ids. Of all indexes
+    /// only `instance_association_list_idx` has it.
+    fn push_order(self, builder: &mut QueryBuilder<Postgres>) {
+        let order = if self.descends { "tenant_id desc, id desc" } else { "tenant_id, id" };
+        builder.push(" order by ").push(order);
+    }
+}
+
+/// The links of all groups with an id above `after`, with these columns and `tenant_id`; of groups
+/// with a range of ids at least the first ones, if only these are wanted. Each other condition is
+/// in the statement once for its group, not once for each model association: PostgreSQL would plan
+/// each of them.
 fn push_groups(
     builder: &mut QueryBuilder<Postgres>, selection: &LinkSelection, columns: &str, after: i64,
-    scans: Scans,
+    first: Option<First>,
 ) {
+    let columns = &format!("tenant_id, {columns}");
     let LinkSelection { tenant_id, groups } = selection;
     for (number, Group { associations, condition }) in groups.iter().enumerate() {
         builder.push(if number == 0 { "" } else { " union all " });
@@ -260,8 +267,8 @@ fn push_groups(
             ids.push(builder);
             builder.push(" and ");
             condition::push(builder, condition, &LinkColumn::name);
-        } else if IdRange::is(condition) && !matches!(scans, Scans::All) {
-            push_scans(builder, associations, *tenant_id, columns, ids, scans);
+        } else if let Some(first) = first.filter(|_| IdRange::is(condition)) {
+            push_first(builder, associations, *tenant_id, columns, ids, first);
         } else {
             push_each(builder, associations, columns, |builder| {
                 builder.push("select * from cmdb.instance_association");
@@ -281,36 +288,21 @@ fn push_groups(
     }
 }
 
-/// The links of each model association, which PostgreSQL merges in the order of their ids.
-fn push_scans(
+/// The first links of each model association. PostgreSQL merges them in the order of their ids.
+fn push_first(
     builder: &mut QueryBuilder<Postgres>, associations: &[i32], tenant_id: i32, columns: &str,
-    ids: IdRange, scans: Scans,
+    ids: IdRange, first: First,
 ) {
     for (number, association) in associations.iter().enumerate() {
         builder.push(if number == 0 { "(" } else { " union all (" });
-        builder.push("select ").push(columns).push(" from cmdb.instance_association where ");
-        if let Scans::First { limit, descends } = scans {
-            // Row comparisons leave PostgreSQL one index and its order, whatever the statistics
-            // say.
-            for (operator, id) in [(">=", ids.min), ("<=", ids.max)] {
-                builder.push("(model_association_id, tenant_id, id) ").push(operator).push(" (");
-                builder.push_bind(*association).push(", ").push_bind(tenant_id).push(", ");
-                builder.push_bind(id).push(if operator == ">=" { ") and " } else { ")" });
-            }
-            let columns = ["model_association_id", "tenant_id", "id"];
-            let direction = if descends { " desc" } else { "" };
-            builder.push(" order by ");
-            builder.push(columns.map(|column| format!("{column}{direction}")).join(", "));
-            builder.push(" limit ").push_bind(limit);
-        } else {
-            builder.push("model_association_id = ").push_bind(*association);
-            builder.push(" and tenant_id = ").push_bind(tenant_id);
-            ids.push(builder);
+        builder.push("select ").push(columns).push(" from cmdb.instance_association");
+        builder.push(" where model_association_id = ").push_bind(*association);
+        for (operator, id) in [(">=", ids.min), ("<=", ids.max)] {
+            builder.push(" and (tenant_id, id) ").push(operator).push(" (");
+            builder.push_bind(tenant_id).push(", ").push_bind(id).push(")");
         }
-        if let Scans::Ordered { descends } = scans {
-            builder.push(if descends { " order by id desc" } else { " order by id" });
-        }
-        builder.push(")");
+        first.push_order(builder);
+        builder.push(" limit ").push_bind(first.number).push(")");
     }
 }
 
@@ -325,19 +317,26 @@ fn push_keyed(builder: &mut QueryBuilder<Postgres>, associations: &[i32], keys: 
         builder.push_bind(associations.to_vec()).push(")");
         separator = " union ";
     }
-    for (role, ids) in [("source", &keys.sources), ("target", &keys.targets)] {
+    // Each role has two indexes, which differ in their mappings.
+    for (column, ids, mapping) in [
+        ("source_id", &keys.sources, "& 3 = 1"),
+        ("source_id", &keys.sources, "& 3 <> 1"),
+        ("target_id", &keys.targets, "& 3 = 3"),
+        ("target_id", &keys.targets, "& 3 <> 3"),
+    ] {
         if ids.is_empty() {
             continue;
         }
         builder.push(separator).push("select link.* from unnest(");
         builder.push_bind(associations.to_vec());
         builder.push("::integer[]) association_id cross join unnest(").push_bind(ids.clone());
-        builder.push(
+        builder.push(format!(
             "::bigint[]) instance_id cross join lateral (
-                select * from cmdb.instance_association_by_",
-        );
-        builder.push(role).push(" where model_association_id = association_id and ");
-        builder.push(role).push("_id = instance_id offset 0) link");
+                select * from cmdb.instance_association
+                where model_association_id {mapping} and model_association_id = association_id
+                    and {column} = instance_id offset 0
+            ) link where association_id {mapping}"
+        ));
         separator = " union ";
     }
     if separator.is_empty() {

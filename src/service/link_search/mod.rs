@@ -1,9 +1,11 @@
 //! Searches for links by a condition.
 //!
 //! Only the three ids differ between the links of a model association; all other fields are texts
-//! of the model association. So a search takes two statements: the first evaluates the tests of
-//! texts, once for each model association of the model; the second searches for links by what is
-//! left, a condition on ids.
+//! of the model association. So the tests of texts are evaluated first, once for each model
+//! association of the model: whether a text is one of a list by the server, all others by
+//! PostgreSQL. The statement that searches for links has what is left, a condition on ids.
+
+mod text_test;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,25 +14,20 @@ use std::vec;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
+use self::text_test::{column, group, split, test_texts, text};
 use super::context::RequestContext;
-use super::pages::{PAGE_SIZE, Pages, cut_page};
+use super::pages::{PAGE_SIZE, Pages, cut_page, take_page};
 use super::permission::authorize_view;
 use super::{Error, Service, with_connection};
 use crate::db;
 use crate::db::link_search::{
     FoundLink, Group, LinkColumn, LinkOrder, LinkSelection, Slice, SortKey,
 };
-use crate::db::model_association::AssociationOfModel;
+use crate::db::model_association::AssociationsOfModel;
 use crate::domain::condition::{Condition, LinkField, Test};
 use crate::domain::error::RequestError;
 use crate::domain::keys::Tenant;
 use crate::domain::sort::SortField;
-
-/// The most model associations that a search may read, tests in its statement, and values in the
-/// lists of these. The statement has less than the 65,535 parameters that PostgreSQL allows.
-const ASSOCIATION_LIMIT: usize = 5_000;
-const TEST_LIMIT: usize = 10_000;
-const VALUE_LIMIT: usize = 500_000;
 
 /// A search for links of a model.
 pub struct LinkSearch {
@@ -78,7 +75,8 @@ pub struct LinkSearchPages {
     service: Arc<Service>,
     /// When the first page must have been read, until it is.
     deadline: Option<Instant>,
-    associations: HashMap<i32, AssociationOfModel>,
+    /// The model associations of the model; `None` if there are none.
+    associations: Option<Arc<AssociationsOfModel>>,
     tenant: Tenant,
     selection: LinkSelection,
     order: LinkOrder,
@@ -100,12 +98,13 @@ pub async fn search(
         Some(SortedPage { sort, limit }) => (sort.as_slice(), *limit),
         None => ([].as_slice(), PAGE_SIZE),
     };
+    let order = associations.as_deref().map(|all| order(sort, all, &cx.tenant));
     Ok(LinkSearchPages {
         service: Arc::clone(cx.service),
         deadline: Some(cx.deadline),
+        associations,
         tenant: cx.tenant.clone(),
-        order: order(sort, &associations),
-        associations: associations.into_iter().map(|one| (one.id, one)).collect(),
+        order: order.unwrap_or_default(),
         is_done: selection.groups.is_empty(),
         selection,
         slice: Slice { after: i64::MIN, skip: search.start, limit },
@@ -141,101 +140,40 @@ enum Role {
     Either,
 }
 
-/// The links that a search selects, and the model associations of the model.
+/// The links that a search selects, and the model associations of the model, if there are any.
 struct Selected {
     selection: LinkSelection,
-    associations: Vec<AssociationOfModel>,
+    associations: Option<Arc<AssociationsOfModel>>,
 }
 
 async fn select(
     cx: &RequestContext<'_>, model: &str, role: Role, condition: &Condition<LinkField>,
 ) -> Result<Selected, Error> {
+    let nothing = Selected {
+        selection: LinkSelection { tenant_id: 0, groups: Vec::new() },
+        associations: None,
+    };
     let model = authorize_view(cx, model).await?;
     let tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
-    let (Some(model), Some(tenant_id)) = (model, tenant_id) else {
-        let selection = LinkSelection { tenant_id: 0, groups: Vec::new() };
-        return Ok(Selected { selection, associations: Vec::new() });
+    let (Some(model), Some(tenant_id)) = (model, tenant_id) else { return Ok(nothing) };
+    let Some(associations) = cx.lookups.associations_of_model(model.id).await? else {
+        return Ok(nothing);
     };
     let (condition, tests) = split(condition);
-    let find = async |conn: &mut PgConnection| {
-        let find = db::model_association::list_of_model;
-        Ok(find(conn, model.id, &cx.tenant, &tests).await?)
-    };
-    let associations = with_connection(&cx.service.pool, cx.deadline, find).await;
-    let mut associations = associations.map_err(too_expensive)?;
+    let mut results = test_texts(cx, model.id, &associations, &tests).await?;
     if role == Role::Source {
-        associations.retain(|association| association.source_model_id == model.id);
+        results.retain(|(_, association, _)| association.source_model_id == model.id);
     }
-    let groups = group(&associations, &condition)?;
-    Ok(Selected { selection: LinkSelection { tenant_id, groups }, associations })
+    let groups = group(results, &condition)?;
+    Ok(Selected {
+        selection: LinkSelection { tenant_id, groups },
+        associations: Some(associations),
+    })
 }
 
-/// What a test of a condition is about.
-#[derive(Debug, Clone, Copy)]
-enum Subject {
-    /// A column of the link.
-    Column(LinkColumn),
-    /// A text of its model association: the number of the test.
-    Text(usize),
-}
-
-/// Takes the tests of texts out of a condition, which then refers to them by their numbers. The
-/// test beside such a number is a placeholder: the actual one is in the list.
-fn split(condition: &Condition<LinkField>) -> (Condition<Subject>, Vec<Condition<LinkField>>) {
-    let mut tests = Vec::new();
-    let condition = condition.clone().map(&mut |field, test| {
-        if let Some(column) = column(field) {
-            return Condition::Test(Subject::Column(column), test);
-        }
-        tests.push(Condition::Test(field, test));
-        Condition::Test(Subject::Text(tests.len() - 1), Test::IsNull)
-    });
-    (condition, tests)
-}
-
-/// The condition that is left for each model association. Model associations with the same results
-/// of all text tests form one group; those of which no link can satisfy it are left out.
-fn group(
-    associations: &[AssociationOfModel], condition: &Condition<Subject>,
-) -> Result<Vec<Group>, RequestError> {
-    let mut by_results: HashMap<&[bool], Vec<i32>> = HashMap::new();
-    for association in associations {
-        by_results.entry(&association.text_test_results).or_default().push(association.id);
-    }
-    let (tests, values) = condition.size();
-    if associations.len() > ASSOCIATION_LIMIT
-        || by_results.len() * tests > TEST_LIMIT
-        || by_results.len() * values > VALUE_LIMIT
-    {
-        return Err(condition_too_expensive());
-    }
-    let group = |(text_test_results, associations): (&[bool], Vec<i32>)| {
-        let remaining = condition.clone().map(&mut |subject, test| match subject {
-            Subject::Column(column) => Condition::Test(column, test),
-            Subject::Text(number) => Condition::constant(
-                text_test_results.get(number).is_some_and(|is_passed| *is_passed),
-            ),
-        });
-        (!remaining.is_never()).then_some(Group { associations, condition: remaining })
-    };
-    Ok(by_results.into_iter().filter_map(group).collect())
-}
-
-/// The column of a field that is not a text.
-fn column(field: LinkField) -> Option<LinkColumn> {
-    match field {
-        LinkField::Id => Some(LinkColumn::Id),
-        LinkField::SourceId => Some(LinkColumn::Source),
-        LinkField::TargetId => Some(LinkColumn::Target),
-        LinkField::SourceModel
-        | LinkField::TargetModel
-        | LinkField::Tenant
-        | LinkField::ModelAssociation
-        | LinkField::Kind => None,
-    }
-}
-
-fn order(sort: &[SortField<LinkField>], associations: &[AssociationOfModel]) -> LinkOrder {
+fn order(
+    sort: &[SortField<LinkField>], associations: &AssociationsOfModel, tenant: &Tenant,
+) -> LinkOrder {
     let mut order = LinkOrder::new();
     for (position, (field, descends)) in sort.iter().enumerate() {
         if sort.iter().take(position).any(|(before, _)| before == field) {
@@ -243,7 +181,7 @@ fn order(sort: &[SortField<LinkField>], associations: &[AssociationOfModel]) -> 
         }
         let key = match column(*field) {
             Some(column) => SortKey::Column(column),
-            None => rank(*field, associations),
+            None => rank(*field, associations, tenant),
         };
         order.push((key, *descends));
         if *field == LinkField::Id {
@@ -255,21 +193,12 @@ fn order(sort: &[SortField<LinkField>], associations: &[AssociationOfModel]) -> 
 }
 
 /// The rank of each model association in the order of one of its texts.
-fn rank(field: LinkField, associations: &[AssociationOfModel]) -> SortKey {
-    let text = |association: &AssociationOfModel| match field {
-        LinkField::SourceModel => association.source_model.clone(),
-        LinkField::TargetModel => association.target_model.clone(),
-        LinkField::ModelAssociation => association.key.clone(),
-        LinkField::Kind => association.kind.clone(),
-        // All links are the tenant's.
-        LinkField::Tenant | LinkField::Id | LinkField::SourceId | LinkField::TargetId => {
-            String::new()
-        }
-    };
-    let texts: BTreeSet<_> = associations.iter().map(text).collect();
-    let ranks: HashMap<_, _> = texts.into_iter().zip(0..).collect();
-    let ranks = associations.iter().map(|one| ranks.get(&text(one)).copied().unwrap_or_default());
-    SortKey::Rank(associations.iter().map(|one| one.id).collect(), ranks.collect())
+fn rank(field: LinkField, associations: &AssociationsOfModel, tenant: &Tenant) -> SortKey {
+    let texts = associations.by_id.iter().map(|(id, one)| (*id, text(field, one, tenant)));
+    let distinct: BTreeSet<_> = texts.clone().map(|(_, text)| text).collect();
+    let ranks: HashMap<_, _> = distinct.into_iter().zip(0..).collect();
+    let (ids, ranks) = texts.filter_map(|(id, text)| Some((id, *ranks.get(text)?))).unzip();
+    SortKey::Rank(ids, ranks)
 }
 
 impl Pages for LinkSearchPages {
@@ -284,10 +213,11 @@ impl Pages for LinkSearchPages {
             return Ok(Vec::new());
         }
         if let Some(ids) = &mut self.other_ids {
-            let page = ids.by_ref().take(usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX));
-            let page = Condition::Test(LinkColumn::Id, Test::IntegerIn(page.collect()));
+            let page = Condition::Test(LinkColumn::Id, Test::IntegerIn(take_page(ids)));
             self.is_done = ids.len() == 0;
-            let associations = self.associations.keys().copied().collect();
+            let associations = self.selection.groups.iter();
+            let associations = associations.flat_map(|group| &group.associations).copied();
+            let associations = associations.collect();
             let groups = vec![Group { associations, condition: page }];
             let selection = LinkSelection { tenant_id: self.selection.tenant_id, groups };
             let slice = Slice { after: i64::MIN, skip: 0, limit: PAGE_SIZE };
@@ -328,7 +258,7 @@ impl Pages for LinkSearchPages {
 impl LinkSearchPages {
     fn to_stored(&self, found: Vec<FoundLink>) -> Vec<StoredLink> {
         let stored = |found: FoundLink| {
-            let association = self.associations.get(&found.model_association_id)?;
+            let association = self.associations.as_ref()?.by_id.get(&found.model_association_id)?;
             Some(StoredLink {
                 id: found.id,
                 source_id: found.source_id,
