@@ -56,11 +56,12 @@ pub async fn find(
 /// the record's `now()`.
 pub async fn delete_expired(conn: &mut PgConnection, limit: i64) -> sqlx::Result<u64> {
     let deleted = sqlx::query!(
+        // The locked rows cannot move. By their keys PostgreSQL might join the whole table.
         "delete from cmdb.idempotency_record
-         where (app, user_name, key) in (
-             select app, user_name, key from cmdb.idempotency_record
+         where ctid = any (array(
+             select ctid from cmdb.idempotency_record
              where created_at < now() - interval '25 hours'
-             limit $1 for update skip locked)",
+             limit $1 for update skip locked))",
         limit,
     )
     .execute(conn)

@@ -91,6 +91,8 @@ pub async fn list_instance_access(
     association: &ModelAssociation, tenant_id: Option<i32>, source_ids: &[i64], target_ids: &[i64],
 ) -> sqlx::Result<Vec<InstanceAccess>> {
     let rows = sqlx::query!(
+        // OFFSET 0 keeps PostgreSQL from joining instances in another way than by one search for
+        // each of them.
         r#"select model.id as model_id, model.key, model.name as model_name,
                coalesce(export_number, model.id) as "model_number!",
                instance.instance_id, instance.name,
@@ -106,8 +108,11 @@ pub async fn list_instance_access(
                select $5::integer, id, $7::boolean, case when $2 = $5 then 0 else 1 end
                from unnest($6::bigint[]) id
            ) wanted
-           join cmdb.instance
-               on instance.model_id = wanted.model_id and instance.instance_id = wanted.id
+           cross join lateral (
+               select instance_id, name, tenant_id from cmdb.instance
+               where model_id = wanted.model_id and instance_id = wanted.id
+               offset 0
+           ) instance
            join cmdb.model on model.id = wanted.model_id
            where instance.tenant_id = $8 or instance.tenant_id = 0 and model.is_built_in
            order by side, instance_id"#,

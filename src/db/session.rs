@@ -16,15 +16,16 @@ use super::{STATEMENT_TIMEOUT, sqlstate};
 type Setting = (&'static str, &'static str);
 
 /// The settings of connections that requests use.
-const REQUESTS: [Setting; 15] = settings("5s", "off");
+const REQUESTS: [Setting; 15] = settings("5s", "off", "force_generic_plan");
 
 /// The settings of the transactions of commands, which take as long as they take.
-const COMMANDS: [Setting; 15] = settings("0", "on");
+const COMMANDS: [Setting; 15] = settings("0", "on", "auto");
 
 const _: () = assert!(STATEMENT_TIMEOUT.as_secs() == 5, "REQUESTS repeats it");
 
 const fn settings(
     statement_timeout: &'static str, reads_whole_tables: &'static str,
+    plan_cache_mode: &'static str,
 ) -> [Setting; 15] {
     [
         ("statement_timeout", statement_timeout),
@@ -41,7 +42,9 @@ const fn settings(
         ("row_security", "off"),
         // Statements name the schema of each table. No other schema can replace a function or type.
         ("search_path", "pg_catalog, pg_temp"),
-        ("plan_cache_mode", "auto"),
+        // Statements of requests are written so that their generic plans are good. PostgreSQL keeps
+        // these, and plans a statement once for each connection.
+        ("plan_cache_mode", plan_cache_mode),
         ("jit", "off"),
         // Requests read large tables by the order of an index, whatever the statistics say.
         ("enable_seqscan", reads_whole_tables),

@@ -50,8 +50,11 @@ async fn settings(conn: &mut PgConnection) -> Vec<String> {
     .unwrap()
 }
 
-fn expected_settings(statement_timeout: &str, reads_whole_tables: &str) -> Vec<String> {
+fn expected_settings(
+    statement_timeout: &str, reads_whole_tables: &str, plan_cache_mode: &str,
+) -> Vec<String> {
     let statement_timeout = format!("statement_timeout={statement_timeout}");
+    let plan_cache_mode = format!("plan_cache_mode={plan_cache_mode}");
     let enable_seqscan = format!("enable_seqscan={reads_whole_tables}");
     let enable_bitmapscan = format!("enable_bitmapscan={reads_whole_tables}");
     [
@@ -62,7 +65,7 @@ fn expected_settings(statement_timeout: &str, reads_whole_tables: &str) -> Vec<S
         "default_transaction_isolation=read committed",
         "row_security=off",
         "search_path=pg_catalog, pg_temp",
-        "plan_cache_mode=auto",
+        plan_cache_mode.as_str(),
         "jit=off",
         enable_seqscan.as_str(),
         enable_bitmapscan.as_str(),
@@ -86,11 +89,15 @@ async fn connections_and_commands_have_their_settings_whatever_the_defaults_are(
         }
         let serving = Pool::new(role.options(), 1);
         let mut conn = serving.acquire().await.unwrap();
-        assert_eq!(settings(&mut conn).await, expected_settings("5s", "off"), "{whose}");
+        assert_eq!(
+            settings(&mut conn).await,
+            expected_settings("5s", "off", "force_generic_plan"),
+            "{whose}"
+        );
         drop(conn);
         let mut conn = role.options().connect().await.unwrap();
         let mut tx = session::begin(&mut conn, "begin read write").await.unwrap();
-        assert_eq!(settings(&mut tx).await, expected_settings("0", "on"), "{whose}");
+        assert_eq!(settings(&mut tx).await, expected_settings("0", "on", "auto"), "{whose}");
         drop(tx);
         let program = Program::at(role.options().to_url_lossy().as_str());
         assert_eq!(program.run(&["app", "list"]).stderr, "", "{whose}");

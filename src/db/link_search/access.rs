@@ -3,7 +3,7 @@
 
 use sqlx::{Postgres, QueryBuilder};
 
-use super::LinkColumn;
+use super::{Group, LinkColumn, LinkSelection};
 use crate::domain::condition::{Condition, Test};
 
 /// The keys of a few links: every link that satisfies the condition has one of them.
@@ -115,8 +115,30 @@ impl IdRange {
     }
 }
 
+/// The most model associations of a kept statement that has a branch for each of them.
+const KEPT_BRANCHES: usize = 32;
+
+/// Whether the statement of a selection is kept prepared, with its plan. These have few texts: with
+/// any other, callers could fill PostgreSQL's memory.
+pub(super) fn is_kept(LinkSelection { groups, .. }: &LinkSelection) -> bool {
+    let is_list = |test: &_| matches!(test, Condition::Test(_, Test::IntegerIn(_)));
+    match groups.as_slice() {
+        [Group { associations, condition }] if IdRange::is(condition) => {
+            associations.len() <= KEPT_BRANCHES
+        }
+        groups => {
+            groups.len() <= 3
+                && groups.iter().all(|group| match &group.condition {
+                    Condition::Any(parts) => parts.len() <= 2 && parts.iter().all(is_list),
+                    condition => is_list(condition),
+                })
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::{LinkOrder, Slice, list_statement};
     use super::*;
 
     fn is_in(column: LinkColumn, list: &[i64]) -> Condition<LinkColumn> {
@@ -144,5 +166,28 @@ mod tests {
         assert_eq!(Keys::of(&any), Some(keys));
         let other = Condition::not(is_in(Id, &[1]));
         assert_eq!(Keys::of(&Condition::any([any, other])), None);
+    }
+
+    /// The statement of a selection, if it is kept.
+    fn kept(condition: Condition<LinkColumn>, associations: Vec<i32>) -> Option<String> {
+        let groups = vec![Group { associations, condition }];
+        let selection = LinkSelection { tenant_id: 0, groups };
+        let slice = Slice { after: i64::MIN, skip: 0, limit: 500 };
+        let statement = list_statement(&selection, &LinkOrder::new(), slice);
+        is_kept(&selection).then(|| statement.sql().as_str().to_owned())
+    }
+
+    #[test]
+    fn kept_statements_differ_in_their_form_only() {
+        use LinkColumn::{Id, Source, Target};
+        let above = |min| Condition::Test(Id, Test::IntegerRange { min, max: i64::MAX });
+        let either = |id| Condition::any([is_in(Source, &[id]), is_in(Target, &[id])]);
+        let pages = [kept(Condition::always(), vec![5]), kept(above(9), vec![13])];
+        assert!(pages[0].is_some() && pages[0] == pages[1]);
+        let links = [kept(either(1), vec![5, 9]), kept(either(2), (0..200).collect())];
+        assert!(links[0].is_some() && links[0] == links[1]);
+        let others = [above(1), Condition::not(above(1)), is_in(Source, &[1])];
+        assert_eq!(kept(Condition::all(others), vec![5]), None);
+        assert_eq!(kept(Condition::always(), (0..200).collect()), None);
     }
 }

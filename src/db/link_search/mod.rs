@@ -12,7 +12,7 @@ mod access;
 
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
-use self::access::{IdRange, Keys};
+use self::access::{IdRange, Keys, is_kept};
 use super::condition;
 use crate::domain::condition::Condition;
 
@@ -98,7 +98,8 @@ pub async fn list(
     conn: &mut PgConnection, selection: &LinkSelection, order: &LinkOrder, slice: Slice,
 ) -> sqlx::Result<Vec<FoundLink>> {
     let mut builder = list_statement(selection, order, slice);
-    builder.build_query_as().persistent(false).fetch_all(conn).await
+    let is_kept = is_by_id(order) && is_kept(selection);
+    builder.build_query_as().persistent(is_kept).fetch_all(conn).await
 }
 
 /// The ids of all selected links above `after`, in ascending order.
@@ -116,7 +117,7 @@ pub async fn list_ids(
 #[tracing::instrument(skip_all, name = "db.link_search.count")]
 pub async fn count(conn: &mut PgConnection, selection: &LinkSelection) -> sqlx::Result<i64> {
     let mut builder = count_statement(selection);
-    builder.build_query_scalar().persistent(false).fetch_one(conn).await
+    builder.build_query_scalar().persistent(is_kept(selection)).fetch_one(conn).await
 }
 
 const ALL_COLUMNS: &str = "id, model_association_id, source_id, target_id";
@@ -201,7 +202,8 @@ pub fn count_statement(selection: &LinkSelection) -> QueryBuilder<Postgres> {
         } else {
             push_each(&mut builder, associations, "number", |builder| {
                 builder.push("select count(*) as number from cmdb.instance_association");
-                push_association(builder, selection.tenant_id, ids);
+                builder.push(" where model_association_id = association_id");
+                push_range(builder, selection.tenant_id, ids);
                 if !IdRange::is(condition) {
                     builder.push(" and ");
                     condition::push(builder, condition, &LinkColumn::name);
@@ -225,10 +227,13 @@ fn push_each(
     builder.push(") link");
 }
 
-fn push_association(builder: &mut QueryBuilder<Postgres>, tenant_id: i32, ids: IdRange) {
-    builder.push(" where model_association_id = association_id and tenant_id = ");
-    builder.push_bind(tenant_id);
-    ids.push(builder);
+/// Limits the links of a model association to a range of ids. Of all indexes only
+/// `instance_association_list_idx` serves comparisons of the tenant and the id as a row.
+fn push_range(builder: &mut QueryBuilder<Postgres>, tenant_id: i32, ids: IdRange) {
+    for (operator, id) in [(">=", ids.min), ("<=", ids.max)] {
+        builder.push(" and (tenant_id, id) ").push(operator).push(" (");
+        builder.push_bind(tenant_id).push(", ").push_bind(id).push(")");
+    }
 }
 
 /// The first links in the order of their ids: so many at most.
@@ -239,8 +244,8 @@ struct First {
 }
 
 impl First {
-    /// All links of a selection are one tenant's, so this is the order of their ids. Of all indexes
-    /// only `instance_association_list_idx` has it.
+    /// All links of a selection are one tenant's, so this is the order of their ids, and that of
+    /// `instance_association_list_idx` alone.
     fn push_order(self, builder: &mut QueryBuilder<Postgres>) {
         let order = if self.descends { "tenant_id desc, id desc" } else { "tenant_id, id" };
         builder.push(" order by ").push(order);
@@ -272,7 +277,8 @@ fn push_groups(
         } else {
             push_each(builder, associations, columns, |builder| {
                 builder.push("select * from cmdb.instance_association");
-                push_association(builder, *tenant_id, ids);
+                builder.push(" where model_association_id = association_id");
+                push_range(builder, *tenant_id, ids);
                 // Without OFFSET 0, PostgreSQL may join in another way than by one search each.
                 builder.push(" offset 0");
             });
@@ -297,10 +303,7 @@ fn push_first(
         builder.push(if number == 0 { "(" } else { " union all (" });
         builder.push("select ").push(columns).push(" from cmdb.instance_association");
         builder.push(" where model_association_id = ").push_bind(*association);
-        for (operator, id) in [(">=", ids.min), ("<=", ids.max)] {
-            builder.push(" and (tenant_id, id) ").push(operator).push(" (");
-            builder.push_bind(tenant_id).push(", ").push_bind(id).push(")");
-        }
+        push_range(builder, tenant_id, ids);
         first.push_order(builder);
         builder.push(" limit ").push_bind(first.number).push(")");
     }
