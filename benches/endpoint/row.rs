@@ -38,29 +38,30 @@ pub(crate) const fn row(
 }
 
 /// The rows of `make bench`.
-pub(crate) static ROWS: [Row; 18] = {
+pub(crate) static ROWS: [Row; 19] = {
     use Contender::{Baseline, Checked, Endpoint, Floor};
     use Mapping::{ManyToMany as NN, OneToMany as ON, OneToOne as OO};
     use Mix::{Duplicates, Fresh, HalfRefused};
     [
-        row(NN, Fresh, 1, 1, 1, (Floor, 1), Some(3.0)),
+        row(NN, Fresh, 1, 1, 1, (Floor, 1), Some(1.8)),
         row(NN, Fresh, 10, 1, 1, (Floor, 1), None),
         row(NN, Fresh, 50, 1, 1, (Floor, 1), None),
         row(NN, Fresh, 200, 1, 1, (Floor, 1), Some(1.8)),
         row(NN, Fresh, 200, 1, 1, (Checked, 1), None),
         row(NN, Fresh, 200, 1, 1, (Baseline, 1), Some(0.05)),
-        row(NN, Duplicates, 200, 1, 1, (Floor, 1), Some(1.0)),
-        row(NN, HalfRefused, 200, 1, 1, (Floor, 1), None),
+        row(NN, Duplicates, 200, 1, 1, (Floor, 1), Some(0.8)),
+        row(NN, HalfRefused, 200, 1, 1, (Floor, 1), Some(2.1)),
         row(ON, Fresh, 200, 1, 1, (Floor, 1), None),
         row(OO, Fresh, 200, 1, 1, (Floor, 1), None),
         row(NN, Fresh, 200, 1, 0, (Floor, 0), None),
         row(NN, Fresh, 200, 1, 2, (Floor, 2), None),
         row(NN, Fresh, 200, 1, 2, (Endpoint, 0), Some(1.3)),
-        row(NN, Fresh, 200, 8, 1, (Floor, 1), Some(0.6)),
+        row(NN, Fresh, 200, 8, 1, (Floor, 1), Some(0.62)),
         row(NN, Fresh, 200, 8, 1, (Checked, 1), None),
         row(NN, Fresh, 200, 64, 1, (Floor, 1), None),
         row(ON, Fresh, 200, 8, 1, (Floor, 1), None),
-        row(NN, Fresh, 1, 8, 1, (Floor, 1), None),
+        row(NN, Fresh, 20, 8, 1, (Floor, 1), Some(0.55)),
+        row(NN, Fresh, 1, 8, 1, (Floor, 1), Some(0.45)),
     ]
 };
 
