@@ -43,7 +43,8 @@ declare
     cached_table text;
 begin
     foreach cached_table in array
-        array['app', 'app_secret', 'permission_grant', 'model', 'model_association', 'tenant']
+        array['app', 'app_secret', 'permission_grant', 'model', 'association_kind',
+            'model_association', 'tenant']
     loop
         execute format(
             'create constraint trigger %1$s_bump_cache_version

@@ -1,5 +1,5 @@
 //! The version of what servers cache: it changes with each commit that changes an application, a
-//! secret, a grant, a model, a model association or a tenant.
+//! secret, a grant, a model, an association kind, a model association or a tenant.
 
 use sqlx::PgConnection;
 

@@ -42,8 +42,25 @@ fn push_list<F: Copy>(
     builder.push(")");
 }
 
+/// The most values that each row is compared with one by one. From a subquery that cannot become a
+/// join, because of IS TRUE, PostgreSQL makes a hash table; from an array parameter of a generic
+/// plan it does not.
+const SHORT_LIST: usize = 8;
+
 fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &Test) {
-    builder.push(column);
+    match test {
+        Test::IntegerIn(integers) if integers.len() > SHORT_LIST => {
+            builder.push("(").push(column).push(" in (select unnest(").push_bind(integers);
+            builder.push("::bigint[]))) is true");
+            return;
+        }
+        Test::TextIn(texts) if texts.len() > SHORT_LIST => {
+            builder.push("(").push(column).push(" in (select unnest(").push_bind(texts);
+            builder.push("::text[]))) is true");
+            return;
+        }
+        _ => builder.push(column),
+    };
     match test {
         Test::IntegerIn(integers) => match integers.as_slice() {
             [only] => builder.push(" = ").push_bind(*only),

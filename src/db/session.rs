@@ -43,7 +43,7 @@ const fn settings(
         // Statements name the schema of each table. No other schema can replace a function or type.
         ("search_path", "pg_catalog, pg_temp"),
         // Statements of requests are written so that their generic plans are good. PostgreSQL keeps
-        // these, and plans a statement once for each connection.
+        // these until statistics or tables change.
         ("plan_cache_mode", plan_cache_mode),
         ("jit", "off"),
         // Requests read large tables by the order of an index, whatever the statistics say.

@@ -116,10 +116,11 @@ impl Pages for LinkedInstancePages {
     }
 
     async fn next_page(&mut self) -> Result<Vec<NamedInstance>, Error> {
-        let deadline = self.deadline.take().unwrap_or(Instant::now() + db::STATEMENT_TIMEOUT);
+        let first_deadline = self.deadline.take();
         let mut page = Vec::new();
         // The instances of a whole page of ids may be gone.
         while page.is_empty() && !self.are_done() {
+            let deadline = first_deadline.unwrap_or(Instant::now() + db::STATEMENT_TIMEOUT);
             let ids = take_page(&mut self.ids);
             let list = async |conn: &mut PgConnection| {
                 let list = db::linked_instance::list_named;

@@ -16,7 +16,7 @@ use tower::ServiceExt;
 
 use crate::app::{Reply, TestApp};
 use crate::permissions::{grant, model, view};
-use crate::query_plans::assert_indexes;
+use crate::query_plans::{assert_indexes, plan};
 
 const SEARCH: &str = "/api/c/compapi/v2/cc/search_instance_associations/";
 const COUNT: &str = "/api/c/compapi/v2/cc/count_instance_associations/";
@@ -375,6 +375,33 @@ async fn each_documented_shape_of_a_search_has_an_index(pool: PgPool) {
         statements.push((statement, expected));
     }
     assert_indexes(&pool, &statements).await;
+}
+
+/// Each row is looked up in a hash table. In a generic plan, PostgreSQL compares it with each
+/// element of an array instead.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn rows_are_not_compared_with_each_value_of_a_long_list(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    let values: Vec<_> = (0..10_000).collect();
+    let listed = is_in(LinkColumn::Target, &values);
+    let slice = Slice { after: i64::MIN, skip: 0, limit: 500 };
+    for condition in [
+        listed.clone(),
+        is_in(LinkColumn::Id, &values),
+        Condition::not(listed.clone()),
+        Condition::all([is_in(LinkColumn::Source, &[1]), listed]),
+    ] {
+        let selection = group(condition);
+        for statement in
+            [list_statement(&selection, &LinkOrder::new(), slice), count_statement(&selection)]
+        {
+            let plan = plan(&mut conn, statement.sql().as_str()).await;
+            assert!(plan.iter().any(|line| line.contains("hashed SubPlan")), "{plan:#?}");
+            let compares_all =
+                |line: &String| line.starts_with("Filter:") && line.contains("ANY ($");
+            assert!(!plan.iter().any(compares_all), "{plan:#?}");
+        }
+    }
 }
 
 /// Makes each link take 20 ms to read.

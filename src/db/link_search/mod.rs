@@ -98,7 +98,7 @@ pub async fn list(
     conn: &mut PgConnection, selection: &LinkSelection, order: &LinkOrder, slice: Slice,
 ) -> sqlx::Result<Vec<FoundLink>> {
     let mut builder = list_statement(selection, order, slice);
-    let is_kept = is_by_id(order) && is_kept(selection);
+    let is_kept = slice.skip == 0 && is_by_id(order) && is_kept(selection);
     builder.build_query_as().persistent(is_kept).fetch_all(conn).await
 }
 
@@ -316,8 +316,9 @@ fn push_keyed(builder: &mut QueryBuilder<Postgres>, associations: &[i32], keys: 
         // OFFSET 0 keeps the other condition from being searched by.
         builder.push("select * from (select * from cmdb.instance_association where id = any (");
         builder.push_bind(keys.ids.clone());
-        builder.push(") offset 0) link where model_association_id = any (");
-        builder.push_bind(associations.to_vec()).push(")");
+        builder.push(") offset 0) link where (model_association_id in (select unnest(");
+        // As in `condition`: a hash table.
+        builder.push_bind(associations.to_vec()).push("::integer[]))) is true");
         separator = " union ";
     }
     // Each role has two indexes, which differ in their mappings.

@@ -54,6 +54,9 @@ pub(super) async fn test_texts<'a>(
     cx: &RequestContext<'_>, model_id: i32, associations: &'a AssociationsOfModel,
     tests: &[TextTest],
 ) -> Result<Vec<TestedAssociation<'a>>, Error> {
+    if associations.by_id.len() > ASSOCIATION_LIMIT {
+        return Err(condition_too_expensive().into());
+    }
     let is_listed = |(_, test): &&TextTest| matches!(test, Test::TextIn(_));
     let others = tests.iter().filter(|test| !is_listed(test));
     let others = others.map(|(field, test)| Condition::Test(*field, test.clone()));
@@ -85,16 +88,12 @@ pub(super) async fn test_texts<'a>(
 pub(super) fn group(
     associations: Vec<TestedAssociation<'_>>, condition: &Condition<Subject>,
 ) -> Result<Vec<Group>, RequestError> {
-    let count = associations.len();
     let mut by_results: BTreeMap<Vec<bool>, Vec<i32>> = BTreeMap::new();
     for (id, _, results) in associations {
         by_results.entry(results).or_default().push(id);
     }
     let (tests, values) = condition.size();
-    if count > ASSOCIATION_LIMIT
-        || by_results.len() * tests > TEST_LIMIT
-        || by_results.len() * values > VALUE_LIMIT
-    {
+    if by_results.len() * tests > TEST_LIMIT || by_results.len() * values > VALUE_LIMIT {
         return Err(condition_too_expensive());
     }
     let group = |(results, mut associations): (Vec<bool>, Vec<i32>)| {
