@@ -118,8 +118,8 @@ impl IdRange {
 /// The most model associations of a kept statement that has a branch for each of them.
 const KEPT_BRANCHES: usize = 32;
 
-/// Whether the statement of a selection is kept prepared, with its plan: one of a common shape, whose
-/// plan is small. A connection keeps the 100 statements that were used last.
+/// Whether the statement of a selection is kept prepared, with its plan: one of a common shape,
+/// whose plan is small. A connection keeps the 100 statements that were used last.
 pub(super) fn is_kept(LinkSelection { groups, .. }: &LinkSelection) -> bool {
     let is_list = |test: &_| matches!(test, Condition::Test(_, Test::IntegerIn(_)));
     match groups.as_slice() {
