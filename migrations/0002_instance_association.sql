@@ -105,25 +105,19 @@ $$;
 comment on function cmdb.require_read_committed() is
     'Raises an error unless each statement of the transaction takes a new snapshot.';
 
--- The server's statement that inserts links checks their instances itself, under the ROW EXCLUSIVE
--- lock. It sets cmdb.guard_may_skip to 'yes', and the trigger does not repeat the check. This
--- function clears the setting, so it applies to one statement. It ignores the setting unless the
--- session has the privileges of the table's owner, who could drop the trigger as well.
+-- The server's statement that inserts links checks what they refer to itself, under the ROW
+-- EXCLUSIVE lock. It sets cmdb.guard_may_skip to 'yes', and the trigger does not repeat the check.
+-- This function clears the setting, so it applies to one statement. It ignores the setting unless
+-- the session has the privileges of the function's owner, who could replace the function as well.
+-- It is one expression, because it is part of every insert.
 create function cmdb.guard_may_skip() returns boolean
-    language plpgsql set search_path = pg_catalog, pg_temp
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if current_setting('cmdb.guard_may_skip', true) is distinct from 'yes'
-        or current_setting('transaction_isolation') <> 'read committed'
-        or not pg_has_role(
-            session_user,
-            (select relowner from pg_class where oid = 'cmdb.instance_association'::regclass),
-            'usage')
-    then
-        return false;
-    end if;
-    perform set_config('cmdb.guard_may_skip', '', true);
-    return true;
+    return current_setting('cmdb.guard_may_skip', true) = 'yes'
+        and current_setting('transaction_isolation') = 'read committed'
+        and pg_has_role(session_user, current_user, 'usage')
+        and set_config('cmdb.guard_may_skip', '', true) = '';
 end
 $$;
 
@@ -177,7 +171,8 @@ comment on function cmdb.instance_association_guard() is
 
 create trigger instance_association_guard_insert after insert on cmdb.instance_association
     referencing new table as new_link for each statement
-    when (not cmdb.guard_may_skip()) execute function cmdb.instance_association_guard();
+    when (cmdb.guard_may_skip() is not true)
+    execute function cmdb.instance_association_guard();
 create trigger instance_association_guard_update after update on cmdb.instance_association
     referencing new table as new_link for each statement
     execute function cmdb.instance_association_guard();

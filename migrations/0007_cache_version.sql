@@ -8,8 +8,9 @@ create table cmdb.cache_version (
 );
 
 comment on table cmdb.cache_version is
-    'One row. A transaction that changes a table that servers cache sets a new, random version. '
-    'The statement that writes links compares it with the version of the cached data.';
+    'One row. A transaction that changes a table that servers cache, or that removes instances, '
+    'sets a new, random version. The statement that writes links compares it with the version of '
+    'the cached data.';
 comment on column cmdb.cache_version.is_current is 'Always true.';
 comment on constraint cache_version_pkey on cmdb.cache_version is
     'With the check: there is at most one row.';
@@ -59,3 +60,10 @@ begin
     end loop;
 end
 $$;
+
+-- Servers remember which instances exist. New instances and new names change nothing for them.
+create trigger instance_bump_cache_version_delete after delete or truncate on cmdb.instance
+    for each statement execute function cmdb.bump_cache_version();
+create trigger instance_bump_cache_version_update
+    after update of model_id, instance_id, tenant_id on cmdb.instance
+    for each statement execute function cmdb.bump_cache_version();

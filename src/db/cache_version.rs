@@ -1,5 +1,6 @@
 //! The version of what servers cache: it changes with each commit that changes an application, a
-//! secret, a grant, a model, an association kind, a model association or a tenant.
+//! secret, a grant, a model, an association kind, a model association or a tenant, or that removes
+//! an instance.
 
 use sqlx::PgConnection;
 
@@ -7,7 +8,7 @@ use sqlx::PgConnection;
 /// a backup does not repeat one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(transparent)]
-pub struct CacheVersion(pub(super) i64);
+pub struct CacheVersion(pub(crate) i64);
 
 /// The current version.
 #[tracing::instrument(skip_all, name = "db.cache_version.find")]

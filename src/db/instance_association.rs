@@ -1,45 +1,35 @@
 //! Instance associations (links).
 
-use std::collections::HashSet;
-
 use sqlx::PgConnection;
 
+use super::cache_version::CacheVersion;
 use super::model_association::ModelAssociation;
-use crate::domain::batch::{Decision, Detail, StoredState};
-use crate::domain::error::DetailError;
+use crate::domain::batch::{Detail, Link, StoredState};
 use crate::domain::identity::Caller;
 
-/// What became of an attempt to write a batch.
-#[derive(Debug)]
-pub enum WriteOutcome {
-    /// The accepted details are links now: their ids, in the order of the details.
-    Created(Vec<i64>),
-    /// The stored state, of each detail, differs from the expected one. Nothing was written.
-    Mismatch(Vec<StoredState>),
-    /// What the request was authorized on has changed: the cache version. Nothing was written.
-    Stale,
-}
-
-/// A batch to write, and the preconditions under which it is written.
+/// Links to create.
 pub struct NewLinks<'a> {
     /// The model association of all links, with the cache version on which the request was
     /// authorized.
     pub association: &'a ModelAssociation,
     /// The surrogate key of the tenant of the links. No link is written without it.
     pub tenant_id: Option<i32>,
-    /// All details of the request.
-    pub details: &'a [Detail],
-    /// The decision on each detail.
-    pub decisions: &'a [Decision],
-    /// The state that the decisions follow from: an element for each detail, or an empty slice if
-    /// no stored state prevents a link.
-    pub expected: &'a [StoredState],
+    /// The links.
+    pub links: &'a [Link],
+    /// The sources that are looked up, each once. The others exist as long as the cache version is
+    /// that of `association`.
+    pub unknown_sources: &'a [i64],
+    /// The targets that are looked up, each once.
+    pub unknown_targets: &'a [i64],
     /// The request id in the audit record.
     pub request_id: &'a str,
     /// The caller in the audit record.
     pub caller: &'a Caller,
     /// What to store under the request's `Idempotency-Key`, if it has one.
     pub idempotency: Option<IdempotencyEntry<'a>>,
+    /// What the idempotency record says of each detail: the code of its error, or that it is one of
+    /// the links.
+    pub error_codes: &'a [Option<i32>],
 }
 
 /// What identifies an idempotency record and describes its answer.
@@ -53,27 +43,21 @@ pub struct IdempotencyEntry<'a> {
     pub language: &'static str,
 }
 
-/// Writes the accepted details with their audit and idempotency records if the preconditions hold,
-/// and otherwise reports the stored state.
+/// Creates links with their audit and idempotency records and returns their ids, in order. Returns
+/// `None` and writes nothing if a link conflicts with a stored one, an instance does not exist, or
+/// the cache version has changed.
 ///
-/// A single statement, so a single commit: no decision is carried out on a state that has changed.
-/// A conflicting commit of another transaction makes the statement fail with
-/// [`ErrorClass::Conflict`](super::ErrorClass::Conflict), and nothing is written.
+/// A single statement, so a single commit. A conflicting commit of another transaction makes it
+/// fail with [`ErrorClass::Conflict`](super::ErrorClass::Conflict), and nothing is written.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
-pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Result<WriteOutcome> {
-    let NewLinks { association, details, decisions, expected, idempotency, .. } = links;
-    let source_ids: Vec<_> = details.iter().map(|detail| detail.source).collect();
-    let target_ids: Vec<_> = details.iter().map(|detail| detail.target).collect();
-    let accepted: Vec<_> = decisions.iter().map(Result::is_ok).collect();
-    let source_missing: Vec<_> = expected.iter().map(|state| state.source_missing).collect();
-    let target_missing: Vec<_> = expected.iter().map(|state| state.target_missing).collect();
-    let source_of_target: Vec<_> = expected.iter().map(|state| state.source_of_target).collect();
-    let target_of_source: Vec<_> = expected.iter().map(|state| state.target_of_source).collect();
-    let error_codes: Vec<_> =
-        decisions.iter().map(|decision| decision.err().map(DetailError::code)).collect();
-
+pub async fn create(
+    conn: &mut PgConnection, new: &NewLinks<'_>,
+) -> sqlx::Result<Option<Vec<i64>>> {
+    let NewLinks { association, links, idempotency, .. } = new;
+    let source_ids: Vec<_> = links.iter().map(|link| link.source).collect();
+    let target_ids: Vec<_> = links.iter().map(|link| link.target).collect();
     // In the groups that the statement's header lists.
-    let row = sqlx::query_file!(
+    sqlx::query_file_scalar!(
         "src/db/create_links.sql",
         // model association, models
         association.id,
@@ -82,49 +66,61 @@ pub async fn create(conn: &mut PgConnection, links: &NewLinks<'_>) -> sqlx::Resu
         association.target_model_id,
         association.target_is_built_in,
         // caller
-        links.tenant_id,
+        new.tenant_id,
         association.version.0,
-        // details
-        &source_ids as &[Option<i64>],
-        &target_ids as &[Option<i64>],
-        &accepted,
-        count_distinct(&source_ids),
-        count_distinct(&target_ids),
-        // expected state
-        &source_missing,
-        &target_missing,
-        &source_of_target as &[Option<i64>],
-        &target_of_source as &[Option<i64>],
+        // links
+        &source_ids,
+        &target_ids,
+        // instances
+        new.unknown_sources,
+        new.unknown_targets,
         // audit record
-        links.request_id,
-        links.caller.app,
-        links.caller.user,
+        new.request_id,
+        new.caller.app,
+        new.caller.user,
         // idempotency record
         idempotency.as_ref().map(|entry| entry.key),
         idempotency.as_ref().map(|entry| entry.request_hash.as_slice()),
         idempotency.as_ref().map(|entry| entry.language),
-        &error_codes as &[Option<i32>],
+        new.error_codes as &[Option<i32>],
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// The stored state of each detail, and the cache version when it was read.
+#[tracing::instrument(skip_all, name = "db.instance_association.find_state")]
+pub async fn find_state(
+    conn: &mut PgConnection, association: &ModelAssociation, tenant_id: Option<i32>,
+    details: &[Detail],
+) -> sqlx::Result<(Vec<StoredState>, CacheVersion)> {
+    let source_ids: Vec<_> = details.iter().map(|detail| detail.source).collect();
+    let target_ids: Vec<_> = details.iter().map(|detail| detail.target).collect();
+    // In the groups that the statement's header lists.
+    let row = sqlx::query_file!(
+        "src/db/stored_state.sql",
+        // model association, models
+        association.id,
+        association.source_model_id,
+        association.source_is_built_in,
+        association.target_model_id,
+        association.target_is_built_in,
+        // caller
+        tenant_id,
+        // details
+        &source_ids as &[Option<i64>],
+        &target_ids as &[Option<i64>],
     )
     .fetch_one(conn)
     .await?;
-
-    if row.is_stale {
-        return Ok(WriteOutcome::Stale);
-    }
-    let Some(source_missing) = row.source_missing else {
-        return Ok(WriteOutcome::Created(row.created.unwrap_or_default()));
-    };
-    let states = source_missing
+    let states = row
+        .source_missing
         .into_iter()
-        .zip(row.target_missing.unwrap_or_default())
-        .zip(row.source_of_target.unwrap_or_default())
-        .zip(row.target_of_source.unwrap_or_default())
+        .zip(row.target_missing)
+        .zip(row.source_of_target)
+        .zip(row.target_of_source)
         .map(|(((source_missing, target_missing), source_of_target), target_of_source)| {
             StoredState { source_missing, target_missing, source_of_target, target_of_source }
         });
-    Ok(WriteOutcome::Mismatch(states.collect()))
-}
-
-fn count_distinct(ids: &[Option<i64>]) -> i64 {
-    ids.iter().flatten().collect::<HashSet<_>>().len().try_into().unwrap_or(i64::MAX)
+    Ok((states.collect(), row.version))
 }

@@ -9,6 +9,7 @@ use moka::sync::Cache;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
+use super::known_instances::KnownInstances;
 use super::{Error, Service, with_connection};
 use crate::db;
 use crate::db::app::App;
@@ -40,6 +41,8 @@ pub struct Caches {
     tenants: Cache<String, Arc<StoredTenant>>,
     /// By the user's name.
     permissions: Cache<String, Arc<UserPermissions>>,
+    /// The instances that exist under a version.
+    pub(super) known_instances: KnownInstances,
     /// The version that was found current last, and when the statement was sent.
     current: Mutex<Option<(CacheVersion, Instant)>>,
 }
@@ -53,6 +56,7 @@ impl Default for Caches {
             associations_of_models: new_cache(),
             tenants: new_cache(),
             permissions: new_cache(),
+            known_instances: KnownInstances::default(),
             current: Mutex::default(),
         }
     }

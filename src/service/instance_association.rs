@@ -1,5 +1,6 @@
 //! Creating instance associations (links): one, or a batch of them.
 
+use sqlx::PgConnection;
 use tokio::time::Instant;
 use tracing::{Instrument, info_span};
 
@@ -9,11 +10,11 @@ use super::idempotency::Replay;
 use super::permission::{authorize_edit, user_permissions};
 use super::{Error, with_connection};
 use crate::db;
-use crate::db::instance_association::{IdempotencyEntry, NewLinks, WriteOutcome};
+use crate::db::instance_association::{IdempotencyEntry, NewLinks};
 use crate::db::model_association::ModelAssociation;
 use crate::domain::association::{Mapping, check_models};
 use crate::domain::batch::{
-    CreateLink, CreateLinks, Decision, Detail, StoredState, plan, plan_alone,
+    CreateLink, CreateLinks, Decision, Detail, Link, StoredState, plan, plan_alone,
 };
 use crate::domain::error::{DetailError, RequestError};
 
@@ -132,57 +133,88 @@ async fn create(
     let &NewDetails { details, plan, idempotency, stores_refusals } = new;
     let permissions = user_permissions(cx).await?;
     let tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
+    let plan_on = |stored: &[StoredState]| {
+        step!("plan").in_scope(|| plan(association.mapping, details, stored))
+    };
 
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let permissions = permissions.as_deref();
         let authorizing = authorize_edit(conn, cx, permissions, association, tenant_id, details);
         let authorized = authorizing.instrument(step!("authorize")).await?;
-        // The first plan expects no conflicting links, and the authorized instances. If the stored
-        // state differs, nothing is written, and the next plan expects that state.
-        let mut expected = authorized.expected_state(details);
-        let mut expected_is_stored = false;
-        loop {
-            let decisions =
-                step!("plan").in_scope(|| plan(association.mapping, details, &expected));
-            let creates_links = decisions.iter().any(Result::is_ok);
-            let idempotency = idempotency.filter(|_| stores_refusals || creates_links);
-            if expected_is_stored && !creates_links && idempotency.is_none() {
-                return Ok(outcomes(&decisions, Vec::new()));
-            }
-            if expected_is_stored && tenant_id.is_none() && creates_links {
-                // The first links of a tenant. A new tenant changes the cache version.
-                db::tenant::insert(conn, &cx.tenant).await?;
-                return Err(Error::Stale);
-            }
-            cx.require_time_for_statement()?;
-            let new_links = NewLinks {
-                association,
-                tenant_id,
-                details,
-                decisions: &decisions,
-                expected: &expected,
-                request_id: cx.request_id,
-                caller: &cx.caller,
-                idempotency,
-            };
-            let sent = Instant::now();
-            let write = db::instance_association::create(conn, &new_links);
-            let outcome = write.instrument(step!("write")).await?;
-            if !matches!(outcome, WriteOutcome::Stale) {
-                cx.lookups.set_current(association.version, sent)?;
-            }
-            match outcome {
-                WriteOutcome::Stale => return Err(Error::Stale),
-                WriteOutcome::Created(ids) => return Ok(outcomes(&decisions, ids)),
-                WriteOutcome::Mismatch(stored) if authorized.cover_existing(details, &stored) => {
-                    (expected, expected_is_stored) = (stored, true);
-                }
-                // An instance was added after the authorization.
-                WriteOutcome::Mismatch(_) => return Err(Error::Conflict),
-            }
+
+        // Most batches meet nothing that is stored. Then one statement is enough.
+        let decisions = plan_on(&[]);
+        if tenant_id.is_some()
+            && decisions.iter().all(Result::is_ok)
+            && authorized.cover(details)
+            && let Some(ids) =
+                write(conn, cx, association, tenant_id, &decisions, idempotency).await?
+        {
+            return Ok(outcomes(&decisions, ids));
         }
+
+        // The stored state decides. It may change before the write, which then writes nothing.
+        cx.require_time_for_statement()?;
+        let sent = Instant::now();
+        let find = db::instance_association::find_state(conn, association, tenant_id, details);
+        let (stored, version) = find.instrument(step!("find state")).await?;
+        cx.lookups.set_current(version, sent)?;
+        if !authorized.cover_existing(details, &stored) {
+            // An instance was added after the authorization.
+            return Err(Error::Conflict);
+        }
+        let decisions = plan_on(&stored);
+        let creates_links = decisions.iter().any(Result::is_ok);
+        let idempotency = idempotency.filter(|_| stores_refusals || creates_links);
+        if !creates_links && idempotency.is_none() {
+            return Ok(outcomes(&decisions, Vec::new()));
+        }
+        if creates_links && tenant_id.is_none() {
+            // The first links of a tenant. A new tenant changes the cache version.
+            db::tenant::insert(conn, &cx.tenant).await?;
+            return Err(Error::Stale);
+        }
+        let ids = write(conn, cx, association, tenant_id, &decisions, idempotency).await?;
+        Ok(outcomes(&decisions, ids.ok_or(Error::Conflict)?))
     })
     .await
+}
+
+/// Writes the links of these decisions and returns their ids, or `None` if something stored is in
+/// the way.
+async fn write(
+    conn: &mut PgConnection, cx: &RequestContext<'_>, association: &ModelAssociation,
+    tenant_id: Option<i32>, decisions: &[Decision], idempotency: Option<IdempotencyEntry<'_>>,
+) -> Result<Option<Vec<i64>>, Error> {
+    cx.require_time_for_statement()?;
+    let known = &cx.service.caches.known_instances;
+    let links: Vec<Link> = decisions.iter().filter_map(|decision| decision.ok()).collect();
+    let sources = (association.source_model_id, tenant_id);
+    let targets = (association.target_model_id, tenant_id);
+    let version = association.version;
+    let unknown_sources = known.unknown(version, sources, links.iter().map(|link| link.source));
+    let unknown_targets = known.unknown(version, targets, links.iter().map(|link| link.target));
+    let code = |decision: &Decision| decision.err().map(DetailError::code);
+    let new_links = NewLinks {
+        association,
+        tenant_id,
+        links: &links,
+        unknown_sources: &unknown_sources,
+        unknown_targets: &unknown_targets,
+        request_id: cx.request_id,
+        caller: &cx.caller,
+        idempotency,
+        error_codes: &decisions.iter().map(code).collect::<Vec<_>>(),
+    };
+    let sent = Instant::now();
+    let creating = db::instance_association::create(conn, &new_links);
+    let ids = creating.instrument(step!("write")).await?;
+    if ids.is_some() {
+        cx.lookups.set_current(version, sent)?;
+        known.insert(version, sources, &unknown_sources);
+        known.insert(version, targets, &unknown_targets);
+    }
+    Ok(ids)
 }
 
 /// The outcome of each detail. `ids` are those of the accepted details, in order.

@@ -12,6 +12,7 @@ pub mod deletion;
 pub mod idempotency;
 pub mod import;
 pub mod instance_association;
+pub mod known_instances;
 pub mod limit;
 pub mod link_search;
 pub mod linked_instance;

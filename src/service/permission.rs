@@ -118,16 +118,9 @@ pub async fn viewable_models(cx: &RequestContext<'_>) -> Result<ViewableModels, 
 }
 
 impl AuthorizedInstances {
-    /// The stored state to expect: no link prevents another, and the instances that were not
-    /// authorized do not exist.
-    pub(super) fn expected_state(&self, details: &[Detail]) -> Vec<StoredState> {
-        let Self::Only { sources, targets } = self else { return Vec::new() };
-        let state = |detail: &Detail| StoredState {
-            source_missing: !contains(sources, detail.source),
-            target_missing: !contains(targets, detail.target),
-            ..StoredState::default()
-        };
-        details.iter().map(state).collect()
+    /// Whether every instance of the details was authorized.
+    pub(super) fn cover(&self, details: &[Detail]) -> bool {
+        self.cover_existing(details, &vec![StoredState::default(); details.len()])
     }
 
     /// Whether every instance that exists now was authorized. For a pair that is linked already the

@@ -41,21 +41,48 @@ async fn every_change_to_cached_data_bumps_the_cache_version(pool: PgPool) {
         "update cmdb.app_secret set created_at = now()",
         "truncate cmdb.permission_grant",
         "truncate cmdb.app_secret",
+        "delete from cmdb.instance where instance_id = 300",
+        "update cmdb.instance set instance_id = 301 where instance_id = 299",
     ] {
         let before = version().await;
         sqlx::query(sql).execute(&app.pool).await.unwrap();
         assert_ne!(version().await, before, "{sql}");
     }
-    // Links and instances are not cached.
+    // Links are not cached. Of instances servers remember only that they exist.
     let before = version().await;
     for sql in [
         "insert into cmdb.instance_association (model_association_id, source_id, target_id)
          select id, 1, 1 from cmdb.model_association where key = 'bk_switch_default_host'",
-        "delete from cmdb.instance where instance_id = 300",
+        "insert into cmdb.instance (model_id, instance_id) select id, 300 from cmdb.model",
+        "update cmdb.instance set name = 'new' where instance_id = 1",
     ] {
         sqlx::query(sql).execute(&app.pool).await.unwrap();
     }
     assert_eq!(version().await, before);
+}
+
+/// Each model and tenant has its own instances.
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn an_instance_that_was_linked_before_is_refused_once_it_is_removed(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let create = async |source, target| {
+        app.post(batch("bk_switch_default_host", &[(source, target)])).await.json["data"].clone()
+    };
+    for removal in [
+        "delete from cmdb.instance where (model_id, instance_id) =
+             (select id, 7 from cmdb.model where key = 'host')",
+        "update cmdb.instance set instance_id = 1008 where (model_id, instance_id) =
+             (select id, 8 from cmdb.model where key = 'host')",
+    ] {
+        let target = if removal.starts_with("delete") { 7 } else { 8 };
+        assert!(create(1, target).await["success_created"]["0"].is_number());
+        sqlx::query("delete from cmdb.instance_association").execute(&app.pool).await.unwrap();
+        sqlx::query(removal).execute(&app.pool).await.unwrap();
+        let refused = json!({"0": "Associated instance does not exist"});
+        assert_eq!(create(1, target).await["error_msg"], refused, "{removal}");
+        // The switch with the same id still exists.
+        assert!(create(target, 1).await["success_created"]["0"].is_number());
+    }
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]

@@ -183,14 +183,16 @@ async fn a_grant_applies_as_soon_as_it_is_added_or_removed(pool: PgPool) {
     }
 }
 
-/// An import commits the instance between the request's look-up and its write.
+/// An import commits the instance between the authorization and the look-up of the stored state,
+/// which reads the cache version, too.
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn an_instance_that_appears_during_a_request_needs_permission(pool: PgPool) {
     let app = TestApp::new(pool.clone()).await;
     grant(&app, "user", &[instance("bk_switch", 1), instance("host", 1)]).await;
+    as_user(&app, "user", &batch("bk_switch_default_host", &[(1, 999)]), "en").await;
     let mut importing = pool.begin().await.unwrap();
     for sql in [
-        "lock table cmdb.instance_association in share row exclusive mode",
+        "lock table cmdb.cache_version in access exclusive mode",
         "insert into cmdb.instance (model_id, instance_id) select id, 5001 from cmdb.model where key = 'host'",
     ] {
         sqlx::query(sql).execute(&mut *importing).await.unwrap();

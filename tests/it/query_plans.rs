@@ -164,9 +164,18 @@ pub(crate) async fn assert_indexes(pool: &PgPool, statements: &[(String, Vec<&st
 }
 
 /// A part of each statement of fixed text that names a large table, and what it reads of these.
-const STATEMENTS: [(&str, &[&str]); 13] = [
+const STATEMENTS: [(&str, &[&str]); 14] = [
     (
-        "-- Creates the accepted details of a batch",
+        "-- Creates links with their audit record",
+        &[
+            "instance_association_pair_key",
+            "instance_association_source_key",
+            "instance_association_target_key",
+            "instance_pkey",
+        ],
+    ),
+    (
+        "-- The stored state that each detail",
         &[
             "instance_association_pair_key",
             "instance_association_source_key",
