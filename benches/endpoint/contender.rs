@@ -1,13 +1,13 @@
-//! What is compared: a bare insert, a checked insert, the original's algorithm, and the endpoint.
+//! What is compared: a bare insert, the endpoint's own statement, the original's algorithm, an HTTP
+//! request without work, and the endpoint.
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::http::request::Builder;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use sqlx::postgres::PgArguments;
-use sqlx::query::QueryAs;
-use sqlx::{PgConnection, Postgres};
+use sqlx::{Executor, PgConnection};
 use tokio::net::TcpStream;
 
 use crate::batches::Batch;
@@ -18,11 +18,12 @@ use crate::dataset::{Dataset, SECRET, USER};
 pub(crate) enum Contender {
     /// One insert of all pairs into a table that checks only that each pair is unique.
     Floor,
-    /// One insert with the endpoint's indexes and its look-ups of pairs and instances: what its
-    /// guarantees cost in SQL alone.
-    Checked,
+    /// The endpoint's own statement, with the settings of the server's connections.
+    Statement,
     /// The original's algorithm on our tables: several statements for each detail.
     Baseline,
+    /// The same HTTP request to a path whose handler does nothing.
+    Empty,
     /// The endpoint over HTTP, with credentials and permission.
     Endpoint,
 }
@@ -30,8 +31,9 @@ pub(crate) enum Contender {
 /// A connection to a contender.
 pub(crate) enum Client {
     Floor(PgConnection),
-    Checked(PgConnection),
+    Statement(PgConnection, Association),
     Baseline(PgConnection),
+    Empty(SendRequest<Full<Bytes>>),
     Endpoint(SendRequest<Full<Bytes>>),
 }
 
@@ -48,8 +50,18 @@ impl Contender {
     pub(crate) async fn connect(self, dataset: &Dataset) -> Client {
         match self {
             Self::Floor => Client::Floor(dataset.connect().await),
-            Self::Checked => Client::Checked(dataset.connect().await),
+            Self::Statement => {
+                let mut conn = dataset.connect().await;
+                conn.execute(REQUEST_SETTINGS).await.unwrap();
+                let association = sqlx::query_as(
+                    "select id, source_model_id, target_model_id, version
+                     from cmdb.model_association, cmdb.cache_version where key = 'bench_n:n'",
+                );
+                let association = association.fetch_one(&mut conn).await.unwrap();
+                Client::Statement(conn, association)
+            }
             Self::Baseline => Client::Baseline(dataset.connect().await),
+            Self::Empty => Client::Empty(connect(&dataset.server.address).await),
             Self::Endpoint => Client::Endpoint(connect(&dataset.server.address).await),
         }
     }
@@ -69,13 +81,18 @@ impl Client {
     pub(crate) async fn send(&mut self, batch: &Batch) -> Answer {
         let Batch { association, pairs } = batch;
         match self {
-            Self::Floor(conn) => Answer::Created(insert(conn, sqlx::query_as(FLOOR), pairs).await),
-            Self::Checked(conn) => {
-                let query = sqlx::query_as(CHECKED).bind(association);
-                Answer::Created(insert(conn, query, pairs).await)
+            Self::Floor(conn) => Answer::Created(insert(conn, pairs).await),
+            Self::Statement(conn, association) => {
+                Answer::Created(create(conn, *association, pairs).await)
             }
             Self::Baseline(conn) => {
                 Answer::Created(detail_by_detail(conn, association, pairs).await)
+            }
+            Self::Empty(sender) => {
+                let body = body_of(association, pairs);
+                let (status, _) = exchange(sender, Request::get("/healthz"), body).await;
+                assert_eq!(status, 200);
+                Answer::Created(0)
             }
             Self::Endpoint(sender) => post(sender, association, pairs).await,
         }
@@ -87,38 +104,51 @@ const FLOOR: &str = "
     select 1, source, target from unnest($1::bigint[], $2::bigint[]) pair (source, target)
     on conflict do nothing returning id, source, target";
 
-const CHECKED: &str = "
-    with association as materialized (
-        select id, source_model_id, target_model_id from cmdb.model_association where key = $1
-    )
-    insert into cmdb.instance_association (model_association_id, source_id, target_id)
-    select (select id from association), source, target
-    from unnest($2::bigint[], $3::bigint[]) pair (source, target)
-    where not exists (
-            select from unnest($2::bigint[], $3::bigint[]) pair (source, target)
-            where (
-                select link.source_id from cmdb.instance_association link
-                where link.model_association_id = (select id from association)
-                    and link.source_id = source and link.target_id = target
-                    and link.model_association_id & 3 <> 1
-            ) is not null)
-        and 0 < (select count(*) from cmdb.instance
-            where model_id = (select source_model_id from association)
-                and instance_id = any ($2))
-        and 0 < (select count(*) from cmdb.instance
-            where model_id = (select target_model_id from association)
-                and instance_id = any ($3))
-        and (select set_config('cmdb.guard_may_skip', 'yes', true)) = 'yes'
-    order by target, source
-    returning id, source_id, target_id";
-
-/// The id, source and target of each created link.
-type Created<'q> = QueryAs<'q, Postgres, (i64, i64, i64), PgArguments>;
-
-/// Executes an insert whose last two parameters are the sources and the targets.
-async fn insert(conn: &mut PgConnection, query: Created<'_>, pairs: &[(i64, i64)]) -> usize {
+/// Inserts pairs into the table of the floor.
+async fn insert(conn: &mut PgConnection, pairs: &[(i64, i64)]) -> usize {
     let (sources, targets): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
-    query.bind(sources).bind(targets).fetch_all(conn).await.unwrap().len()
+    let query = sqlx::query_as::<_, (i64, i64, i64)>(FLOOR).bind(sources).bind(targets);
+    query.fetch_all(conn).await.unwrap().len()
+}
+
+/// Those of the server's settings for requests that affect plans.
+const REQUEST_SETTINGS: &str = "
+    set plan_cache_mode = force_generic_plan; set enable_seqscan = off;
+    set enable_bitmapscan = off; set jit = off";
+
+const CREATE_LINKS: &str = include_str!("../../src/db/create_links.sql");
+
+/// The ids of an n:n model association and its models, and the cache version.
+type Association = (i32, i32, i32, i64);
+
+/// Creates n:n links as the server does once it knows all instances. Nothing is written if a pair
+/// exists.
+async fn create(conn: &mut PgConnection, association: Association, pairs: &[(i64, i64)]) -> usize {
+    let (id, source_model, target_model, version) = association;
+    let (sources, targets): (Vec<i64>, Vec<i64>) = pairs.iter().copied().unzip();
+    let created: Option<Vec<i64>> = sqlx::query_scalar(CREATE_LINKS)
+        .bind(id)
+        .bind(source_model)
+        .bind(false)
+        .bind(target_model)
+        .bind(true)
+        .bind(0)
+        .bind(version)
+        .bind(sources)
+        .bind(targets)
+        .bind([0_i64; 0])
+        .bind([0_i64; 0])
+        .bind("0123456789abcdef0123456789abcdef")
+        .bind("bench")
+        .bind(USER)
+        .bind(None::<&str>)
+        .bind(None::<&[u8]>)
+        .bind(None::<&str>)
+        .bind(vec![None::<i32>; pairs.len()])
+        .fetch_optional(conn)
+        .await
+        .unwrap();
+    created.map_or(0, |ids| ids.len())
 }
 
 /// For each detail, as the original does for n:n: look up the model association, the pair, the
@@ -193,24 +223,8 @@ async fn detail_by_detail(
 async fn post(
     sender: &mut SendRequest<Full<Bytes>>, association: &str, pairs: &[(i64, i64)],
 ) -> Answer {
-    let details: Vec<_> = pairs
-        .iter()
-        .map(|(source, target)| format!(r#"{{"bk_inst_id":{source},"bk_asst_inst_id":{target}}}"#))
-        .collect();
-    let body = format!(
-        r#"{{"bk_app_code":"bench","bk_app_secret":"{SECRET}","bk_username":"{USER}",
-           "bk_obj_id":"bk_switch","bk_asst_obj_id":"host","bk_obj_asst_id":"{association}",
-           "details":[{}]}}"#,
-        details.join(",")
-    );
-    let request = Request::post("/api/c/compapi/v2/cc/batch_create_instance_association/")
-        .header("host", "bench")
-        .body(Full::from(body))
-        .unwrap();
-    sender.ready().await.unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    let status = response.status();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let path = "/api/c/compapi/v2/cc/batch_create_instance_association/";
+    let (status, body) = exchange(sender, Request::post(path), body_of(association, pairs)).await;
     let body = std::str::from_utf8(&body).unwrap();
     if status == 503 {
         return Answer::Refused;
@@ -219,4 +233,28 @@ async fn post(
     // The ids are counted without parsing the answer, because the client shares the machine.
     let created = body.split_once("success_created").unwrap().1.split_once('}').unwrap().0;
     Answer::Created(created.matches("\":").count().saturating_sub(1))
+}
+
+fn body_of(association: &str, pairs: &[(i64, i64)]) -> String {
+    let details: Vec<_> = pairs
+        .iter()
+        .map(|(source, target)| format!(r#"{{"bk_inst_id":{source},"bk_asst_inst_id":{target}}}"#))
+        .collect();
+    format!(
+        r#"{{"bk_app_code":"bench","bk_app_secret":"{SECRET}","bk_username":"{USER}",
+           "bk_obj_id":"bk_switch","bk_asst_obj_id":"host","bk_obj_asst_id":"{association}",
+           "details":[{}]}}"#,
+        details.join(",")
+    )
+}
+
+/// Sends a request and returns the status and the body of its response.
+async fn exchange(
+    sender: &mut SendRequest<Full<Bytes>>, request: Builder, body: String,
+) -> (StatusCode, Bytes) {
+    let request = request.header("host", "bench").body(Full::from(body)).unwrap();
+    sender.ready().await.unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status();
+    (status, response.into_body().collect().await.unwrap().to_bytes())
 }

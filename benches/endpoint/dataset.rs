@@ -9,8 +9,26 @@ use crate::cluster::Cluster;
 /// Instances of each of the two models.
 pub(crate) const INSTANCES: i64 = 200_000;
 
-/// How many links each database holds.
-pub(crate) const SIZES: [i64; 3] = [100_000, 1_000_000, 10_000_000];
+/// What a database holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) links: i64,
+    /// Whether PostgreSQL has statistics.
+    pub(crate) is_analyzed: bool,
+}
+
+/// What each database of `make bench` holds.
+pub(crate) const SIZES: [Size; 4] = {
+    const fn analyzed(links: i64) -> Size {
+        Size { links, is_analyzed: true }
+    }
+    [
+        analyzed(100_000),
+        analyzed(1_000_000),
+        analyzed(10_000_000),
+        Size { links: 1_000_000, is_analyzed: false },
+    ]
+};
 
 /// The settings that differ from those of a new PostgreSQL server. No checkpoint is due during the
 /// run: full-page images are written to the WAL only where the report says so.
@@ -34,23 +52,26 @@ pub(crate) struct Dataset {
 
 impl Dataset {
     /// One dataset for each of these sizes, on copies of one inventory.
-    pub(crate) async fn all(cluster: &Cluster, sizes: &[i64]) -> Vec<Self> {
+    pub(crate) async fn all(cluster: &Cluster, sizes: &[Size]) -> Vec<Self> {
         configure(cluster).await;
         let url = cluster.options().to_url_lossy();
         load_inventory(&Program::at(url.as_str()), &cluster.options()).await;
         // All copies are made before links are loaded, because each copy needs a checkpoint.
         let mut conn = cluster.options().database("postgres").connect().await.unwrap();
-        for &size in sizes {
-            let copy = format!("create database links_{size} template cmdb strategy file_copy");
+        for index in 0..sizes.len() {
+            let copy = format!("create database links_{index} template cmdb strategy file_copy");
             run(&mut conn, copy).await;
         }
         let mut datasets = Vec::new();
-        for &size in sizes {
-            let options = cluster.options().database(&format!("links_{size}"));
-            load_links(&options, size).await;
+        for (index, size) in sizes.iter().enumerate() {
+            let options = cluster.options().database(&format!("links_{index}"));
+            load_links(&options, size.links).await;
+            if !size.is_analyzed {
+                run(&mut options.connect().await.unwrap(), FORGET_STATISTICS.to_owned()).await;
+            }
             let program = Program::at(options.to_url_lossy().as_str());
             let server = program.serve(&[]);
-            datasets.push(Self { size, options, program, server });
+            datasets.push(Self { size: size.links, options, program, server });
         }
         datasets
     }
@@ -200,6 +221,11 @@ const LINKS: &str = "
         (select id from cmdb.model_association where key = 'bench_n:n'),
         1 + n % INSTANCES, 1 + (n % INSTANCES * 48271 + n / INSTANCES * 13) % INSTANCES
     from generate_series(0::bigint, SIZE - 1) n";
+
+/// Makes the tables as if they had never been analysed.
+const FORGET_STATISTICS: &str = "
+    delete from pg_statistic;
+    update pg_class set reltuples = -1, relpages = 0 where relnamespace = 'cmdb'::regnamespace";
 
 /// The table of the floor.
 const BARE: &str = "

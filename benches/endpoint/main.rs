@@ -1,7 +1,7 @@
 //! Measures the endpoint and what PostgreSQL itself can do, in one run. `make bench` runs it.
 //!
-//! Three databases on one private, durable PostgreSQL server hold 100 thousand, 1 million and
-//! 10 million links, and a release build serves each of them. Every row of the table compares two
+//! Databases on one private, durable PostgreSQL server hold 100 thousand, 1 million (twice) and 10
+//! million links, and a release build serves each of them. Every row of the table compares two
 //! contenders that take turns, round after round, so that other load on the machine affects both.
 //!
 //! - `cargo bench --bench endpoint -- [ROUNDS]`: the table, `target/bench.json`, `target/bench.svg`

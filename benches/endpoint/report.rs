@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::batches::Mix;
 use crate::contender::Contender;
 use crate::cost::Costs;
-use crate::dataset::{SETTINGS, SIZES};
+use crate::dataset::{SETTINGS, SIZES, Size};
 use crate::overload::Load;
 use crate::row::{ROWS, Row, Samples, quantile};
 
@@ -43,8 +43,9 @@ impl Row {
     fn against_name(&self) -> String {
         match self.against {
             (Contender::Floor, _) => "floor".to_owned(),
-            (Contender::Checked, _) => "checked in SQL alone".to_owned(),
+            (Contender::Statement, _) => "its own statement".to_owned(),
             (Contender::Baseline, _) => "item by item".to_owned(),
+            (Contender::Empty, _) => "an empty handler".to_owned(),
             (Contender::Endpoint, dataset) => format!("endpoint, {} links", size(dataset)),
         }
     }
@@ -59,10 +60,13 @@ impl Row {
 }
 
 fn size(dataset: usize) -> String {
-    match SIZES[dataset] {
-        size if size >= 1_000_000 => format!("{}M", size / 1_000_000),
-        size => format!("{}k", size / 1_000),
-    }
+    let Size { links, is_analyzed } = SIZES[dataset];
+    let number = if links >= 1_000_000 {
+        format!("{}M", links / 1_000_000)
+    } else {
+        format!("{}k", links / 1_000)
+    };
+    if is_analyzed { number } else { format!("{number} never analysed") }
 }
 
 impl Report {

@@ -38,16 +38,16 @@ pub(crate) const fn row(
 }
 
 /// The rows of `make bench`.
-pub(crate) static ROWS: [Row; 19] = {
-    use Contender::{Baseline, Checked, Endpoint, Floor};
+pub(crate) static ROWS: [Row; 23] = {
+    use Contender::{Baseline, Empty, Endpoint, Floor, Statement};
     use Mapping::{ManyToMany as NN, OneToMany as ON, OneToOne as OO};
     use Mix::{Duplicates, Fresh, HalfRefused};
     [
         row(NN, Fresh, 1, 1, 1, (Floor, 1), Some(1.8)),
-        row(NN, Fresh, 10, 1, 1, (Floor, 1), None),
-        row(NN, Fresh, 50, 1, 1, (Floor, 1), None),
+        row(NN, Fresh, 1, 1, 1, (Statement, 1), None),
+        row(NN, Fresh, 20, 1, 1, (Floor, 1), None),
         row(NN, Fresh, 200, 1, 1, (Floor, 1), Some(1.8)),
-        row(NN, Fresh, 200, 1, 1, (Checked, 1), None),
+        row(NN, Fresh, 200, 1, 1, (Statement, 1), Some(1.1)),
         row(NN, Fresh, 200, 1, 1, (Baseline, 1), Some(0.05)),
         row(NN, Duplicates, 200, 1, 1, (Floor, 1), Some(0.8)),
         row(NN, HalfRefused, 200, 1, 1, (Floor, 1), Some(2.1)),
@@ -56,12 +56,16 @@ pub(crate) static ROWS: [Row; 19] = {
         row(NN, Fresh, 200, 1, 0, (Floor, 0), None),
         row(NN, Fresh, 200, 1, 2, (Floor, 2), None),
         row(NN, Fresh, 200, 1, 2, (Endpoint, 0), Some(1.3)),
+        row(NN, Fresh, 1, 1, 3, (Endpoint, 1), Some(1.1)),
+        row(NN, Fresh, 20, 1, 3, (Endpoint, 1), Some(1.1)),
+        row(NN, Fresh, 200, 1, 3, (Endpoint, 1), Some(1.1)),
         row(NN, Fresh, 200, 8, 1, (Floor, 1), Some(0.62)),
-        row(NN, Fresh, 200, 8, 1, (Checked, 1), None),
+        row(NN, Fresh, 200, 8, 1, (Statement, 1), None),
         row(NN, Fresh, 200, 64, 1, (Floor, 1), None),
-        row(ON, Fresh, 200, 8, 1, (Floor, 1), None),
         row(NN, Fresh, 20, 8, 1, (Floor, 1), Some(0.55)),
         row(NN, Fresh, 1, 8, 1, (Floor, 1), Some(0.45)),
+        row(NN, Fresh, 1, 8, 1, (Statement, 1), None),
+        row(NN, Fresh, 1, 8, 1, (Empty, 1), None),
     ]
 };
 

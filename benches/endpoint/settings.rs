@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Executor};
 use crate::batches::{Mapping, Mix, batch};
 use crate::cluster::Cluster;
 use crate::contender::Contender;
-use crate::dataset::{Dataset, set};
+use crate::dataset::{Dataset, Size, set};
 use crate::row::{Row, quantile, rate, row};
 
 /// How often each value is measured.
@@ -31,7 +31,8 @@ const POSTGRES: [(&str, &[&str], &str); 3] = [
 
 pub(crate) async fn measure() {
     let cluster = Cluster::start();
-    let mut datasets = Dataset::all(&cluster, &[10_000_000]).await;
+    let mut datasets =
+        Dataset::all(&cluster, &[Size { links: 10_000_000, is_analyzed: true }]).await;
     println!("\n| setting | value | batches/s |\n|---|---|---:|");
     for (name, values, statement) in POSTGRES {
         let mut rates = vec![Vec::new(); values.len()];

@@ -50,9 +50,7 @@ pub struct IdempotencyEntry<'a> {
 /// A single statement, so a single commit. A conflicting commit of another transaction makes it
 /// fail with [`ErrorClass::Conflict`](super::ErrorClass::Conflict), and nothing is written.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
-pub async fn create(
-    conn: &mut PgConnection, new: &NewLinks<'_>,
-) -> sqlx::Result<Option<Vec<i64>>> {
+pub async fn create(conn: &mut PgConnection, new: &NewLinks<'_>) -> sqlx::Result<Option<Vec<i64>>> {
     let NewLinks { association, links, idempotency, .. } = new;
     let source_ids: Vec<_> = links.iter().map(|link| link.source).collect();
     let target_ids: Vec<_> = links.iter().map(|link| link.target).collect();

@@ -2,12 +2,14 @@
 //! order in which they happen and may refuse a request. The router refuses other paths.
 //! [`respond`] and [`finish`] surround them: the answer, the log line, metrics, the trace.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
@@ -259,21 +261,22 @@ impl Exchange {
     }
 }
 
-/// Answers a request with the result of `handling`. Handling and answering run in tasks of their
-/// own, so that a request goes on and is logged if its client disconnects, and a panic is answered.
+/// Answers a request with the result of `handling`. This runs in a task of its own, so that a
+/// request goes on and is logged if its client disconnects. A panic is answered.
 async fn respond<T: Serialize + Send + 'static>(
     state: AppState, exchange: Exchange,
     handling: impl Future<Output = Result<Success<T>, Error>> + Send + 'static,
 ) -> Response {
     let (span, trace) = (exchange.span.clone(), exchange.trace.clone());
     let in_flight = state.in_flight.clone();
-    let handling = tokio::spawn(handling.instrument(span.clone()).instrument(trace));
+    // As in a task of its own: what a panic leaves half done is dropped with the future.
+    let handling = AssertUnwindSafe(handling).catch_unwind();
     let answering = async move {
         // The panic hook logs the message of a panic.
         let result = handling.await.unwrap_or_else(|_| Err(RequestError::Internal.into()));
         answer(&state, exchange, result)
     };
-    let answered = in_flight.spawn(answering.instrument(span)).await;
+    let answered = in_flight.spawn(answering.instrument(span).instrument(trace)).await;
     answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 

@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use crate::db::cache_version::CacheVersion;
 
 /// How many consecutive ids share a bitmap.
-const PAGE: i64 = 4_096;
+const RANGE: i64 = 128;
 
-/// How many bitmaps are kept at most. They take 0.6 kB each, so 5 MB in all.
-const MAX_PAGES: usize = 8_192;
+/// How many bitmaps are kept at most. They take up to 6 MB.
+const MAX_BITMAPS: usize = 100_000;
 
 /// A model and a tenant that sees the instances, by their surrogate keys.
 type Visible = (i32, Option<i32>);
@@ -23,8 +23,8 @@ pub struct KnownInstances(Mutex<Known>);
 struct Known {
     /// The version under which all of them were found.
     version: Option<CacheVersion>,
-    /// A bitmap for each model and tenant and each [`PAGE`] of ids.
-    pages: HashMap<(Visible, i64), Box<[u64; PAGE as usize / 64]>>,
+    /// Bitmaps of ids, by model and tenant and by the ids divided by [`RANGE`].
+    bitmaps: HashMap<(Visible, i64), u128>,
 }
 
 impl KnownInstances {
@@ -38,8 +38,8 @@ impl KnownInstances {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.version == Some(version) {
             ids.retain(|id| {
-                let page = known.pages.get(&(of, id.div_euclid(PAGE)));
-                page.is_none_or(|page| page[word(*id)] & bit(*id) == 0)
+                let bitmap = known.bitmaps.get(&(of, id.div_euclid(RANGE)));
+                bitmap.is_none_or(|bitmap| bitmap & bit(*id) == 0)
             });
         }
         ids
@@ -52,23 +52,16 @@ impl KnownInstances {
             *known = Known { version: Some(version), ..Known::default() };
         }
         for id in ids {
-            let key = (of, id.div_euclid(PAGE));
-            if known.pages.len() >= MAX_PAGES && !known.pages.contains_key(&key) {
-                known.pages.clear();
+            if known.bitmaps.len() >= MAX_BITMAPS {
+                known.bitmaps.clear();
             }
-            let page = known.pages.entry(key).or_insert_with(|| Box::new([0; _]));
-            page[word(*id)] |= bit(*id);
+            *known.bitmaps.entry((of, id.div_euclid(RANGE))).or_default() |= bit(*id);
         }
     }
 }
 
-/// The index of the word of a bitmap that has this id.
-fn word(id: i64) -> usize {
-    usize::try_from(id.rem_euclid(PAGE) / 64).expect("an index of a bitmap")
-}
-
-fn bit(id: i64) -> u64 {
-    1 << id.rem_euclid(64)
+fn bit(id: i64) -> u128 {
+    1 << id.rem_euclid(RANGE)
 }
 
 #[cfg(test)]
@@ -82,7 +75,7 @@ mod tests {
         let known = KnownInstances::default();
         let [old, new] = [CacheVersion(1), CacheVersion(2)];
         let unknown = |version, of, ids: &[i64]| known.unknown(version, of, ids.iter().copied());
-        let ids = [0, 63, 64, PAGE - 1, PAGE, i64::MAX];
+        let ids = [0, 63, 64, RANGE - 1, RANGE, i64::MAX];
         assert_eq!(unknown(old, HOSTS, &[2, 1, 2]), [1, 2], "each once and in order");
         known.insert(old, HOSTS, &ids);
         assert_eq!(unknown(old, HOSTS, &ids), [0; 0]);
@@ -99,10 +92,11 @@ mod tests {
     fn the_number_of_bitmaps_is_limited() {
         let known = KnownInstances::default();
         let version = CacheVersion(1);
-        let ids: Vec<i64> = (0..=8_192).map(|page| page * PAGE).collect();
-        known.insert(version, HOSTS, &ids[..MAX_PAGES]);
-        assert_eq!(known.unknown(version, HOSTS, ids.iter().copied()), ids[MAX_PAGES..]);
-        known.insert(version, HOSTS, &ids[MAX_PAGES..]);
-        assert_eq!(known.unknown(version, HOSTS, ids.iter().copied()), ids[..MAX_PAGES]);
+        let ids: Vec<i64> = (0..=100_000).map(|bitmap| bitmap * RANGE).collect();
+        let (first, last) = ids.split_at(MAX_BITMAPS);
+        known.insert(version, HOSTS, first);
+        assert_eq!(known.unknown(version, HOSTS, ids.iter().copied()), last);
+        known.insert(version, HOSTS, last);
+        assert_eq!(known.unknown(version, HOSTS, ids.iter().copied()), first);
     }
 }
