@@ -21,7 +21,8 @@ IS_PRIVATE := yes
 endif
 
 .PHONY: help run test test-large test-replay test-clients crash-test bench bench-reads \
-	bench-compare bench-settings bench-pure fuzz check check-api check-deploy prepare
+	bench-scale bench-import bench-compare bench-settings bench-pure fuzz check check-api \
+	check-deploy prepare
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,6 +58,14 @@ bench: ## Measure the endpoint and PostgreSQL alone (4 GB memory, 8 GB disk, 10 
 bench-reads: LINKS ?= 10000000
 bench-reads: ## Measure searches and deletions among LINKS links (4 GB memory, 8 GB disk, 5 minutes)
 	cargo bench --locked --bench endpoint -- reads $(LINKS)
+
+bench-scale: LINKS ?= 20000000
+bench-scale: ## Measure a new database, and up to LINKS links (4 GB memory, 16 GB disk, 10 minutes)
+	cargo bench --locked --bench endpoint -- scale $(LINKS)
+
+bench-import: SIZE ?= 1000000
+bench-import: ## Measure the import of SIZE instances and as many links (4 GB disk, 5 minutes)
+	cargo bench --locked --bench endpoint -- import $(SIZE)
 
 bench-compare: ROUNDS ?= 10
 bench-compare: ## Compare this build with the server binary OLD, side by side

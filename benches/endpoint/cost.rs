@@ -81,7 +81,9 @@ fn memory(id: u32, name: &str) -> f64 {
 }
 
 /// Returns the bytes of WAL for each detail, and the median duration of a request in milliseconds.
-async fn wal(conn: &mut PgConnection, dataset: &Dataset, contender: Contender) -> (f64, f64) {
+pub(crate) async fn wal(
+    conn: &mut PgConnection, dataset: &Dataset, contender: Contender,
+) -> (f64, f64) {
     let mut client = contender.connect(dataset).await;
     let mapping = Mapping::ManyToMany;
     let before: String = wal_position(conn).await;

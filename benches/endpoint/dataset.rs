@@ -134,6 +134,16 @@ async fn load_inventory(program: &Program, options: &PgConnectOptions) {
     conn.close().await.unwrap();
 }
 
+/// Like [`load_inventory`], without statistics, and the empty table of the floor.
+pub(crate) async fn load_new(program: &Program, options: &PgConnectOptions) {
+    prepare(program);
+    let mut conn = options.connect().await.unwrap();
+    // The extension is not loaded.
+    let inventory = INVENTORY.replace("INSTANCES", &INSTANCES.to_string());
+    run(&mut conn, [&inventory, BARE].join(";")).await;
+    conn.close().await.unwrap();
+}
+
 async fn load_links(options: &PgConnectOptions, size: i64) {
     let mut conn = options.connect().await.unwrap();
     let links = LINKS.replace("INSTANCES", &INSTANCES.to_string());

@@ -7,6 +7,8 @@
 //! - `cargo bench --bench endpoint -- [ROUNDS]`: the table, `target/bench.json`, `target/bench.svg`
 //! - `cargo bench --bench endpoint -- settings`: the effect of settings
 //! - `cargo bench --bench endpoint -- reads [LINKS]`: searches and deletions
+//! - `cargo bench --bench endpoint -- import [SIZE]`: the import of a large export
+//! - `cargo bench --bench endpoint -- scale [LINKS]`: a new database, and large ones
 //! - `cargo bench --bench endpoint -- compare OLD [ROUNDS]`: this build and the server binary OLD
 
 #![expect(
@@ -28,10 +30,12 @@ mod compare; // this build and another one, side by side
 mod contender; // what is compared: a bare insert, the original's algorithm, the endpoint
 mod cost; // statements, WAL and memory of a request
 mod dataset; // the databases and their servers
+mod import; // the import of a large export
 mod overload; // more clients than the server has permits
 mod reads; // searches and deletions, beside bare statements
 mod report; // the table, the JSON file and the chart
 mod row; // the comparisons, and how they are measured
+mod scale; // a new database, and databases of different sizes
 mod settings; // the effect of settings of PostgreSQL and of the server
 
 use std::time::{Duration, Instant};
@@ -50,6 +54,10 @@ async fn main() {
         ["settings"] => settings::measure().await,
         ["reads"] => reads::measure(10_000_000).await,
         ["reads", links] => reads::measure(links.parse().unwrap()).await,
+        ["import"] => import::measure(1_000_000).await,
+        ["import", size] => import::measure(size.parse().unwrap()).await,
+        ["scale"] => scale::measure(20_000_000).await,
+        ["scale", links] => scale::measure(links.parse().unwrap()).await,
         ["compare", old] => compare::measure(old, 10).await,
         ["compare", old, rounds] => compare::measure(old, rounds.parse().unwrap()).await,
         [] => measure(6).await,

@@ -1,8 +1,9 @@
--- Blocks other writers, and inserts the tenants that staged rows name. Merging depends on the
--- stored rows: until this transaction ends, other transactions that write links or model
--- associations, delete what links refer to, or import must wait. A transaction that deletes a model
--- association locks the tables in this order, too.
-lock table cmdb.model_association, cmdb.instance_association in share row exclusive mode;
+-- Blocks other imports and other writers of model associations until this transaction ends, and
+-- inserts the tenants that staged rows name. Writers of links go on until lock_links.sql.
+lock table cmdb.model_association in share row exclusive mode;
+
+-- Millions of staged rows are sorted and joined.
+set local work_mem = '64MB';
 
 analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
 
@@ -17,3 +18,4 @@ select tenant from (
 ) staged
 where not exists (select from cmdb.tenant where key = staged.tenant)
 on conflict (key) do nothing;
+

@@ -140,15 +140,18 @@ pub async fn copy(conn: &mut PgConnection, stage: Stage, chunk: Chunk) -> sqlx::
     Ok(())
 }
 
-/// Merges the stages into the stored data. Blocks other writers of links and of model
-/// associations until the transaction ends.
+/// Merges the stages into the stored data. Blocks other writers of model associations, and, once
+/// the rows that change something are known, writers of links, until the transaction ends.
 pub async fn merge(conn: &mut PgConnection) -> sqlx::Result<Vec<MergeCounts>> {
     let scripts = concat!(
         include_str!("begin_merging.sql"),
         include_str!("models.sql"),
         include_str!("kinds.sql"),
-        include_str!("instances.sql"),
         include_str!("model_associations.sql"),
+        include_str!("instance_changes.sql"),
+        include_str!("link_changes.sql"),
+        include_str!("lock_links.sql"),
+        include_str!("instances.sql"),
         include_str!("assigned_ids.sql"),
         include_str!("links.sql"),
     );

@@ -12,7 +12,7 @@ use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_val
 const ASSOCIATION_ID_LIMIT: i64 = 1 << 62;
 
 /// The content of a file, which its name determines.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Collection {
     /// The stage of its rows.
     pub(super) stage: Stage,

@@ -1,18 +1,124 @@
 //! Reads the documents of a file one by one. None may be longer than [`DOCUMENT_LIMIT`].
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 
 use super::Error;
 
 /// The longest document, in bytes. A BSON document has at most 16 MiB, and is shorter than JSON.
 const DOCUMENT_LIMIT: usize = 64 << 20;
 
-/// A document as `mongoexport` wrote it.
-pub(super) type Document = Map<String, Value>;
+/// How many bytes of a file are read at once.
+const BUFFER_SIZE: usize = 256 << 10;
+
+/// The fields of documents that an import may read. The others are skipped.
+const FIELDS: [&str; 39] = [
+    "SequenceID",
+    "_id",
+    "bk_asst_id",
+    "bk_asst_inst_id",
+    "bk_asst_name",
+    "bk_asst_obj_id",
+    "bk_biz_id",
+    "bk_biz_name",
+    "bk_biz_set_id",
+    "bk_biz_set_name",
+    "bk_classification_id",
+    "bk_cloud_id",
+    "bk_cloud_name",
+    "bk_host_id",
+    "bk_host_innerip",
+    "bk_inst_id",
+    "bk_inst_name",
+    "bk_ishidden",
+    "bk_ispaused",
+    "bk_module_id",
+    "bk_module_name",
+    "bk_obj_asst_id",
+    "bk_obj_asst_name",
+    "bk_obj_icon",
+    "bk_obj_id",
+    "bk_obj_name",
+    "bk_process_id",
+    "bk_process_name",
+    "bk_project_name",
+    "bk_set_id",
+    "bk_set_name",
+    "bk_supplier_account",
+    "dest_des",
+    "direction",
+    "id",
+    "ispre",
+    "mapping",
+    "on_delete",
+    "src_des",
+];
+
+/// A document as `mongoexport` wrote it, with those of its fields that are in [`FIELDS`].
+#[derive(Debug, Default)]
+pub(super) struct Document(Vec<(&'static str, Value)>);
+
+impl Document {
+    /// The value of a field, the last one if there are several.
+    pub(super) fn get(&self, field: &str) -> Option<&Value> {
+        debug_assert!(field.is_empty() || FIELDS.contains(&field), "{field} is skipped");
+        self.0.iter().rev().find(|(name, _)| *name == field).map(|(_, value)| value)
+    }
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(DocumentVisitor)
+    }
+}
+
+struct DocumentVisitor;
+
+impl<'de> Visitor<'de> for DocumentVisitor {
+    type Value = Document;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+        let mut document = Document::default();
+        while let Some(FieldName(name)) = map.next_key()? {
+            match name {
+                Some(name) => document.0.push((name, map.next_value()?)),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(document)
+    }
+}
+
+/// One of [`FIELDS`], or `None`.
+struct FieldName(Option<&'static str>);
+
+impl<'de> Deserialize<'de> for FieldName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldNameVisitor;
+
+        impl Visitor<'_> for FieldNameVisitor {
+            type Value = FieldName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<FieldName, E> {
+                Ok(FieldName(FIELDS.into_iter().find(|field| *field == name)))
+            }
+        }
+
+        deserializer.deserialize_str(FieldNameVisitor)
+    }
+}
 
 /// A file of JSON documents, as `mongoexport` writes them, or of a JSON array of documents
 /// (`--jsonArray`).
@@ -44,7 +150,7 @@ impl<'a, R: Read> Documents<'a, R> {
         if start == b"\xEF\xBB\xBF" {
             start.clear();
         }
-        let reader = BufReader::new(Cursor::new(start).chain(file));
+        let reader = BufReader::with_capacity(BUFFER_SIZE, Cursor::new(start).chain(file));
         let mut documents = Self {
             name,
             reader,
@@ -74,8 +180,11 @@ impl<'a, R: Read> Documents<'a, R> {
             return Ok(None);
         }
         self.count += 1;
-        self.document_length = 0;
         let line = self.line;
+        if let Some(document) = self.read_buffered()? {
+            return Ok(Some((line, document)));
+        }
+        self.document_length = 0;
         // The deserializer reads single bytes and stops after the closing brace.
         let mut json = serde_json::Deserializer::from_reader(&mut *self);
         match Document::deserialize(&mut json) {
@@ -93,6 +202,22 @@ impl<'a, R: Read> Documents<'a, R> {
                 Err(self.error_at(line, reason.split(" at line ").next().unwrap_or_default()))
             }
         }
+    }
+
+    /// Reads the next document if it is valid and the buffer has all of it, which is faster.
+    fn read_buffered(&mut self) -> Result<Option<Document>, Error> {
+        let limit = self.document_limit;
+        let buffer = self.fill_buf()?;
+        let mut documents = serde_json::Deserializer::from_slice(buffer).into_iter();
+        let Some(Ok(document)) = documents.next() else { return Ok(None) };
+        let length = documents.byte_offset();
+        if length > limit {
+            return Ok(None);
+        }
+        let lines = buffer.iter().take(length).filter(|byte| **byte == b'\n').count();
+        self.line += i64::try_from(lines).unwrap_or(i64::MAX);
+        self.reader.consume(length);
+        Ok(Some(document))
     }
 
     /// `NaN` or `Infinity`, if the deserializer stopped there. It has read a sign, the first

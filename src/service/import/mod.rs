@@ -9,11 +9,14 @@ use std::fmt::{self, Display};
 use std::fs::Metadata;
 use std::future::ready;
 use std::io::{self, Read};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use futures_util::TryStreamExt;
 use sqlx::PgConnection;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use self::collection::{Collection, RowError, Versions};
 use self::documents::Documents;
@@ -56,7 +59,7 @@ pub struct Export {
     pub bytes: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ExportFile {
     name: String,
     path: PathBuf,
@@ -154,7 +157,7 @@ pub fn find_export(folder: &Path) -> Result<Export, Error> {
 /// `open` opens a file. `on_staged` is called when all files are read and before their rows are
 /// merged. `on_report` receives the name of the file and the row for each row that is not imported,
 /// or not as it is in the file, in the order of files and lines.
-pub async fn import<R: Read>(
+pub async fn import<R: Read + Send + 'static>(
     conn: &mut PgConnection, export: &Export, open: impl Fn(&Path) -> io::Result<R>,
     on_staged: impl FnOnce(), mut on_report: impl FnMut(&str, &ReportedRow),
 ) -> Result<Vec<Stats>, Error> {
@@ -187,18 +190,29 @@ pub async fn import<R: Read>(
 }
 
 /// Reads a file and stages its rows. Returns the number of its documents.
-///
-/// Reading blocks this thread. The program has nothing else to do during an import.
 async fn stage(
-    conn: &mut PgConnection, number: i32, file: &ExportFile, opened: impl Read,
+    conn: &mut PgConnection, number: i32, file: &ExportFile, opened: impl Read + Send + 'static,
 ) -> Result<i64, Error> {
-    let content: Box<dyn Read + '_> =
-        if file.is_gzip { Box::new(Gunzip(MultiGzDecoder::new(opened))) } else { Box::new(opened) };
-    let mut documents = Documents::new(&file.name, content)?;
-    while let Some(chunk) = read_chunk(&mut documents, &file.collection, number)? {
-        db::import::copy(conn, file.collection.stage, chunk).await?;
+    let ExportFile { name, collection, is_gzip, .. } = file.clone();
+    let stage = collection.stage;
+    // A thread reads the next chunk while PostgreSQL stores one.
+    let (sender, mut chunks) = mpsc::channel(1);
+    let reading = spawn_blocking(move || {
+        let content: Box<dyn Read> =
+            if is_gzip { Box::new(Gunzip(MultiGzDecoder::new(opened))) } else { Box::new(opened) };
+        let mut documents = Documents::new(&name, content)?;
+        while let Some(chunk) = read_chunk(&mut documents, &collection, number)? {
+            // The receiver is gone if a row could not be stored.
+            if sender.blocking_send(chunk).is_err() {
+                break;
+            }
+        }
+        Ok(documents.count)
+    });
+    while let Some(chunk) = chunks.recv().await {
+        db::import::copy(conn, stage, chunk).await?;
     }
-    Ok(documents.count)
+    reading.await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 /// Decompresses a file. Its errors say so.
