@@ -58,26 +58,26 @@ pub(crate) async fn measure(datasets: &[Dataset]) -> Costs {
         wal_after_checkpoint_floor: cold_floor.0,
         p50_after_checkpoint: cold.1,
         p50_after_checkpoint_floor: cold_floor.1,
-        memory: peak_memory(dataset.server.id()),
+        memory: peak_memory(dataset.server.id()).unwrap(),
     };
     conn.close().await.unwrap();
     costs
 }
 
-/// The peak resident memory of a process, in MiB.
-pub(crate) fn peak_memory(id: u32) -> f64 {
+/// The peak resident memory of a process, in MiB; `None` if it has exited.
+pub(crate) fn peak_memory(id: u32) -> Option<f64> {
     memory(id, "VmHWM:")
 }
 
-/// The resident memory of a process, in MiB.
-pub(crate) fn resident_memory(id: u32) -> f64 {
+/// The resident memory of a process, in MiB; `None` if it has exited.
+pub(crate) fn resident_memory(id: u32) -> Option<f64> {
     memory(id, "VmRSS:")
 }
 
-fn memory(id: u32, name: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+fn memory(id: u32, name: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0)
 }
 
 /// Returns the bytes of WAL for each detail, and the median duration of a request in milliseconds.

@@ -3,16 +3,22 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde_json::json;
 
 use super::Outcome;
 use crate::service;
 use crate::service::database::Purpose;
 use crate::service::import::{ReportedRow, Stats};
+
+/// How long merging takes, as a multiple of the time for reading the files: if all rows are new, and
+/// if most are stored already. Both were measured by `make bench-import`.
+const MERGING_NEW: f64 = 4.0;
+const MERGING_AGAIN: f64 = 1.0;
 
 /// How many rejected rows are printed, and how many warnings. The report has all of them.
 const PRINTED_ROWS: u64 = 100;
@@ -35,17 +41,20 @@ pub(super) async fn import(
         writeln!(stderr, "nothing was imported: the database is not empty")?;
         return Ok(Outcome::Negative);
     }
-    let progress = ProgressBar::new(export.bytes).with_style(ProgressStyle::with_template(
-        "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {elapsed} {msg}",
-    )?);
-    progress.enable_steady_tick(Duration::from_millis(200));
+    let is_new = service::import::has_no_instance(&mut conn).await?;
+    let merging = if is_new { MERGING_NEW } else { MERGING_AGAIN };
+    let read_after = Arc::new(OnceLock::new());
+    let progress = progress_bar(export.bytes, merging, Arc::clone(&read_after))?;
     let (mut rejected, mut warnings) = (0_u64, 0_u64);
     let mut report_written = Ok(());
     let result = service::import::import(
         &mut conn,
         &export,
         |path| Ok(progress.wrap_read(File::open(path)?)),
-        || progress.set_message("merging"),
+        || {
+            read_after.get_or_init(|| progress.elapsed());
+            progress.set_message("merging, ");
+        },
         |file, ReportedRow { line, reason, is_rejected, .. }| {
             let (kind, count) =
                 if *is_rejected { ("rejected", &mut rejected) } else { ("warning", &mut warnings) };
@@ -77,6 +86,33 @@ pub(super) async fn import(
     Ok(Outcome::Success)
 }
 
+/// A bar for reading the files, and an estimate of the time until all is merged. `read_after` is how
+/// long reading took, once it is done.
+fn progress_bar(
+    bytes: u64, merging: f64, read_after: Arc<OnceLock<Duration>>,
+) -> anyhow::Result<ProgressBar> {
+    let left = move |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        let left = time_left(state.elapsed(), state.fraction().into(), read_after.get(), merging);
+        let _ = write!(text, "about {} s left", left.as_secs());
+    };
+    let template = "{bar:40} {bytes} of {total_bytes}, {elapsed}, {msg}{left}";
+    let style = ProgressStyle::with_template(template)?.with_key("left", left);
+    let progress = ProgressBar::new(bytes).with_style(style);
+    progress.enable_steady_tick(Duration::from_millis(200));
+    Ok(progress)
+}
+
+/// How long an import will take after `elapsed`. Until the files are read, `fraction` of them is.
+fn time_left(
+    elapsed: Duration, fraction: f64, read_after: Option<&Duration>, merging: f64,
+) -> Duration {
+    let reading = match read_after {
+        Some(reading) => *reading,
+        None => elapsed.div_f64(fraction.clamp(0.001, 1.0)),
+    };
+    reading.mul_f64(1.0 + merging).saturating_sub(elapsed)
+}
+
 fn print_stats(files: &[Stats]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let width = files.iter().map(|stats| stats.file.chars().count()).max().unwrap_or(0).max(5);
@@ -101,4 +137,19 @@ fn print_stats(files: &[Stats]) -> io::Result<()> {
         )?;
     }
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_estimate_follows_from_the_part_that_was_read_or_from_the_time_that_reading_took() {
+        let seconds = Duration::from_secs;
+        assert_eq!(time_left(seconds(2), 0.5, None, 4.0), seconds(18));
+        assert_eq!(time_left(seconds(4), 1.0, Some(&seconds(4)), 4.0), seconds(16));
+        assert_eq!(time_left(seconds(12), 1.0, Some(&seconds(4)), 4.0), seconds(8));
+        assert_eq!(time_left(seconds(60), 1.0, Some(&seconds(4)), 4.0), seconds(0));
+        assert!(time_left(seconds(1), 0.0, None, 1.0) > seconds(1_000));
+    }
 }

@@ -331,15 +331,15 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                 "alter table cmdb.model_association
                  drop constraint model_association_source_model_fk,
                  drop constraint model_association_target_model_fk",
-                "alter table cmdb.instance drop constraint instance_model_fk",
+                "drop trigger model_restrict_delete on cmdb.model",
                 "delete from cmdb.model where key = 'bk_switch'",
             ],
             vec![
                 (
                     schema,
-                    "constraint instance_model_fk on instance is missing; \
-                 constraint model_association_source_model_fk on model_association is missing; \
-                 constraint model_association_target_model_fk on model_association is missing",
+                    "constraint model_association_source_model_fk on model_association is missing; \
+                 constraint model_association_target_model_fk on model_association is missing; \
+                 trigger model_restrict_delete on model is missing",
                 ),
                 (
                     "every link's source and target instances exist",

@@ -128,6 +128,8 @@ async fn rows_that_links_refer_to_cannot_be_deleted_or_rekeyed(pool: PgPool) {
             "delete from cmdb.model where key = 'host'",
             Some("model_association_source_model_fk".to_owned()),
         ),
+        ("update cmdb.model set id = 99 where id = 1", Some("model_restrict_update".to_owned())),
+        ("truncate cmdb.model cascade", Some("model_restrict_truncate".to_owned())),
         ("delete from cmdb.tenant", Some("tenant_restrict_delete".to_owned())),
         ("update cmdb.tenant set id = 9", Some("tenant_restrict_update".to_owned())),
         ("update cmdb.tenant set key = 'nil' where id = 0", Some("tenant_shared_check".to_owned())),
@@ -144,6 +146,8 @@ async fn rows_that_links_refer_to_cannot_be_deleted_or_rekeyed(pool: PgPool) {
         ("delete from cmdb.model_association where key <> 'bk_switch_run_host'", None),
         ("delete from cmdb.instance_association", None),
         ("delete from cmdb.instance", None),
+        ("delete from cmdb.model_association", None),
+        ("delete from cmdb.model where key = 'host'", None),
     ] {
         assert_eq!(rejection(&mut conn, sql).await, rejected_by, "{sql}");
     }
@@ -191,6 +195,56 @@ async fn a_repeated_number_and_a_mapping_under_an_exported_one_are_rejected(pool
     }
 }
 
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn an_instance_has_a_model_and_a_tenant_that_exist(pool: PgPool) {
+    let mut conn = pool.acquire().await.unwrap();
+    let inserted = Some("instance_check_references_insert".to_owned());
+    let updated = Some("instance_check_references_update".to_owned());
+    for (sql, rejected_by) in [
+        ("insert into cmdb.instance (model_id, instance_id) values (77, 1)", inserted.clone()),
+        (
+            "insert into cmdb.instance (model_id, instance_id, tenant_id) values (1, 1001, 77)",
+            inserted,
+        ),
+        ("update cmdb.instance set model_id = 77 where name = 'host-1'", updated.clone()),
+        ("update cmdb.instance set tenant_id = 77 where name = 'host-1'", updated),
+        ("insert into cmdb.model (id, key, name) values (77, 'rack', 'Rack')", None),
+        ("insert into cmdb.instance (model_id, instance_id) values (77, 1)", None),
+        ("delete from cmdb.model where id = 77", Some("model_restrict_delete".to_owned())),
+        ("delete from cmdb.instance where model_id = 77", None),
+        ("delete from cmdb.model where id = 77", None),
+    ] {
+        assert_eq!(rejection(&mut conn, sql).await, rejected_by, "{sql}");
+    }
+}
+
+/// Whichever comes first, the other one waits and then fails.
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_model_is_not_deleted_while_its_first_instance_is_created(pool: PgPool) {
+    let insert = "insert into cmdb.instance (model_id, instance_id) values (77, 1)";
+    let delete = "delete from cmdb.model where id = 77";
+    for (first, second, rejected_by) in [
+        (insert, delete, "model_restrict_delete"),
+        (delete, insert, "instance_check_references_insert"),
+    ] {
+        let mut setup = pool.acquire().await.unwrap();
+        for sql in [
+            "delete from cmdb.instance where model_id = 77",
+            delete,
+            "insert into cmdb.model (id, key, name) values (77, 'rack', 'Rack')",
+        ] {
+            assert_eq!(rejection(&mut setup, sql).await, None);
+        }
+        let mut tx = pool.begin().await.unwrap();
+        assert_eq!(rejection(&mut tx, first).await, None);
+        let mut conn = pool.acquire().await.unwrap();
+        let waiting = tokio::spawn(async move { rejection(&mut conn, second).await });
+        wait_until_blocked(&pool, 1).await;
+        tx.commit().await.unwrap();
+        assert_eq!(waiting.await.unwrap().as_deref(), Some(rejected_by), "{first}");
+    }
+}
+
 /// A transaction-wide snapshot cannot see concurrent changes of the other side.
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn links_and_instances_can_be_changed_under_read_committed_only(pool: PgPool) {
@@ -201,6 +255,7 @@ async fn links_and_instances_can_be_changed_under_read_committed_only(pool: PgPo
             "delete from cmdb.instance where instance_id = 9",
             "update cmdb.instance set instance_id = 999 where instance_id = 9",
             "update cmdb.instance set tenant_id = 0 where instance_id = 9",
+            "delete from cmdb.model where key = 'rack'",
         ] {
             let mut tx = conn.begin_with(level).await.unwrap();
             assert_eq!(rejection(&mut tx, sql).await, Some("0A000".to_owned()), "{level}: {sql}");

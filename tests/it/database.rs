@@ -239,13 +239,14 @@ async fn a_schema_that_is_not_as_the_migrations_made_it_is_found_with_the_name(p
         (
             "alter table cmdb.model disable trigger all",
             "alter table cmdb.model enable trigger all",
-            "constraint instance_model_fk on instance is disabled; \
-             constraint model_tenant_fk on model is disabled; \
+            "constraint model_tenant_fk on model is disabled; \
              constraint model_association_source_model_fk on model_association is disabled; \
              constraint model_association_target_model_fk on model_association is disabled; \
              constraint permission_grant_model_fk on permission_grant is disabled; \
              trigger model_bump_cache_version on model is disabled; \
              trigger model_bump_cache_version_truncate on model is disabled; \
+             trigger model_restrict_delete on model is disabled; \
+             trigger model_restrict_truncate on model is disabled; \
              trigger model_restrict_update on model is disabled",
         ),
         (

@@ -141,11 +141,11 @@ async fn memory(data: &Data) -> String {
     let mut sender = connect(&server.address).await;
     let row = |name| READS.iter().find(|row| row.name == name).unwrap();
     send(&mut sender, &(row(AGAIN[0]).request)(data, 0)).await;
-    let before = resident_memory(server.id());
+    let before = resident_memory(server.id()).unwrap();
     // Resets the peak.
     fs::write(format!("/proc/{}/clear_refs", server.id()), "5").unwrap();
     let answer = send(&mut sender, &(row(STREAMED).request)(data, 0)).await;
-    let growth = peak_memory(server.id()) - before;
+    let growth = peak_memory(server.id()).unwrap() - before;
     let met = if growth <= 50.0 { "met" } else { "**missed**" };
     format!(
         "A streamed answer of {} links, {} MB: first part after {:.1} ms, all of it after {:.0} \

@@ -9,12 +9,12 @@ analyze staged_model, staged_kind, staged_model_association, staged_instance, st
 
 -- PostgreSQL checks constraints before it looks for conflicts, and the tenant "0" has a fixed id.
 insert into cmdb.tenant (key)
-select tenant from (
-    select tenant from staged_model
-    union select tenant from staged_kind
-    union select tenant from staged_model_association
-    union select tenant from staged_instance
-    union select tenant from staged_link
+select distinct tenant from (
+    select distinct tenant from staged_model
+    union all select distinct tenant from staged_kind
+    union all select distinct tenant from staged_model_association
+    union all select distinct tenant from staged_instance
+    union all select distinct tenant from staged_link
 ) staged
 where not exists (select from cmdb.tenant where key = staged.tenant)
 on conflict (key) do nothing;

@@ -32,7 +32,7 @@ ranked as (
         ) as rank
     from checked
 )
-select file, line, model_id, instance_id, tenant_id, name, reason
+select file, line, model_id, instance_id, tenant_id, name, is_stored, reason
 from ranked
 where reason is not null
     or rank = 1 and (not is_stored or name is not null and name is distinct from stored_name);

@@ -123,6 +123,13 @@ pub async fn is_empty(conn: &mut PgConnection) -> sqlx::Result<bool> {
     .await
 }
 
+/// Whether no instance is stored, so that an import creates most of its rows.
+pub async fn has_no_instance(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(r#"select not exists (select from cmdb.instance) as "has_none!""#)
+        .fetch_one(conn)
+        .await
+}
+
 /// Creates the stages. They are dropped when the transaction ends.
 pub async fn create_stages(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(include_str!("create_stages.sql")).execute(conn).await.map(drop)

@@ -23,7 +23,7 @@ use self::documents::Documents;
 use self::file_name::FileName;
 use crate::db;
 use crate::db::import::{Chunk, MergeCounts, Row, Stage};
-pub use crate::db::import::{ReportedRow, is_empty};
+pub use crate::db::import::{ReportedRow, has_no_instance, is_empty};
 use crate::db::session;
 
 /// Why an import failed. The database is unchanged.
