@@ -1045,3 +1045,33 @@ async fn an_import_waits_for_a_deletion_without_a_deadlock(pool: PgPool) {
     deleter.commit().await.unwrap();
     assert_eq!(importing.await.unwrap().status, 0);
 }
+
+/// The import stops after it has merged the model associations, at a trigger of this test.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn links_are_created_while_an_import_finds_its_differences(pool: PgPool) {
+    let folder = small(vec![link(7, ["a", "b"], 1, 1)]);
+    assert_eq!(rejected_rows(&pool, &folder), []);
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::raw_sql(
+        "create function public.wait() returns trigger language plpgsql as
+             'begin perform pg_advisory_xact_lock(1); return null; end';
+         create trigger wait after insert on cmdb.model_association
+             for each statement execute function public.wait()",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    sqlx::query("select pg_advisory_xact_lock(1)").execute(&mut *holder).await.unwrap();
+    let path = folder.path().to_owned();
+    let importing = tokio::task::spawn_blocking({
+        let pool = pool.clone();
+        move || import(&pool, &path)
+    });
+    wait_until_blocked(&pool, 1).await;
+    let create = "insert into cmdb.instance_association (model_association_id, source_id, target_id)
+                  select model_association_id, 2, 3 from cmdb.instance_association";
+    sqlx::query(create).execute(&pool).await.unwrap();
+    holder.commit().await.unwrap();
+    assert_eq!(importing.await.unwrap().status, 0);
+    assert_eq!(stored_links(&pool).await.len(), 2);
+}

@@ -57,20 +57,28 @@ select file, line, warning from candidate_model_association where warning is not
 
 -- Models, mapping and number cannot be updated, so a model association without links is replaced.
 -- One that has audit records keeps its number: another could be assigned the number later.
-delete from cmdb.model_association
-where id in (
-    select stored_id from candidate_model_association candidate
-    where differs
-        or (stored_id >> 2 <> export_number and export_number between 1 and 536870911
-            and not exists (
-                select from cmdb.model_association where id >> 2 = candidate.export_number)
-            and not exists (
-                select from cmdb.instance_association_by_source
-                where model_association_id = stored_id)
-            and not exists (
-                select from cmdb.audit_log
-                where model_association_id = stored_id
-                    or stored_id = any (model_association_ids))));
+-- A deletion blocks writers of links, also if it finds no row.
+do $$
+declare
+    replaced integer[] := array(
+        select stored_id from candidate_model_association candidate
+        where stored_id is not null and (differs
+            or (stored_id >> 2 <> export_number and export_number between 1 and 536870911
+                and not exists (
+                    select from cmdb.model_association where id >> 2 = candidate.export_number)
+                and not exists (
+                    select from cmdb.instance_association_by_source
+                    where model_association_id = stored_id)
+                and not exists (
+                    select from cmdb.audit_log
+                    where model_association_id = stored_id
+                        or stored_id = any (model_association_ids)))));
+begin
+    if cardinality(replaced) > 0 then
+        delete from cmdb.model_association where id = any (replaced);
+    end if;
+end
+$$;
 
 -- A new model association gets its number in the export, or null if that is invalid or taken.
 create temporary table new_model_association on commit drop as
