@@ -95,10 +95,10 @@ comment on function cmdb.reject_change() is
 
 create trigger tenant_restrict_delete before delete or truncate on cmdb.tenant
     for each statement execute function cmdb.reject_change(
-        'a tenant cannot be deleted: links refer to it without a foreign key');
+        'a tenant cannot be deleted: links and instances refer to it without a foreign key');
 create trigger tenant_restrict_update before update of id on cmdb.tenant
     for each statement execute function cmdb.reject_change(
-        'the id of a tenant cannot change: links refer to it without a foreign key');
+        'the id of a tenant cannot change: links and instances refer to it without a foreign key');
 create trigger model_restrict_update before update of id, key on cmdb.model
     for each row when (old.id <> new.id or old.key <> new.key) execute function cmdb.reject_change(
         'the id and the key of a model cannot change: its instances depend on them');

@@ -107,7 +107,7 @@ end
 $$;
 
 comment on function cmdb.guard_may_skip() is
-    'Whether the inserting statement has already checked what its links refer to. Clears the '
+    'Whether the inserting statement has checked what its links refer to itself. Clears the '
     'setting cmdb.guard_may_skip.';
 
 create function cmdb.instance_association_guard() returns trigger

@@ -62,8 +62,9 @@ end
 $$;
 
 -- Servers remember which instances exist. New instances and new names change nothing for them.
-create trigger instance_bump_cache_version_delete after delete or truncate on cmdb.instance
-    for each statement execute function cmdb.bump_cache_version();
-create trigger instance_bump_cache_version_update
-    after update of model_id, instance_id, tenant_id on cmdb.instance
+create constraint trigger instance_bump_cache_version
+    after delete or update of model_id, instance_id, tenant_id on cmdb.instance
+    deferrable initially deferred
+    for each row execute function cmdb.bump_cache_version();
+create trigger instance_bump_cache_version_truncate after truncate on cmdb.instance
     for each statement execute function cmdb.bump_cache_version();

@@ -24,8 +24,8 @@
 //!
 //! - A batch, or a deletion, and its audit record are written by one statement.
 //! - The number of statements of a batch or a deletion does not depend on its size.
-//! - The statement that writes first checks, in its own snapshot, everything that the decisions of
-//!   the request rely on.
+//! - The statement that writes first checks, in its own snapshot, everything that what it writes
+//!   relies on. Details are refused on the snapshot of an earlier statement of the request.
 
 pub mod cli;
 pub mod config;

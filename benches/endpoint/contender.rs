@@ -145,6 +145,8 @@ async fn create(conn: &mut PgConnection, association: Association, pairs: &[(i64
         .bind(None::<&[u8]>)
         .bind(None::<&str>)
         .bind(vec![None::<i32>; pairs.len()])
+        .bind(None::<i64>)
+        .bind(None::<&str>)
         .fetch_optional(conn)
         .await
         .unwrap();

@@ -36,6 +36,8 @@ pub(crate) struct Costs {
     p50_after_checkpoint_floor: f64,
     /// The server's peak memory in MiB, with at most 64 clients at once.
     pub(crate) memory: f64,
+    /// What the server has allocated, in MiB. The rest are pages of the program's file.
+    allocated: f64,
 }
 
 pub(crate) async fn measure(datasets: &[Dataset]) -> Costs {
@@ -59,6 +61,7 @@ pub(crate) async fn measure(datasets: &[Dataset]) -> Costs {
         p50_after_checkpoint: cold.1,
         p50_after_checkpoint_floor: cold_floor.1,
         memory: peak_memory(dataset.server.id()).unwrap(),
+        allocated: memory(dataset.server.id(), "RssAnon:").unwrap(),
     };
     conn.close().await.unwrap();
     costs

@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 use self::cluster::Cluster;
 use self::dataset::{Dataset, SIZES};
 use self::report::Report;
-use self::row::{ROWS, measure_rows};
+use self::row::{ROWS, measure_rows, warm_up};
 
 #[tokio::main]
 async fn main() {
@@ -70,6 +70,9 @@ async fn measure(rounds: usize) {
     let started = Instant::now();
     let cluster = Cluster::start();
     let datasets = Dataset::all(&cluster, &SIZES).await;
+    for dataset in &datasets {
+        warm_up(dataset).await;
+    }
     println!("loaded after {:.0?}", started.elapsed());
 
     let samples = measure_rows(&ROWS, &datasets, rounds).await;

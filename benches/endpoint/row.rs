@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::batches::{Mapping, Mix, batch};
+use crate::batches::{Batch, Mapping, Mix, batch};
 use crate::contender::{Answer, Client, Contender};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, INSTANCES};
 
 /// How many requests a contender gets in a round of a row with one client.
 const REQUESTS: usize = 60;
@@ -108,6 +108,16 @@ pub(crate) async fn measure_rows(
         println!("round {round} of {rounds} after {:.0?}", started.elapsed());
     }
     samples
+}
+
+/// Creates a link of every instance, so that the server knows them all, as it does after some time.
+pub(crate) async fn warm_up(dataset: &Dataset) {
+    let mut client = Contender::Endpoint.connect(dataset).await;
+    for first in (1..=INSTANCES).step_by(200) {
+        let pair = |source: i64| (source, 1 + source * 7_919 % INSTANCES);
+        let pairs = (first..first + 200).map(pair).collect();
+        client.send(&Batch { association: "bench_n:n".to_owned(), pairs }).await;
+    }
 }
 
 impl Row {

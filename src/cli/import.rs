@@ -15,8 +15,8 @@ use crate::service;
 use crate::service::database::Purpose;
 use crate::service::import::{ReportedRow, Stats};
 
-/// How long merging takes, as a multiple of the time for reading the files: if all rows are new, and
-/// if most are stored already. Both were measured by `make bench-import`.
+/// How long merging takes, as a multiple of the time for reading the files: if all rows are new,
+/// and if most are stored already. Both were measured by `make bench-import`.
 const MERGING_NEW: f64 = 4.0;
 const MERGING_AGAIN: f64 = 1.0;
 
@@ -86,8 +86,8 @@ pub(super) async fn import(
     Ok(Outcome::Success)
 }
 
-/// A bar for reading the files, and an estimate of the time until all is merged. `read_after` is how
-/// long reading took, once it is done.
+/// A bar for reading the files, and an estimate of the time until all is merged. `read_after` is
+/// how long reading took, once it is done.
 fn progress_bar(
     bytes: u64, merging: f64, read_after: Arc<OnceLock<Duration>>,
 ) -> anyhow::Result<ProgressBar> {

@@ -20,7 +20,16 @@ pub struct Violations {
 }
 
 /// The rules that sound data follows.
-pub const INVARIANTS: [Invariant; 13] = [
+pub const INVARIANTS: [Invariant; 14] = [
+    Invariant {
+        name: "every instance's model and tenant exist",
+        sql: "select instance_id,
+                  format('instance %s: model %s or tenant %s does not exist',
+                      instance_id, model_id, tenant_id)
+              from cmdb.instance
+              where not exists (select from cmdb.model where id = model_id)
+                  or not exists (select from cmdb.tenant where id = instance.tenant_id)",
+    },
     Invariant {
         name: "every link's model association exists",
         sql: "select id,

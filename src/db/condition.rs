@@ -3,7 +3,8 @@
 //! Every value is a parameter. Texts are compared by their bytes, whatever the collation of their
 //! column.
 
-use sqlx::{Postgres, QueryBuilder};
+use sqlx::postgres::PgHasArrayType;
+use sqlx::{Encode, Postgres, QueryBuilder, Type};
 
 use crate::domain::condition::{Comparison, Condition, Test};
 
@@ -42,40 +43,12 @@ fn push_list<F: Copy>(
     builder.push(")");
 }
 
-/// The most values that each row is compared with one by one. From a subquery that cannot become a
-/// join, because of IS TRUE, PostgreSQL makes a hash table; from an array parameter of a generic
-/// plan it does not.
-const SHORT_LIST: usize = 8;
-
 fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &Test) {
     match test {
-        Test::IntegerIn(integers) if integers.len() > SHORT_LIST => {
-            builder.push("(").push(column).push(" in (select unnest(").push_bind(integers);
-            builder.push("::bigint[]))) is true");
-            return;
-        }
-        Test::TextIn(texts) if texts.len() > SHORT_LIST => {
-            builder.push("(").push(column).push(" in (select unnest(").push_bind(texts);
-            builder.push("::text[]))) is true");
-            return;
-        }
-        _ => builder.push(column),
-    };
-    match test {
-        Test::IntegerIn(integers) => match integers.as_slice() {
-            [only] => builder.push(" = ").push_bind(*only),
-            integers => builder.push(" = any(").push_bind(integers).push(")"),
-        },
-        Test::IntegerRange { min: i64::MIN, max: i64::MAX } => builder.push(" is not null"),
-        Test::IntegerRange { min: i64::MIN, max } => builder.push(" <= ").push_bind(*max),
-        Test::IntegerRange { min, max: i64::MAX } => builder.push(" >= ").push_bind(*min),
-        Test::IntegerRange { min, max } => {
-            builder.push(" between ").push_bind(*min).push(" and ").push_bind(*max)
-        }
-        Test::TextIn(texts) => match texts.as_slice() {
-            [only] => builder.push(" = ").push_bind(only),
-            texts => builder.push(" = any(").push_bind(texts).push(")"),
-        },
+        Test::IntegerIn(integers) => push_in(builder, column, integers, "bigint[]"),
+        Test::TextIn(texts) => push_in(builder, column, texts, "text[]"),
+        Test::BooleanIn(booleans) => push_in(builder, column, booleans, "boolean[]"),
+        Test::IntegerRange { min, max } => push_range(builder, column, *min, *max),
         Test::TextCompare(comparison, bound) => {
             let operator = match comparison {
                 Comparison::Less => "<",
@@ -83,15 +56,45 @@ fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &
                 Comparison::Greater => ">",
                 Comparison::GreaterOrEqual => ">=",
             };
-            builder.push(" collate \"C\" ").push(operator).push(" ").push_bind(bound)
+            builder.push(column).push(" collate \"C\" ").push(operator).push(" ").push_bind(bound);
         }
         Test::TextMatches(pattern) => {
-            builder.push(" collate \"C\" ~ ").push_bind(pattern.as_postgres())
+            builder.push(column).push(" collate \"C\" ~ ").push_bind(pattern.as_postgres());
         }
-        Test::BooleanIn(booleans) => match booleans.as_slice() {
-            [only] => builder.push(" = ").push_bind(*only),
-            booleans => builder.push(" = any(").push_bind(booleans).push(")"),
-        },
-        Test::IsNull => builder.push(" is null"),
+        Test::IsNull => {
+            builder.push(column).push(" is null");
+        }
+    }
+}
+
+/// The most values that each row is compared with one by one. From a subquery that cannot become a
+/// join, because of IS TRUE, PostgreSQL makes a hash table; from an array parameter of a generic
+/// plan it does not.
+const SHORT_LIST: usize = 8;
+
+fn push_in<T>(
+    builder: &mut QueryBuilder<Postgres>, column: &'static str, values: &[T], array: &'static str,
+) where
+    T: Clone + Type<Postgres> + PgHasArrayType + for<'v> Encode<'v, Postgres>,
+{
+    match values {
+        [only] => builder.push(column).push(" = ").push_bind(only.clone()),
+        values if values.len() <= SHORT_LIST => {
+            builder.push(column).push(" = any(").push_bind(values).push(")")
+        }
+        values => {
+            builder.push("(").push(column).push(" in (select unnest(").push_bind(values);
+            builder.push("::").push(array).push("))) is true")
+        }
+    };
+}
+
+fn push_range(builder: &mut QueryBuilder<Postgres>, column: &'static str, min: i64, max: i64) {
+    builder.push(column);
+    match (min, max) {
+        (i64::MIN, i64::MAX) => builder.push(" is not null"),
+        (i64::MIN, max) => builder.push(" <= ").push_bind(max),
+        (min, i64::MAX) => builder.push(" >= ").push_bind(min),
+        (min, max) => builder.push(" between ").push_bind(min).push(" and ").push_bind(max),
     };
 }

@@ -6,8 +6,10 @@
 --   caller:             $6 tenant, null if it is not stored; $7 cache version on which the request
 --                       was authorized
 --   links:              $8 source ids, $9 target ids
---   instances:          $10 sources and $11 targets that are looked up, each once; the others are
---                       known to exist under this cache version
+--   instances:          $10 sources and $11 targets that are looked up, each once; the others were
+--                       found by an earlier batch under this cache version, and
+--                       $19 audit record of the last such batch, null if there is none, $20 its
+--                       request id
 --   audit record:       $12 request id, $13 app, $14 user
 --   idempotency record: $15 key or null, $16 request hash, $17 language,
 --                       $18 error code of each detail, null if it is one of the links
@@ -43,6 +45,9 @@ clear as materialized (
             select count(*) from cmdb.instance
             where model_id = $4 and instance_id = any ($11)
                 and (tenant_id = $6 or tenant_id = 0 and $5))
+        -- A database that has lost its last commits has lost that record, too.
+        and ($19::bigint is null
+            or exists (select from cmdb.audit_log where id = $19 and request_id = $20))
         -- Two conditions are always true and have side effects. Under 1:1 the statement takes an
         -- advisory lock on the model association until the commit, because no order of inserts
         -- avoids deadlocks between two unique keys; 1668113506 is "cmdb" in ASCII and tells this
@@ -81,6 +86,7 @@ audit_record as (
     select 'request', $12, $13, $14, $6, $1, ranges, $8, $9
     from new_id
     where ids is not null
+    returning id
 ),
 new_idempotency_record as (
     insert into cmdb.idempotency_record
@@ -89,5 +95,5 @@ new_idempotency_record as (
     from clear, new_id
     where $15::text is not null
 )
-select coalesce(ids, '{}') as "ids!"
+select coalesce(ids, '{}') as "ids!", (select id from audit_record) as audit_record_id
 from clear, new_id

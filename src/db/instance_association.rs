@@ -16,11 +16,12 @@ pub struct NewLinks<'a> {
     pub tenant_id: Option<i32>,
     /// The links.
     pub links: &'a [Link],
-    /// The sources that are looked up, each once. The others exist as long as the cache version is
-    /// that of `association`.
+    /// The sources that are looked up, each once.
     pub unknown_sources: &'a [i64],
     /// The targets that are looked up, each once.
     pub unknown_targets: &'a [i64],
+    /// The batch that has found the last of the other instances, under the same cache version.
+    pub found_by: Option<&'a AuditRecord>,
     /// The request id in the audit record.
     pub request_id: &'a str,
     /// The caller in the audit record.
@@ -30,6 +31,24 @@ pub struct NewLinks<'a> {
     /// What the idempotency record says of each detail: the code of its error, or that it is one of
     /// the links.
     pub error_codes: &'a [Option<i32>],
+}
+
+/// The audit record of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// Its id, which a database that was restored from a backup may assign again.
+    pub id: i64,
+    /// The request's id.
+    pub request_id: String,
+}
+
+/// What was created.
+#[derive(Debug)]
+pub struct CreatedLinks {
+    /// The ids of the links, in order.
+    pub ids: Vec<i64>,
+    /// The id of the audit record; `None` if there are no links.
+    pub audit_record_id: Option<i64>,
 }
 
 /// What identifies an idempotency record and describes its answer.
@@ -43,19 +62,22 @@ pub struct IdempotencyEntry<'a> {
     pub language: &'static str,
 }
 
-/// Creates links with their audit and idempotency records and returns their ids, in order. Returns
-/// `None` and writes nothing if a link conflicts with a stored one, an instance does not exist, or
-/// the cache version has changed.
+/// Creates links with their audit and idempotency records. Returns `None` and writes nothing if a
+/// link conflicts with a stored one, an instance does not exist, the cache version has changed, or
+/// the database has lost the audit record of `found_by`.
 ///
 /// A single statement, so a single commit. A conflicting commit of another transaction makes it
 /// fail with [`ErrorClass::Conflict`](super::ErrorClass::Conflict), and nothing is written.
 #[tracing::instrument(skip_all, name = "db.instance_association.create")]
-pub async fn create(conn: &mut PgConnection, new: &NewLinks<'_>) -> sqlx::Result<Option<Vec<i64>>> {
+pub async fn create(
+    conn: &mut PgConnection, new: &NewLinks<'_>,
+) -> sqlx::Result<Option<CreatedLinks>> {
     let NewLinks { association, links, idempotency, .. } = new;
     let source_ids: Vec<_> = links.iter().map(|link| link.source).collect();
     let target_ids: Vec<_> = links.iter().map(|link| link.target).collect();
     // In the groups that the statement's header lists.
-    sqlx::query_file_scalar!(
+    sqlx::query_file_as!(
+        CreatedLinks,
         "src/db/create_links.sql",
         // model association, models
         association.id,
@@ -81,6 +103,9 @@ pub async fn create(conn: &mut PgConnection, new: &NewLinks<'_>) -> sqlx::Result
         idempotency.as_ref().map(|entry| entry.request_hash.as_slice()),
         idempotency.as_ref().map(|entry| entry.language),
         new.error_codes as &[Option<i32>],
+        // instances
+        new.found_by.map(|record| record.id),
+        new.found_by.map(|record| record.request_id.as_str()),
     )
     .fetch_optional(conn)
     .await

@@ -172,7 +172,7 @@ pub async fn find_differences(
         let (kind, relation, name, definition) = (next(), next(), next(), next());
         let is_needed_by_all = kind == "table"
             || (kind == "index" && definition.starts_with("unique "))
-            || (kind == "trigger" && relation == "instance_association");
+            || (kind == "trigger" && ["instance", "instance_association"].contains(&&*relation));
         let key = (kind, relation, name);
         let problem = match found.get(&key) {
             None if has_newer && !is_needed_by_all => continue,

@@ -28,7 +28,7 @@ linked as materialized (
         given (source_id, target_id, position)
 ),
 -- Instances are not looked up for a pair that is linked already: its error is known. Everybody sees
--- instances of tenant "0" (id 0) of a built-in model.
+-- instances of tenant "0" (id 0) of a built-in model. Sorted once, for all arrays.
 detail as (
     select linked.*,
         (source_of_target = source_id) is not true and (
@@ -42,10 +42,11 @@ detail as (
                 and (tenant_id = $6 or tenant_id = 0 and $5)
         ) is null as target_missing
     from linked
+    order by position
 )
 select (select version from cmdb.cache_version) as "version!: CacheVersion",
-    array_agg(source_missing order by position) as "source_missing!: Vec<bool>",
-    array_agg(target_missing order by position) as "target_missing!: Vec<bool>",
-    array_agg(source_of_target order by position) as "source_of_target!: Vec<Option<i64>>",
-    array_agg(target_of_source order by position) as "target_of_source!: Vec<Option<i64>>"
+    array_agg(source_missing) as "source_missing!: Vec<bool>",
+    array_agg(target_missing) as "target_missing!: Vec<bool>",
+    array_agg(source_of_target) as "source_of_target!: Vec<Option<i64>>",
+    array_agg(target_of_source) as "target_of_source!: Vec<Option<i64>>"
 from detail

@@ -7,10 +7,11 @@ use tracing::{Instrument, info_span};
 use super::context::RequestContext;
 use super::idempotency;
 use super::idempotency::Replay;
+use super::known_instances::UnknownInstances;
 use super::permission::{authorize_edit, user_permissions};
 use super::{Error, with_connection};
 use crate::db;
-use crate::db::instance_association::{IdempotencyEntry, NewLinks};
+use crate::db::instance_association::{AuditRecord, IdempotencyEntry, NewLinks};
 use crate::db::model_association::ModelAssociation;
 use crate::domain::association::{Mapping, check_models};
 use crate::domain::batch::{
@@ -142,13 +143,14 @@ async fn create(
         let authorizing = authorize_edit(conn, cx, permissions, association, tenant_id, details);
         let authorized = authorizing.instrument(step!("authorize")).await?;
 
+        let batch = Batch { cx, association, tenant_id };
+
         // Most batches meet nothing that is stored. Then one statement is enough.
         let decisions = plan_on(&[]);
         if tenant_id.is_some()
             && decisions.iter().all(Result::is_ok)
             && authorized.cover(details)
-            && let Some(ids) =
-                write(conn, cx, association, tenant_id, &decisions, idempotency).await?
+            && let Some(ids) = batch.write(conn, &decisions, idempotency, true).await?
         {
             return Ok(outcomes(&decisions, ids));
         }
@@ -164,6 +166,10 @@ async fn create(
             return Err(Error::Conflict);
         }
         let decisions = plan_on(&stored);
+        if decisions.iter().all(Result::is_ok) {
+            // Nothing was in the way but, perhaps, that the database has lost its last commits.
+            cx.service.caches.known_instances.clear();
+        }
         let creates_links = decisions.iter().any(Result::is_ok);
         let idempotency = idempotency.filter(|_| stores_refusals || creates_links);
         if !creates_links && idempotency.is_none() {
@@ -174,47 +180,64 @@ async fn create(
             db::tenant::insert(conn, &cx.tenant).await?;
             return Err(Error::Stale);
         }
-        let ids = write(conn, cx, association, tenant_id, &decisions, idempotency).await?;
+        let ids = batch.write(conn, &decisions, idempotency, false).await?;
         Ok(outcomes(&decisions, ids.ok_or(Error::Conflict)?))
     })
     .await
 }
 
-/// Writes the links of these decisions and returns their ids, or `None` if something stored is in
-/// the way.
-async fn write(
-    conn: &mut PgConnection, cx: &RequestContext<'_>, association: &ModelAssociation,
-    tenant_id: Option<i32>, decisions: &[Decision], idempotency: Option<IdempotencyEntry<'_>>,
-) -> Result<Option<Vec<i64>>, Error> {
-    cx.require_time_for_statement()?;
-    let known = &cx.service.caches.known_instances;
-    let links: Vec<Link> = decisions.iter().filter_map(|decision| decision.ok()).collect();
-    let sources = (association.source_model_id, tenant_id);
-    let targets = (association.target_model_id, tenant_id);
-    let version = association.version;
-    let unknown_sources = known.unknown(version, sources, links.iter().map(|link| link.source));
-    let unknown_targets = known.unknown(version, targets, links.iter().map(|link| link.target));
-    let code = |decision: &Decision| decision.err().map(DetailError::code);
-    let new_links = NewLinks {
-        association,
-        tenant_id,
-        links: &links,
-        unknown_sources: &unknown_sources,
-        unknown_targets: &unknown_targets,
-        request_id: cx.request_id,
-        caller: &cx.caller,
-        idempotency,
-        error_codes: &decisions.iter().map(code).collect::<Vec<_>>(),
-    };
-    let sent = Instant::now();
-    let creating = db::instance_association::create(conn, &new_links);
-    let ids = creating.instrument(step!("write")).await?;
-    if ids.is_some() {
-        cx.lookups.set_current(version, sent)?;
-        known.insert(version, sources, &unknown_sources);
-        known.insert(version, targets, &unknown_targets);
+/// A batch that was authorized.
+struct Batch<'a> {
+    cx: &'a RequestContext<'a>,
+    association: &'a ModelAssociation,
+    tenant_id: Option<i32>,
+}
+
+impl Batch<'_> {
+    /// Writes the links of these decisions and returns their ids, or `None` if something is in the
+    /// way. Looks up all instances, or only those that are not known to exist.
+    async fn write(
+        &self, conn: &mut PgConnection, decisions: &[Decision],
+        idempotency: Option<IdempotencyEntry<'_>>, uses_known: bool,
+    ) -> Result<Option<Vec<i64>>, Error> {
+        let Self { cx, association, tenant_id } = *self;
+        cx.require_time_for_statement()?;
+        let links: Vec<Link> = decisions.iter().filter_map(|decision| decision.ok()).collect();
+        let mut unknown = UnknownInstances::all(
+            association.version,
+            [association.source_model_id, association.target_model_id].map(|id| (id, tenant_id)),
+            [
+                links.iter().map(|link| link.source).collect(),
+                links.iter().map(|link| link.target).collect(),
+            ],
+        );
+        let known = &cx.service.caches.known_instances;
+        if uses_known {
+            known.remove_known(&mut unknown);
+        }
+        let [unknown_sources, unknown_targets] = &unknown.ids;
+        let code = |decision: &Decision| decision.err().map(DetailError::code);
+        let new_links = NewLinks {
+            association,
+            tenant_id,
+            links: &links,
+            unknown_sources,
+            unknown_targets,
+            found_by: unknown.found_by.as_ref(),
+            request_id: cx.request_id,
+            caller: &cx.caller,
+            idempotency,
+            error_codes: &decisions.iter().map(code).collect::<Vec<_>>(),
+        };
+        let sent = Instant::now();
+        let creating = db::instance_association::create(conn, &new_links);
+        let Some(created) = creating.instrument(step!("write")).await? else { return Ok(None) };
+        cx.lookups.set_current(association.version, sent)?;
+        if let Some(id) = created.audit_record_id {
+            known.insert(&unknown, AuditRecord { id, request_id: cx.request_id.to_owned() });
+        }
+        Ok(Some(created.ids))
     }
-    Ok(ids)
 }
 
 /// The outcome of each detail. `ids` are those of the accepted details, in order.

@@ -85,6 +85,30 @@ async fn an_instance_that_was_linked_before_is_refused_once_it_is_removed(pool: 
     }
 }
 
+/// After a fail-over to a replica that did not have the last commits, the cache version may be the
+/// same.
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn an_instance_is_not_known_once_the_database_has_lost_its_last_commits(pool: PgPool) {
+    let app = TestApp::new(pool).await;
+    let create = async |target| {
+        app.post(batch("bk_switch_default_host", &[(1, target)])).await.json["data"].clone()
+    };
+    assert!(create(7).await["success_created"]["0"].is_number());
+    let lose = "begin;
+                set local session_replication_role = replica;
+                delete from cmdb.instance_association;
+                delete from cmdb.audit_log;
+                delete from cmdb.instance where (model_id, instance_id) =
+                    (select id, 7 from cmdb.model where key = 'host');
+                commit";
+    sqlx::raw_sql(lose).execute(&app.pool).await.unwrap();
+    let refused = json!({"0": "Associated instance does not exist"});
+    assert_eq!(create(7).await["error_msg"], refused);
+    // Without the record, the other instances are looked up and remembered anew.
+    assert!(create(8).await["success_created"]["0"].is_number());
+    assert!(create(9).await["success_created"]["0"].is_number());
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_batch_is_refused_when_its_grant_is_removed_while_it_waits(pool: PgPool) {
     let app = Arc::new(TestApp::new(pool.clone()).await);

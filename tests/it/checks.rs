@@ -326,7 +326,7 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
         (
             vec![
                 "delete from cmdb.instance
-                 where instance_id = 1
+                 where instance_id not in (2, 3)
                      and model_id = (select id from cmdb.model where key = 'bk_switch')",
                 "alter table cmdb.model_association
                  drop constraint model_association_source_model_fk,
@@ -340,6 +340,11 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                     "constraint model_association_source_model_fk on model_association is missing; \
                  constraint model_association_target_model_fk on model_association is missing; \
                  trigger model_restrict_delete on model is missing",
+                ),
+                (
+                    "every instance's model and tenant exist",
+                    "instance 2: model 9 or tenant 0 does not exist; \
+                 instance 3: model 9 or tenant 0 does not exist",
                 ),
                 (
                     "every link's source and target instances exist",

@@ -302,7 +302,7 @@ async fn beside_newer_migrations_only_missing_tables_keys_and_guards_count(pool:
         &pool,
         "insert into cmdb._sqlx_migrations (version, description, success, checksum, execution_time)
              values (9999, 'of a newer program', true, '', 0);
-         drop trigger instance_lock_before_delete on cmdb.instance;
+         drop trigger model_restrict_update on cmdb.model;
          alter function cmdb.guard_may_skip() volatile set search_path = pg_catalog;
          alter table cmdb.model alter column icon drop not null;
          drop index cmdb.instance_association_target_idx",

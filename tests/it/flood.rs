@@ -65,7 +65,7 @@ async fn wait_for_connections(server: &Server, wanted: impl Fn(f64) -> bool) {
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 #[expect(clippy::print_stdout, reason = "make test-large shows the durations")]
 async fn a_client_is_served_as_before_while_another_one_floods_the_server(pool: PgPool) {
-    let is_large = std::env::var_os("CMDB_LARGE_FLOOD").is_some();
+    let is_large = std::env::var_os("CMDB_LARGE_TESTS").is_some();
     let [sockets, rounds, requests] = if is_large { LARGE } else { SMALL };
     rlimit::increase_nofile_limit(4 * sockets as u64).unwrap();
     TestApp::new(pool.clone()).await;

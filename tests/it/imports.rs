@@ -1068,7 +1068,8 @@ async fn links_are_created_while_an_import_finds_its_differences(pool: PgPool) {
         move || import(&pool, &path)
     });
     wait_until_blocked(&pool, 1).await;
-    let create = "insert into cmdb.instance_association (model_association_id, source_id, target_id)
+    let create =
+        "insert into cmdb.instance_association (model_association_id, source_id, target_id)
                   select model_association_id, 2, 3 from cmdb.instance_association";
     sqlx::query(create).execute(&pool).await.unwrap();
     holder.commit().await.unwrap();

@@ -13,7 +13,8 @@ use crate::tidy::files;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     Nothing,
-    /// 100,000 links and 20,000 instances, without statistics.
+    /// 100,000 links and 20,000 instances, without statistics. `make test-large` has ten times as
+    /// many.
     NeverAnalyzed,
     /// The same rows, with statistics.
     Analyzed,
@@ -24,16 +25,21 @@ impl Content {
 
     /// Makes this the content of a new database, or of one with the content before this one.
     pub(crate) async fn apply(self, conn: &mut PgConnection) {
+        let factor = if std::env::var_os("CMDB_LARGE_TESTS").is_some() { 10 } else { 1 };
+        let instances = (10_000 * factor).to_string();
+        let links = (3_334 * factor).to_string();
         let sql = match self {
-            Self::Nothing => "",
-            Self::NeverAnalyzed => MANY_ROWS,
-            Self::Analyzed => "analyze",
+            Self::Nothing => String::new(),
+            Self::NeverAnalyzed => {
+                MANY_ROWS.replace("INSTANCES", &instances).replace("LINKS", &links)
+            }
+            Self::Analyzed => "analyze".to_owned(),
         };
-        sqlx::raw_sql(sql).execute(conn).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(conn).await.unwrap();
     }
 }
 
-/// The model associations are `n:n`, `1:n` and `1:1`, between switches and hosts.
+/// 30 model associations, `n:n`, `1:n` and `1:1`, between switches and hosts.
 const MANY_ROWS: &str = "
     begin;
     set local session_replication_role = replica;
@@ -49,7 +55,7 @@ const MANY_ROWS: &str = "
     end
     $$;
     insert into cmdb.instance (model_id, instance_id)
-    select model.id, number from cmdb.model, generate_series(1, 10000) number
+    select model.id, number from cmdb.model, generate_series(1, INSTANCES) number
     where model.key in ('bk_switch', 'host');
     insert into cmdb.model_association
         (id, key, source_model_id, target_model_id, association_kind_id, mapping)
@@ -58,8 +64,8 @@ const MANY_ROWS: &str = "
     from cmdb.model source, cmdb.model target, generate_series(1, 30) number
     where source.key = 'bk_switch' and target.key = 'host';
     insert into cmdb.instance_association (model_association_id, source_id, target_id)
-    select association.id, 1 + number, 1 + number
-    from cmdb.model_association association, generate_series(0, 3332) number
+    select association.id, number, number
+    from cmdb.model_association association, generate_series(1, LINKS) number
     where association.key like 'plan_%';
     insert into cmdb.audit_log
         (created_at, origin, request_id, app, user_name, tenant_id, model_association_id,
@@ -168,6 +174,7 @@ const STATEMENTS: [(&str, &[&str]); 14] = [
     (
         "-- Creates links with their audit record",
         &[
+            "audit_log_pkey",
             "instance_association_pair_key",
             "instance_association_source_key",
             "instance_association_target_key",
@@ -232,16 +239,16 @@ async fn each_statement_reads_large_tables_by_its_indexes_only(pool: PgPool) {
 async fn no_trigger_reads_a_whole_table_of_links_or_instances(pool: PgPool) {
     let mut conn = pool.acquire().await.unwrap();
     let unlinked = "insert into cmdb.instance (model_id, instance_id)
-                    select id, 50000 from cmdb.model where key in ('bk_switch', 'host')";
+                    select id, 500000 from cmdb.model where key in ('bk_switch', 'host')";
     sqlx::query(unlinked).execute(&mut *conn).await.unwrap();
     for content in [Content::NeverAnalyzed, Content::Analyzed] {
         content.apply(&mut conn).await;
         for sql in [
             "insert into cmdb.instance_association (model_association_id, source_id, target_id)
-             select id, 50000, 50000 from cmdb.model_association where key = 'plan_3'",
-            "delete from cmdb.instance where model_id = 1 and instance_id = 50000",
-            "update cmdb.instance set instance_id = 60000
-             where model_id = 9 and instance_id = 50000",
+             select id, 500000, 500000 from cmdb.model_association where key = 'plan_3'",
+            "delete from cmdb.instance where model_id = 1 and instance_id = 500000",
+            "update cmdb.instance set instance_id = 600000
+             where model_id = 9 and instance_id = 500000",
             "delete from cmdb.model_association where key = 'bk_switch_connect_host'",
         ] {
             let mut tx = conn.begin().await.unwrap();

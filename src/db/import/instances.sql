@@ -1,5 +1,5 @@
 -- Merges the staged instances that change something. One that another client has created since the
--- differences were found stays as it is.
+-- differences were found stays as it is, and counts as added.
 insert into cmdb.instance (model_id, instance_id, tenant_id, name)
 select model_id, instance_id, tenant_id, name
 from candidate_instance

@@ -79,17 +79,17 @@ select exists (
         select
         from candidate_link
         join cmdb.instance_association stored using (model_association_id, source_id, target_id)
-        where reason is null and model_association_id & 3 <> 1)
+        where reason is null and stored.model_association_id & 3 <> 1)
     or exists (
         select
         from candidate_link
         join cmdb.instance_association stored using (model_association_id, target_id)
-        where reason is null and model_association_id & 3 <> 3)
+        where reason is null and stored.model_association_id & 3 <> 3)
     or exists (
         select
         from candidate_link
         join cmdb.instance_association stored using (model_association_id, source_id)
-        where reason is null and model_association_id & 3 = 1)
+        where reason is null and stored.model_association_id & 3 = 1)
     as is_there;
 
 -- Rows are inserted in the order of their ids. What they refer to was found above, and nobody can

@@ -1,6 +1,27 @@
 -- Merges the staged model associations. Of valid rows with the same tenant and key, those with the
 -- lowest export number are kept; the last of these is merged.
 
+-- One with other models, another mapping or another number may be replaced, unless it has links. No
+-- writer may create its first link meanwhile.
+do $$
+begin
+    if exists (
+        select
+        from staged_model_association staged
+        join cmdb.tenant on tenant.key = staged.tenant
+        join cmdb.model_association stored
+            on stored.key = staged.key and stored.tenant_id = tenant.id
+        left join cmdb.model source on source.key = staged.source_model
+        left join cmdb.model target on target.key = staged.target_model
+        where (stored.source_model_id, stored.target_model_id, stored.mapping)
+                is distinct from (source.id, target.id, staged.mapping)
+            or stored.id >> 2 <> staged.export_number
+    ) then
+        lock table cmdb.instance_association in share row exclusive mode;
+    end if;
+end
+$$;
+
 create temporary table candidate_model_association on commit drop as
 with resolved as (
     select staged.*, tenant.id as tenant_id, source.id as source_model_id,

@@ -1,11 +1,10 @@
 //! Reads the documents of a file one by one. None may be longer than [`DOCUMENT_LIMIT`].
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Error;
 
@@ -15,110 +14,8 @@ const DOCUMENT_LIMIT: usize = 64 << 20;
 /// How many bytes of a file are read at once.
 const BUFFER_SIZE: usize = 256 << 10;
 
-/// The fields of documents that an import may read. The others are skipped.
-const FIELDS: [&str; 39] = [
-    "SequenceID",
-    "_id",
-    "bk_asst_id",
-    "bk_asst_inst_id",
-    "bk_asst_name",
-    "bk_asst_obj_id",
-    "bk_biz_id",
-    "bk_biz_name",
-    "bk_biz_set_id",
-    "bk_biz_set_name",
-    "bk_classification_id",
-    "bk_cloud_id",
-    "bk_cloud_name",
-    "bk_host_id",
-    "bk_host_innerip",
-    "bk_inst_id",
-    "bk_inst_name",
-    "bk_ishidden",
-    "bk_ispaused",
-    "bk_module_id",
-    "bk_module_name",
-    "bk_obj_asst_id",
-    "bk_obj_asst_name",
-    "bk_obj_icon",
-    "bk_obj_id",
-    "bk_obj_name",
-    "bk_process_id",
-    "bk_process_name",
-    "bk_project_name",
-    "bk_set_id",
-    "bk_set_name",
-    "bk_supplier_account",
-    "dest_des",
-    "direction",
-    "id",
-    "ispre",
-    "mapping",
-    "on_delete",
-    "src_des",
-];
-
-/// A document as `mongoexport` wrote it, with those of its fields that are in [`FIELDS`].
-#[derive(Debug, Default)]
-pub(super) struct Document(Vec<(&'static str, Value)>);
-
-impl Document {
-    /// The value of a field, the last one if there are several.
-    pub(super) fn get(&self, field: &str) -> Option<&Value> {
-        debug_assert!(field.is_empty() || FIELDS.contains(&field), "{field} is skipped");
-        self.0.iter().rev().find(|(name, _)| *name == field).map(|(_, value)| value)
-    }
-}
-
-impl<'de> Deserialize<'de> for Document {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(DocumentVisitor)
-    }
-}
-
-struct DocumentVisitor;
-
-impl<'de> Visitor<'de> for DocumentVisitor {
-    type Value = Document;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
-        let mut document = Document::default();
-        while let Some(FieldName(name)) = map.next_key()? {
-            match name {
-                Some(name) => document.0.push((name, map.next_value()?)),
-                None => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(document)
-    }
-}
-
-/// One of [`FIELDS`], or `None`.
-struct FieldName(Option<&'static str>);
-
-impl<'de> Deserialize<'de> for FieldName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldNameVisitor;
-
-        impl Visitor<'_> for FieldNameVisitor {
-            type Value = FieldName;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<FieldName, E> {
-                Ok(FieldName(FIELDS.into_iter().find(|field| *field == name)))
-            }
-        }
-
-        deserializer.deserialize_str(FieldNameVisitor)
-    }
-}
+/// A document as `mongoexport` wrote it.
+pub(super) type Document = Map<String, Value>;
 
 /// A file of JSON documents, as `mongoexport` writes them, or of a JSON array of documents
 /// (`--jsonArray`).
