@@ -142,7 +142,6 @@ async fn create(
         let permissions = permissions.as_deref();
         let authorizing = authorize_edit(conn, cx, permissions, association, tenant_id, details);
         let authorized = authorizing.instrument(step!("authorize")).await?;
-
         let batch = Batch { cx, association, tenant_id };
 
         // Most batches meet nothing that is stored. Then one statement is enough.
@@ -150,7 +149,7 @@ async fn create(
         if tenant_id.is_some()
             && decisions.iter().all(Result::is_ok)
             && authorized.cover(details)
-            && let Some(ids) = batch.write(conn, &decisions, idempotency, true).await?
+            && let Some(ids) = batch.write(conn, &decisions, idempotency).await?
         {
             return Ok(outcomes(&decisions, ids));
         }
@@ -166,10 +165,6 @@ async fn create(
             return Err(Error::Conflict);
         }
         let decisions = plan_on(&stored);
-        if decisions.iter().all(Result::is_ok) {
-            // Nothing was in the way but, perhaps, that the database has lost its last commits.
-            cx.service.caches.known_instances.clear();
-        }
         let creates_links = decisions.iter().any(Result::is_ok);
         let idempotency = idempotency.filter(|_| stores_refusals || creates_links);
         if !creates_links && idempotency.is_none() {
@@ -180,8 +175,12 @@ async fn create(
             db::tenant::insert(conn, &cx.tenant).await?;
             return Err(Error::Stale);
         }
-        let ids = batch.write(conn, &decisions, idempotency, false).await?;
-        Ok(outcomes(&decisions, ids.ok_or(Error::Conflict)?))
+        let Some(ids) = batch.write(conn, &decisions, idempotency).await? else {
+            // The state has changed, or the database has lost its last commits.
+            cx.service.caches.known_instances.clear();
+            return Err(Error::Conflict);
+        };
+        Ok(outcomes(&decisions, ids))
     })
     .await
 }
@@ -195,10 +194,10 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     /// Writes the links of these decisions and returns their ids, or `None` if something is in the
-    /// way. Looks up all instances, or only those that are not known to exist.
+    /// way.
     async fn write(
         &self, conn: &mut PgConnection, decisions: &[Decision],
-        idempotency: Option<IdempotencyEntry<'_>>, uses_known: bool,
+        idempotency: Option<IdempotencyEntry<'_>>,
     ) -> Result<Option<Vec<i64>>, Error> {
         let Self { cx, association, tenant_id } = *self;
         cx.require_time_for_statement()?;
@@ -212,9 +211,7 @@ impl Batch<'_> {
             ],
         );
         let known = &cx.service.caches.known_instances;
-        if uses_known {
-            known.remove_known(&mut unknown);
-        }
+        known.remove_known(&mut unknown);
         let [unknown_sources, unknown_targets] = &unknown.ids;
         let code = |decision: &Decision| decision.err().map(DetailError::code);
         let new_links = NewLinks {
