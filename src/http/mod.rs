@@ -77,7 +77,8 @@ pub struct AppState {
 pub fn router(state: AppState) -> Router {
     // The CMDB API is not served if nobody could be authenticated there.
     let serves_cmdb_api = state.authenticator.serves_cmdb_api();
-    let apis: &[_] = if serves_cmdb_api { &[Api::Gateway, Api::Cmdb] } else { &[Api::Gateway] };
+    let apis: &'static [_] =
+        if serves_cmdb_api { &[Api::Gateway, Api::Cmdb] } else { &[Api::Gateway] };
     let mut router = openapi::router(apis);
     for api in apis {
         for endpoint in ENDPOINTS.iter().filter(|endpoint| endpoint.is_at(*api)) {

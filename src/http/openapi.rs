@@ -4,12 +4,16 @@
 #![expect(clippy::indexing_slicing, reason = "assigning to an absent key of a JSON object adds it")]
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
-use utoipa_swagger_ui::{Config, SwaggerUi, Url};
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::api::{Api, TenantField};
 use super::auth::CredentialFields;
@@ -27,13 +31,14 @@ const PATH: &str = "/openapi.json";
 const REQUEST_ID: &str = "06111a8efac445bcbb0269614e86e14c";
 
 /// The routes of the page at `/docs` and of the description.
-pub(super) fn router(apis: &[Api]) -> Router {
+pub(super) fn router(apis: &'static [Api]) -> Router {
     // The page would otherwise load a badge from a validation service.
     let config = Config::new([PATH]).validator_url("none").doc_expansion("full");
-    SwaggerUi::new("/docs")
-        .external_url_unchecked(Url::new("API", PATH), document(apis))
-        .config(config)
-        .into()
+    let page = Router::from(SwaggerUi::new("/docs").config(config));
+    // Made for the first request, because this takes several megabytes for a moment.
+    let text = Arc::new(LazyLock::new(move || Bytes::from(document(apis).to_string())));
+    let answer = async move || ([(CONTENT_TYPE, "application/json")], Bytes::clone(&text));
+    page.route(PATH, get(answer))
 }
 
 /// Named schemas.

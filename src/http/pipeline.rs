@@ -38,12 +38,12 @@ use crate::telemetry::{error_chain, traces};
 const HEADER_LIMIT: usize = 100;
 
 /// Serves a request to an endpoint.
-pub(super) async fn serve<E: Endpoint>(
+pub(super) fn serve<E: Endpoint>(
     entry: &'static EndpointEntry, state: AppState, api: Api, request: Request,
-) -> Response {
+) -> impl Future<Output = Response> + use<E> {
     let exchange = Exchange::new(api, entry.path(api), &request);
     let handling = handle::<E>(entry, state.clone(), exchange.clone(), request);
-    respond(state, exchange, handling).await
+    respond(state, exchange, handling)
 }
 
 /// Refuses a request that no endpoint serves.
@@ -263,10 +263,15 @@ impl Exchange {
 
 /// Answers a request with the result of `handling`. This runs in a task of its own, so that a
 /// request goes on and is logged if its client disconnects. A panic is answered.
-async fn respond<T: Serialize + Send + 'static>(
-    state: AppState, exchange: Exchange,
-    handling: impl Future<Output = Result<Success<T>, Error>> + Send + 'static,
-) -> Response {
+///
+/// It is not an `async fn`, whose future would have room for `handling`, which the task has, too.
+fn respond<T, F>(
+    state: AppState, exchange: Exchange, handling: F,
+) -> impl Future<Output = Response> + use<T, F>
+where
+    T: Serialize + Send + 'static,
+    F: Future<Output = Result<Success<T>, Error>> + Send + 'static,
+{
     let (span, trace) = (exchange.span.clone(), exchange.trace.clone());
     let in_flight = state.in_flight.clone();
     // As in a task of its own: what a panic leaves half done is dropped with the future.
@@ -276,8 +281,10 @@ async fn respond<T: Serialize + Send + 'static>(
         let result = handling.await.unwrap_or_else(|_| Err(RequestError::Internal.into()));
         answer(&state, exchange, result)
     };
-    let answered = in_flight.spawn(answering.instrument(span).instrument(trace)).await;
-    answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    let answered = in_flight.spawn(answering.instrument(span).instrument(trace));
+    answered.map(|answered| {
+        answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    })
 }
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");

@@ -43,6 +43,9 @@ pub struct Caches {
     permissions: Cache<String, Arc<UserPermissions>>,
     /// The instances that exist under a version.
     pub(super) known_instances: KnownInstances,
+    /// The surrogate keys of the model associations whose last batch had details that were refused
+    /// for what is stored.
+    pub(super) refusing: Cache<i32, ()>,
     /// The version that was found current last, and when the statement was sent.
     current: Mutex<Option<(CacheVersion, Instant)>>,
 }
@@ -57,6 +60,7 @@ impl Default for Caches {
             tenants: new_cache(),
             permissions: new_cache(),
             known_instances: KnownInstances::default(),
+            refusing: Cache::new(10_000),
             current: Mutex::default(),
         }
     }

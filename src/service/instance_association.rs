@@ -144,14 +144,17 @@ async fn create(
         let authorized = authorizing.instrument(step!("authorize")).await?;
         let batch = Batch { cx, association, tenant_id };
 
-        // Most batches meet nothing that is stored. Then one statement is enough.
-        let decisions = plan_on(&[]);
+        // If nothing that is stored is in the way, one statement is enough. It is not tried if the
+        // last batch was refused for what is stored: a script that sends the same again sends many.
+        let alone = plan_on(&[]);
+        let refusing = &cx.service.caches.refusing;
         if tenant_id.is_some()
-            && decisions.iter().all(Result::is_ok)
+            && alone.iter().all(Result::is_ok)
             && authorized.cover(details)
-            && let Some(ids) = batch.write(conn, &decisions, idempotency).await?
+            && !refusing.contains_key(&association.id)
+            && let Some(ids) = batch.write(conn, &alone, idempotency).await?
         {
-            return Ok(outcomes(&decisions, ids));
+            return Ok(outcomes(&alone, ids));
         }
 
         // The stored state decides. It may change before the write, which then writes nothing.
@@ -165,6 +168,11 @@ async fn create(
             return Err(Error::Conflict);
         }
         let decisions = plan_on(&stored);
+        if decisions == alone {
+            refusing.invalidate(&association.id);
+        } else {
+            refusing.insert(association.id, ());
+        }
         let creates_links = decisions.iter().any(Result::is_ok);
         let idempotency = idempotency.filter(|_| stores_refusals || creates_links);
         if !creates_links && idempotency.is_none() {
