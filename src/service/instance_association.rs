@@ -145,7 +145,7 @@ async fn create(
         let batch = Batch { cx, association, tenant_id };
 
         // If nothing that is stored is in the way, one statement is enough. It is not tried if the
-        // last batch was refused for what is stored: a script that sends the same again sends many.
+        // last batch created nothing: a script that sends the same again sends many of these.
         let alone = plan_on(&[]);
         let refusing = &cx.service.caches.refusing;
         if tenant_id.is_some()
@@ -168,12 +168,12 @@ async fn create(
             return Err(Error::Conflict);
         }
         let decisions = plan_on(&stored);
-        if decisions == alone {
+        let creates_links = decisions.iter().any(Result::is_ok);
+        if creates_links {
             refusing.invalidate(&association.id);
         } else {
             refusing.insert(association.id, ());
         }
-        let creates_links = decisions.iter().any(Result::is_ok);
         let idempotency = idempotency.filter(|_| stores_refusals || creates_links);
         if !creates_links && idempotency.is_none() {
             return Ok(outcomes(&decisions, Vec::new()));
