@@ -70,6 +70,7 @@ fn server() -> (Runtime, Router) {
         authenticator: Arc::new(authenticator),
         readiness: pool,
         database: watch::channel(State::default()).1,
+        commit_problem: watch::channel(None).1,
         body_budget: Arc::default(),
         body_limit: BODY_LIMIT,
         request_timeout: Duration::from_secs(15),

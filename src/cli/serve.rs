@@ -23,10 +23,11 @@ use crate::http::auth::login_token::LoginService;
 use crate::server::tls::{RELOAD_INTERVAL, Tls};
 use crate::server::{Limits, Socket};
 use crate::service::attempt::Caches;
+use crate::service::commits::{self, CommitProbe};
 use crate::service::database::Database;
 use crate::service::limit::Limiter;
 use crate::service::monitor::{self, Monitor};
-use crate::service::{Pool, Service, stream_limit};
+use crate::service::{Abandoned, Pool, Service, stream_limit};
 use crate::telemetry::metrics::Metrics;
 use crate::{http, server, service};
 
@@ -41,7 +42,10 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     warn_of_open_networks(&settings);
     let (authenticator, tls) = (authenticator(&settings)?, tls(&settings)?);
     let database = Database::new(config::database()?);
-    let pool = Pool::new(database.clone(), settings.database_connections);
+    let abandoned = Arc::<Abandoned>::default();
+    let pool =
+        Pool::limited(database.clone(), settings.database_connections, Arc::clone(&abandoned));
+    let commit_probe = CommitProbe::new(database.clone(), abandoned);
     let (migrates, accepts_data_loss) = (!settings.no_migrate, settings.accept_data_loss);
     let mut monitor = Monitor::new(database.clone(), pool.clone(), migrates, accepts_data_loss);
     tokio::select! {
@@ -68,6 +72,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         authenticator: Arc::new(authenticator),
         readiness: Pool::new(database, 1),
         database: monitor.state(),
+        commit_problem: commit_probe.problem(),
         body_budget: Arc::default(),
         body_limit: settings.body_limit as usize,
         request_timeout: config::REQUEST_TIMEOUT,
@@ -78,6 +83,7 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
 
     let mut background = JoinSet::new();
     background.spawn(monitor.run(monitor::INTERVAL, monitor::RETRY_INTERVAL));
+    background.spawn(commit_probe.run(commits::INTERVAL));
     background.spawn(maintain(pool.clone(), Arc::clone(&state.metrics)));
     background.spawn(service::idempotency::purge(pool.clone()));
     let (mut router, operations) = (http::router(state.clone()), http::operations(state));

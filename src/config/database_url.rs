@@ -1,5 +1,6 @@
 //! The URL of the database. sqlx ignores parameters that it does not know, and could so connect
-//! without encryption or to other tables than the operator wanted. They are refused here.
+//! without encryption or to other tables than the operator wanted. They are refused here. A URL
+//! may name several hosts, as libpq's.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,7 +10,9 @@ use std::num::NonZeroU16;
 use reqwest::Url;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
+use strum::VariantNames;
 
+use crate::db::hosts::Target;
 use crate::db::session::is_set_by_program;
 
 /// Why a URL cannot be used. The messages repeat nothing that may be a part of a password.
@@ -25,8 +28,8 @@ pub enum UrlError {
     UnknownParameter(String),
     #[error("has the parameter {name}={value}, which is not supported; supported is {supported}")]
     UnsupportedValue { name: String, value: String, supported: String },
-    #[error("names several hosts, which is not supported: name one")]
-    SeveralHosts,
+    #[error("names {hosts} hosts, but {count} values of {name}: give one, or one for each host")]
+    HostCount { name: String, count: usize, hosts: usize },
     #[error("sets {0} in options, or PGOPTIONS does, but the program sets it for each connection")]
     SetByProgram(String),
 }
@@ -78,7 +81,7 @@ const PARAMETERS: [(&str, Parameter); 30] = [
     ("channel_binding", IgnoredIfOneOf(&["disable", "prefer"])),
     ("gssencmode", IgnoredIfOneOf(&["disable", "prefer"])),
     ("client_encoding", IgnoredIfOneOf(&["UTF8", "utf8", "UTF-8", "utf-8", "auto"])),
-    ("target_session_attrs", IgnoredIfOneOf(&["any", "read-write", "primary"])),
+    ("target_session_attrs", IgnoredIfOneOf(Target::VARIANTS)),
     ("load_balance_hosts", IgnoredIfOneOf(&["disable"])),
     ("replication", IgnoredIfOneOf(&["false", "off", "no", "0"])),
 ];
@@ -87,9 +90,39 @@ fn known_parameters() -> String {
     PARAMETERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-/// Connection options for the database at a URL.
-pub(super) fn parse(url: &str) -> Result<PgConnectOptions, UrlError> {
-    let mut url = Url::parse(url).or(Err(UrlError::Form))?;
+/// Connection options for each host of the database at a URL, and which servers to connect to. Of
+/// several hosts, that is by default the one that accepts writes.
+pub(super) fn parse(url: &str) -> Result<(Vec<PgConnectOptions>, Target), UrlError> {
+    let urls = one_for_each_host(url)?;
+    let parameters = parameters(urls.first().ok_or(UrlError::Form)?)?;
+    let lists = parameters.iter().filter(|(name, _)| ["host", "hostaddr"].contains(&&**name));
+    let counts = lists.map(|(_, value)| value.split(',').count());
+    let count = counts.fold(urls.len(), usize::max);
+    let options = (urls.iter().cycle().take(count).enumerate())
+        .map(|(index, url)| parse_host(url.clone(), &parameters, index, count))
+        .collect::<Result<_, _>>()?;
+    let target = parameters.iter().rfind(|(name, _)| name == "target_session_attrs");
+    let default = if count > 1 { Target::ReadWrite } else { Target::Any };
+    Ok((options, target.and_then(|(_, value)| value.parse().ok()).unwrap_or(default)))
+}
+
+/// A URL for each host that this one names before its path.
+fn one_for_each_host(url: &str) -> Result<Vec<Url>, UrlError> {
+    let (scheme, rest) = url.split_once("://").ok_or(UrlError::Form)?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, hosts) = match authority.rsplit_once('@') {
+        Some((user, hosts)) => (format!("{user}@"), hosts),
+        None => (String::new(), authority),
+    };
+    if hosts.contains(',') && hosts.split(',').any(str::is_empty) {
+        return Err(UrlError::Form);
+    }
+    let parse = |host| Url::parse(&format!("{scheme}://{user}{host}{path}"));
+    hosts.split(',').map(parse).collect::<Result<_, _>>().or(Err(UrlError::Form))
+}
+
+/// The parameters of a URL with one host. Refuses a URL that is not of the right form.
+fn parameters(url: &Url) -> Result<Vec<(String, String)>, UrlError> {
     // A password with `#`, `?` or `&` that are not percent-encoded ends up in other parts.
     if !["postgres", "postgresql"].contains(&url.scheme()) || url.fragment().is_some() {
         return Err(UrlError::Form);
@@ -105,8 +138,19 @@ pub(super) fn parse(url: &str) -> Result<PgConnectOptions, UrlError> {
     if is_cut || !parameters.iter().all(|(name, _)| is_name(name)) {
         return Err(UrlError::Form);
     }
+    Ok(parameters)
+}
+
+/// Connection options for one of several hosts.
+fn parse_host(
+    mut url: Url, parameters: &[(String, String)], index: usize, count: usize,
+) -> Result<PgConnectOptions, UrlError> {
     let mut used = Vec::new();
-    for (name, value) in &parameters {
+    for (name, value) in parameters {
+        let value = match &**name {
+            "host" | "hostaddr" | "port" => value_of_host(name, value, index, count)?,
+            _ => value,
+        };
         if is_used(name, value)? {
             used.push((name, value));
         }
@@ -115,9 +159,6 @@ pub(super) fn parse(url: &str) -> Result<PgConnectOptions, UrlError> {
     url.query_pairs_mut().clear().extend_pairs(used);
     let mut options = PgConnectOptions::from_url(&url).or(Err(UrlError::Form))?;
     let host = options.get_host();
-    if host.contains(',') {
-        return Err(UrlError::SeveralHosts);
-    }
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let address = address.to_owned();
         options = options.host(&address);
@@ -126,6 +167,17 @@ pub(super) fn parse(url: &str) -> Result<PgConnectOptions, UrlError> {
         return Err(UrlError::SetByProgram(name.to_owned()));
     }
     Ok(options)
+}
+
+/// The value for one of several hosts in a parameter that has one value, or one for each host.
+fn value_of_host<'a>(
+    name: &str, value: &'a str, index: usize, hosts: usize,
+) -> Result<&'a str, UrlError> {
+    let count = value.split(',').count();
+    if count != 1 && count != hosts {
+        return Err(UrlError::HostCount { name: name.to_owned(), count, hosts });
+    }
+    Ok(value.split(',').nth(index).unwrap_or(value))
 }
 
 /// Refuses a value that `sslmode` cannot have.
@@ -183,7 +235,8 @@ mod tests {
     use super::*;
 
     fn parse_query(query: &str) -> Result<PgConnectOptions, UrlError> {
-        parse(&format!("postgresql://user:hunter2@host/name?{query}"))
+        let (mut hosts, _) = parse(&format!("postgresql://user:hunter2@host/name?{query}"))?;
+        Ok(hosts.remove(0))
     }
 
     #[test]
@@ -225,7 +278,9 @@ mod tests {
             ("sslrootcert=none.pem", "none.pem, which is not supported; supported is a file that"),
             ("options=-c%20Lock_Timeout%3D2s", "sets lock_timeout in options"),
             ("port=x", "port=x, which is not supported; supported is 1 to 65535"),
-            ("host=a,b", "names several hosts"),
+            ("port=1,2", "names 1 hosts, but 2 values of port: give one, or one for each host"),
+            ("host=a,b,c&port=1,2", "names 3 hosts, but 2 values of port"),
+            ("target_session_attrs=prefer-standby", "supported is any, read-write, primary"),
             ("options=-c%20lock_timeout%3D2s", "sets lock_timeout in options"),
             ("options=-cstatement_timeout%3D2s", "sets statement_timeout in options"),
             ("options=--search-path%3Dother", "sets search_path in options"),
@@ -254,9 +309,32 @@ mod tests {
         }
     }
 
+    /// The hosts and ports of a URL, and which servers are connected to.
+    fn hosts(url: &str) -> (Vec<(String, u16)>, Target) {
+        let (hosts, target) = parse(url).unwrap();
+        let address = |host: &PgConnectOptions| (host.get_host().to_owned(), host.get_port());
+        (hosts.iter().map(address).collect(), target)
+    }
+
     #[test]
     fn an_ipv6_address_is_in_brackets() {
-        let options = parse("postgresql://user@[::1]:5433/name").unwrap();
-        assert_eq!((options.get_host(), options.get_port()), ("::1", 5433));
+        let (hosts, target) = hosts("postgresql://user@[::1]:5433/name");
+        assert_eq!((hosts, target), (vec![("::1".to_owned(), 5433)], Target::Any));
+    }
+
+    #[test]
+    fn several_hosts_are_in_the_forms_of_libpq_and_the_writable_one_is_the_default() {
+        let expected = [("a", 5433), ("::1", 5432), ("c", 5434)].map(|(h, p)| (h.to_owned(), p));
+        for (url, target) in [
+            ("postgresql://u:p@a:5433,[::1],c:5434/name", Target::ReadWrite),
+            ("postgresql://u:p@x/name?host=a,::1,c&port=5433,5432,5434", Target::ReadWrite),
+            ("postgresql://a:5433,[::1],c:5434/name?target_session_attrs=primary", Target::Primary),
+            ("postgresql://a:5433,[::1],c:5434/name?target_session_attrs=any", Target::Any),
+        ] {
+            assert_eq!(hosts(url), (expected.to_vec(), target), "{url}");
+        }
+        let (hosts, _) = hosts("postgresql:///name?host=a,b&port=5433");
+        assert_eq!(hosts, [("a", 5433), ("b", 5433)].map(|(h, p)| (h.to_owned(), p)));
+        assert_eq!(parse("postgresql://a,,b/name").unwrap_err(), UrlError::Form);
     }
 }

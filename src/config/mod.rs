@@ -21,6 +21,7 @@ use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 pub use self::database_url::UrlError;
+use crate::db::hosts::Hosts;
 use crate::domain::permission::Authorization;
 
 /// How long a request may take, its body included. Timeouts are in strict order: statement,
@@ -132,8 +133,8 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_ACCEPT_DATA_LOSS", value_parser = BoolishValueParser::new())]
     pub accept_data_loss: bool,
 
-    /// Maximum number of connections to the database for requests, 1 to 1000. `/readyz` uses one
-    /// more, and the start of the server two more
+    /// Maximum number of connections to the database for requests, 1 to 1000. The server itself
+    /// uses two more, and two more when it starts
     #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
@@ -289,7 +290,7 @@ pub fn read_file(setting: &'static str, file: PathBuf) -> Result<String, Error> 
 }
 
 /// The database that the environment configures.
-pub fn database() -> Result<PgConnectOptions, Error> {
+pub fn database() -> Result<Hosts, Error> {
     const FILE: &str = "CMDB_DATABASE_URL_FILE";
     let (name, url) = match (environment("CMDB_DATABASE_URL"), environment(FILE)) {
         (Some(_), Some(_)) => return Err(Error::TwoDatabases),
@@ -303,14 +304,17 @@ pub fn database() -> Result<PgConnectOptions, Error> {
     database_at(&url).map_err(|error| Error::Url(name, error))
 }
 
-/// Connection options for the database at a URL.
-pub fn database_at(url: &str) -> Result<PgConnectOptions, UrlError> {
-    let mut options = database_url::parse(url)?;
-    if options.get_application_name().is_none() {
-        options = options.application_name("cmdb-associations");
-    }
-    // Poolers refuse unknown start-up parameters. No value of ours is a floating-point number.
-    Ok(options.extra_float_digits(None).disable_statement_logging())
+/// The hosts of the database at a URL.
+pub fn database_at(url: &str) -> Result<Hosts, UrlError> {
+    let (options, target) = database_url::parse(url)?;
+    let adapt = |mut options: PgConnectOptions| {
+        if options.get_application_name().is_none() {
+            options = options.application_name("cmdb-associations");
+        }
+        // Poolers refuse unknown start-up parameters. No value of ours is a floating-point number.
+        options.extra_float_digits(None).disable_statement_logging()
+    };
+    Ok(Hosts::new(options.into_iter().map(adapt).collect(), target))
 }
 
 #[cfg(test)]

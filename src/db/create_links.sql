@@ -52,7 +52,8 @@ clear as materialized (
         -- advisory lock on the model association until the commit, because no order of inserts
         -- avoids deadlocks between two unique keys; 1668113506 is "cmdb" in ASCII and tells this
         -- lock from other advisory locks. set_config lets the trigger of
-        -- 0002_instance_association.sql skip its check, since this statement has done it.
+        -- 0002_instance_association.sql skip its check: this statement has looked the instances up,
+        -- or knows them.
         and case when $1 & 3 = 1
             then (select count(pg_advisory_xact_lock(1668113506, $1))) = 1
             else true

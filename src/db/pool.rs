@@ -5,11 +5,13 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode};
 use deadpool::managed::{RecycleError, RecycleResult, Status};
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::session::Database;
@@ -17,8 +19,8 @@ use super::session::Database;
 /// How long [`Pool::acquire`] waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// A connection that was idle for longer is pinged before it is acquired.
-const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
+/// A connection that was idle for longer is verified before it is acquired.
+const VERIFY_AFTER_IDLE: Duration = Duration::from_secs(1);
 
 /// An idle connection is closed after this time: a firewall on the way may have forgotten it.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
@@ -30,15 +32,44 @@ const MAX_LIFETIME: Duration = Duration::from_mins(30);
 /// How long closing a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The connections that were dropped while a commit may have been waiting on them. PostgreSQL does
+/// not notice that its client is gone until the commit is acknowledged.
+#[derive(Debug, Default)]
+pub struct Abandoned {
+    /// Those since `waiting` was counted.
+    recent: AtomicUsize,
+    /// Those that PostgreSQL has counted, of all servers.
+    waiting: AtomicUsize,
+}
+
+impl Abandoned {
+    /// Replaces the number by what PostgreSQL has counted.
+    pub fn set_waiting(&self, waiting: usize) {
+        self.recent.store(0, Ordering::Relaxed);
+        self.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> usize {
+        self.recent.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed)
+    }
+}
+
 /// A limited number of connections, opened on demand.
 #[derive(Clone)]
 pub struct Pool(managed::Pool<Connector>);
 
 impl Pool {
     /// A pool of at most `size` connections, each prepared for requests.
-    #[expect(clippy::missing_panics_doc, reason = "it never panics")]
     pub fn new(database: impl Into<Database>, size: u32) -> Self {
-        let connector = Connector(database.into());
+        Self::build(Connector { database: database.into(), abandoned: None }, size)
+    }
+
+    /// As [`Self::new`]. No connection is opened while more than `size` were abandoned.
+    pub fn limited(database: Database, size: u32, abandoned: Arc<Abandoned>) -> Self {
+        Self::build(Connector { database, abandoned: Some((abandoned, size as usize)) }, size)
+    }
+
+    fn build(connector: Connector, size: u32) -> Self {
         let pool = managed::Pool::builder(connector).max_size(size as usize);
         let pool = pool.queue_mode(QueueMode::Lifo).build();
         Self(pool.expect("only a pool with timeouts needs a runtime"))
@@ -88,13 +119,18 @@ impl Pool {
 /// A connection acquired from a [`Pool`].
 ///
 /// [`PooledConnection::release`] returns it to the pool. Dropping it disconnects instead, because a
-/// statement may still be running on it.
+/// statement may still be running on it; then it counts as abandoned.
 pub struct PooledConnection(Option<Object<Connector>>);
 
 impl PooledConnection {
     /// Returns the connection to the pool. No statement or transaction may be open on it.
     pub fn release(mut self) {
         drop(self.0.take());
+    }
+
+    /// Disconnects. No statement may be running on the connection.
+    pub fn disconnect(mut self) {
+        drop(self.0.take().map(Object::take));
     }
 }
 
@@ -116,7 +152,13 @@ impl DerefMut for PooledConnection {
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        drop(self.0.take().map(Object::take));
+        let Some(connection) = self.0.take() else { return };
+        if let Some(pool) = Object::pool(&connection)
+            && let Some((abandoned, _)) = &pool.manager().abandoned
+        {
+            abandoned.recent.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(Object::take(connection));
     }
 }
 
@@ -127,15 +169,26 @@ fn is_expired(metrics: &Metrics) -> bool {
 }
 
 /// Opens connections, and checks each before it is acquired again.
-struct Connector(Database);
+struct Connector {
+    database: Database,
+    /// The connections that were abandoned, and how many may be while one is opened.
+    abandoned: Option<(Arc<Abandoned>, usize)>,
+}
 
 impl Manager for Connector {
     type Type = PgConnection;
     type Error = sqlx::Error;
 
     async fn create(&self) -> sqlx::Result<PgConnection> {
-        let mut conn = self.0.options.connect().await?;
-        self.0.apply_request_settings(&mut conn).await?;
+        if let Some((abandoned, limit)) = &self.abandoned
+            && abandoned.count() > *limit
+        {
+            let count = abandoned.count();
+            let message = format!("the commits of {count} abandoned connections may still wait");
+            return Err(io::Error::other(message).into());
+        }
+        let mut conn = self.database.hosts.connect().await?;
+        self.database.apply_request_settings(&mut conn).await?;
         Ok(conn)
     }
 
@@ -145,8 +198,8 @@ impl Manager for Connector {
         if is_expired(metrics) {
             return Err(RecycleError::message("the connection has expired"));
         }
-        if metrics.last_used() > PING_AFTER_IDLE {
-            connection.ping().await?;
+        if metrics.last_used() > VERIFY_AFTER_IDLE {
+            self.database.hosts.target().verify(connection).await?;
         }
         Ok(())
     }

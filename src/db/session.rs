@@ -6,10 +6,9 @@
 use std::sync::{Arc, OnceLock};
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, FromRow, PgConnection, Postgres, Row, Transaction,
-};
+use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, Postgres, Row, Transaction};
 
+use super::hosts::Hosts;
 use super::{STATEMENT_TIMEOUT, sqlstate};
 
 /// A setting, and the value that statements rely on.
@@ -128,7 +127,7 @@ enum Pooling {
 #[derive(Clone)]
 pub struct Database {
     /// How to connect.
-    pub options: PgConnectOptions,
+    pub hosts: Hosts,
     /// Unknown until the first connection is open.
     pooling: Arc<OnceLock<Pooling>>,
 }
@@ -136,14 +135,14 @@ pub struct Database {
 /// A database without a pooler in transaction mode.
 impl From<PgConnectOptions> for Database {
     fn from(options: PgConnectOptions) -> Self {
-        Self { options, pooling: Arc::new(Pooling::Session.into()) }
+        Self { hosts: options.into(), pooling: Arc::new(Pooling::Session.into()) }
     }
 }
 
 impl Database {
     /// A database that may be behind a pooler.
-    pub fn new(options: PgConnectOptions) -> Self {
-        Self { options, pooling: Arc::default() }
+    pub fn new(hosts: Hosts) -> Self {
+        Self { hosts, pooling: Arc::default() }
     }
 
     /// Applies the settings of requests to a new connection. Fails unless it has them then.
@@ -175,18 +174,16 @@ impl Database {
         if let Some(pooling) = self.pooling.get() {
             return Ok(*pooling);
         }
-        let pooling = detect_pooling(conn, &self.options).await?;
+        let pooling = detect_pooling(conn, &self.hosts).await?;
         Ok(*self.pooling.get_or_init(|| pooling))
     }
 }
 
 /// Finds out how connections are assigned: in a pooler's transaction mode, this connection gets
 /// another backend while another connection's transaction uses the one that it had.
-async fn detect_pooling(
-    conn: &mut PgConnection, options: &PgConnectOptions,
-) -> sqlx::Result<Pooling> {
+async fn detect_pooling(conn: &mut PgConnection, hosts: &Hosts) -> sqlx::Result<Pooling> {
     let first = backend_pid(conn).await?;
-    let mut other = options.connect().await?;
+    let mut other = hosts.connect().await?;
     let mut pooling = Pooling::Session;
     // A pooler that assigns its connections in turn is found out after a few transactions.
     for _ in 0..3 {

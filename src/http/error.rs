@@ -261,7 +261,7 @@ pub(super) fn headers_of(error: &RequestError) -> HeaderMap {
             ]
         }
         RequestError::Unavailable(_) | RequestError::Overloaded => {
-            vec![(header::RETRY_AFTER, "1".to_owned())]
+            vec![(header::RETRY_AFTER, "2".to_owned())]
         }
         // A person has to repair it.
         RequestError::NeedsAttention => vec![(header::RETRY_AFTER, "30".to_owned())],

@@ -18,8 +18,8 @@ pub(super) async fn liveness() -> &'static str {
     "ok\n"
 }
 
-/// 200 while the database answers, accepts writes and is as the program needs it, and the server is
-/// not shutting down; else 503 with the reason.
+/// 200 while the database answers, accepts and acknowledges writes, and is as the program needs it,
+/// and the server is not shutting down; else 503 with the reason.
 pub(super) async fn readiness(State(state): State<AppState>) -> (StatusCode, String) {
     if let Some(reason) = readiness_error(&state).await {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
@@ -33,7 +33,10 @@ pub(super) async fn readiness_error(state: &AppState) -> Option<String> {
     if *state.draining.borrow() {
         return Some("draining".to_owned());
     }
-    let found_before = || state.database.borrow().problem.clone();
+    let found_before = || {
+        let problem = state.database.borrow().problem.clone();
+        problem.or_else(|| state.commit_problem.borrow().clone())
+    };
     match service::monitor::find_problem(&state.readiness, Instant::now() + TIMEOUT).await {
         Ok(found) => found.or_else(found_before),
         Err(error) if error.request_error() == RequestError::NeedsAttention => {

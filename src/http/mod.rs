@@ -59,6 +59,8 @@ pub struct AppState {
     pub readiness: Pool,
     /// What was last found about the database.
     pub database: watch::Receiver<monitor::State>,
+    /// Why the database does not acknowledge commits.
+    pub commit_problem: watch::Receiver<Option<String>>,
     /// The bytes of bodies that may still be held.
     pub body_budget: Arc<BodyBudget>,
     /// The largest body that is read, in bytes.

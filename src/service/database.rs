@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use sqlx::error::BoxDynError;
 use sqlx::migrate::MigrateError;
-use sqlx::{ConnectOptions, PgConnection};
 use tokio::time::timeout;
 
 use crate::db::schema::{self, Applied};
@@ -25,8 +25,8 @@ pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what it means")]
 pub enum Problem {
-    #[error("cannot connect to the database at {host}:{port}")]
-    Connect { host: String, port: u16, source: sqlx::Error },
+    #[error("cannot connect to the database at {hosts}")]
+    Connect { hosts: String, source: sqlx::Error },
     #[error("the database returned an error")]
     Database(#[source] sqlx::Error),
     #[error("{0}")]
@@ -160,14 +160,10 @@ pub(super) fn require_applied(applied: Applied) -> Result<(), Problem> {
 }
 
 pub(super) async fn open(database: &Database) -> Result<PgConnection, Problem> {
-    let options = &database.options;
+    let hosts = &database.hosts;
     let timed_out = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
-    let opened = timeout(CONNECT_TIMEOUT, options.connect()).await.unwrap_or_else(timed_out);
-    opened.map_err(|source| {
-        let socket = options.get_socket().map(|directory| directory.display().to_string());
-        let host = socket.unwrap_or_else(|| options.get_host().to_owned());
-        Problem::Connect { host, port: options.get_port(), source }
-    })
+    let opened = timeout(CONNECT_TIMEOUT, hosts.connect()).await.unwrap_or_else(timed_out);
+    opened.map_err(|source| Problem::Connect { hosts: hosts.to_string(), source })
 }
 
 /// Checks the server, the database, the pooler before it, and the role.

@@ -6,6 +6,7 @@ pub mod app;
 pub mod attempt;
 pub mod audit;
 pub mod check;
+pub mod commits;
 pub mod context;
 pub mod database;
 pub mod deletion;
@@ -31,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::attempt::Caches;
 use self::limit::Limiter;
-pub use crate::db::pool::Pool;
+pub use crate::db::pool::{Abandoned, Pool};
 use crate::db::{self, ErrorClass, classify};
 use crate::domain::error::RequestError;
 use crate::domain::permission::Authorization;
@@ -128,13 +129,15 @@ async fn with_connection<T>(
         }
     })?;
     let result = timeout_at(deadline + GRACE, work(&mut connection)).await;
-    let is_usable = match &result {
-        Ok(Err(Error::Database(error))) => db::is_connection_usable_after(error),
-        Ok(_) => true,
-        Err(_) => false,
-    };
-    if is_usable {
-        connection.release();
+    match &result {
+        Ok(Err(Error::Database(error))) if !db::is_connection_usable_after(error) => {
+            // PostgreSQL has answered, so no commit waits.
+            if db::sqlstate(error).is_some() {
+                connection.disconnect();
+            }
+        }
+        Ok(_) => connection.release(),
+        Err(_) => {}
     }
     result.unwrap_or(Err(Error::OutOfTime))
 }

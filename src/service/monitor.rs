@@ -121,8 +121,9 @@ impl Monitor {
         let inspected = timeout(CHECK_TIMEOUT, inspect(&mut conn)).await;
         let inspected = inspected.unwrap_or(Err(Problem::Timeout));
         // A connection to an unready database is closed: a new one may lead to another server.
-        if inspected.is_ok() {
-            conn.release();
+        match &inspected {
+            Ok(_) => conn.release(),
+            Err(_) => conn.disconnect(),
         }
         self.publish(inspected.as_deref());
     }

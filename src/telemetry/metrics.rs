@@ -20,7 +20,11 @@ const COUNTERS: [(&str, &str); 5] = [
     ("cmdb_trace_export_failures_total", "Failed requests to the collector of traces"),
 ];
 
-const GAUGES: [(&str, &str); 8] = [
+const GAUGES: [(&str, &str); 10] = [
+    (
+        "cmdb_database_commits",
+        "1 if PostgreSQL acknowledged the last commit of the server's own in time, else 0",
+    ),
     ("cmdb_database_connections", "Database connections by state: in_use or idle"),
     ("cmdb_database_connections_max", "Maximum number of database connections"),
     (
@@ -28,13 +32,15 @@ const GAUGES: [(&str, &str); 8] = [
         "1 if PostgreSQL flushes every commit to disk, 0 if a crash can lose acknowledged ones",
     ),
     ("cmdb_database_waiting", "Requests waiting for a database connection"),
+    ("cmdb_database_waiting_commits", "Commits that wait for a synchronous standby"),
     ("cmdb_client_connections", "Client connections"),
     ("cmdb_tls_certificate_expiry_seconds", "Unix time at which the TLS certificate expires"),
     ("cmdb_ready", "1 if /readyz responds with 200, else 0"),
     ("cmdb_build_info", "Always 1, with the version as a label"),
 ];
 
-const DURATIONS: [(&str, &str); 2] = [
+const DURATIONS: [(&str, &str); 3] = [
+    ("cmdb_database_commit_seconds", "Duration of the small commits of the server's own"),
     ("cmdb_request_duration_seconds", "Time from the head of a request to its response"),
     ("cmdb_statement_duration_seconds", "Duration of the SQL statements of requests"),
 ];

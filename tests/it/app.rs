@@ -40,6 +40,9 @@ pub(crate) struct Setup {
     pub(crate) authorization: Authorization,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) authenticator: Authenticator,
+    /// The server's connections, unless they are to be those of the test's database.
+    pub(crate) serving: Option<Pool>,
+    pub(crate) commit_problem: watch::Receiver<Option<String>>,
 }
 
 pub(crate) struct TestApp {
@@ -94,11 +97,14 @@ impl TestApp {
             authorization: Authorization::Grants,
             limiter: None,
             authenticator: Authenticator::default(),
+            serving: None,
+            commit_problem: watch::channel(None).1,
         };
         change(&mut setup);
         let (drain, draining) = watch::channel(false);
         let options = pool.connect_options().as_ref().clone();
-        let serving = Pool::new(options, pool.options().get_max_connections());
+        let connections = pool.options().get_max_connections();
+        let serving = setup.serving.unwrap_or_else(|| Pool::new(options, connections));
         let service = Service {
             pool: serving.clone(),
             authorization: setup.authorization,
@@ -112,6 +118,7 @@ impl TestApp {
             authenticator: Arc::new(setup.authenticator),
             readiness: serving.clone(),
             database: watch::channel(State::default()).1,
+            commit_problem: setup.commit_problem,
             body_budget: Arc::default(),
             body_limit: 1 << 20,
             request_timeout: setup.request_timeout,

@@ -37,7 +37,7 @@ impl Cluster {
 
     /// Connection options of the program for this server.
     pub(crate) fn options(&self) -> PgConnectOptions {
-        database_at(&self.url).unwrap()
+        database_at(&self.url).unwrap().options()[0].clone()
     }
 
     /// Runs an action of `.dev/postgres` on the server.

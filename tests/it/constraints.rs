@@ -436,8 +436,8 @@ async fn the_server_and_the_import_ignore_the_default_isolation_level(pool: PgPo
             current_database());
         end $$";
     sqlx::query(sql).execute(&pool).await.unwrap();
-    let options = database_at(pool.connect_options().to_url_lossy().as_str()).unwrap();
-    let app = TestApp::new(pool_of(options, 2)).await;
+    let hosts = database_at(pool.connect_options().to_url_lossy().as_str()).unwrap();
+    let app = TestApp::new(pool_of(hosts.options()[0].clone(), 2)).await;
     assert_eq!(app.post(batch("bk_switch_run_host", &[(1, 1)])).await.ids().len(), 1);
     app.serving.close().await;
     let imported = Program::on(&pool).run(&["import", "tests/demo/export"]);

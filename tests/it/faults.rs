@@ -25,7 +25,7 @@ async fn send(app: &TestApp, pair: (i64, i64)) -> Reply {
 #[track_caller]
 fn assert_unavailable(reply: &Reply) {
     reply.assert_refused(503, 1_306_201, UNAVAILABLE);
-    assert_eq!(reply.headers["retry-after"], "1");
+    assert_eq!(reply.headers["retry-after"], "2");
 }
 
 /// The supervisors in `deploy/` kill after 30 s. The original's callers give up after 25 s.
@@ -239,7 +239,8 @@ async fn a_server_recovers_after_its_database_was_stopped_killed_and_frozen() {
     app.serving.close().await;
 }
 
-async fn with_fixture() -> Cluster {
+/// A PostgreSQL server of the test's own, with the test data.
+pub(crate) async fn with_fixture() -> Cluster {
     let cluster = Cluster::start();
     let mut conn = cluster.options().connect().await.unwrap();
     service::database::migrate(&mut conn, "0").await.unwrap();

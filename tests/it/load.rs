@@ -33,7 +33,7 @@ async fn requests_without_a_permit_are_refused_until_a_permit_is_free(pool: PgPo
     wait_until_blocked(&pool, 2).await;
     let refused = app.post(batch("bk_switch_default_host", &[(3, 3)])).await;
     refused.assert_refused(503, 1_306_201, OVERLOADED);
-    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.headers["retry-after"], "2");
     // What is no request gets its own refusal.
     assert_eq!(app.post_raw("nonsense").await.json["code"], 1_306_000);
     // A server without free permits is still ready.

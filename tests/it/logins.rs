@@ -160,7 +160,7 @@ async fn an_invalid_answer_of_the_login_service_is_answered_with_503(pool: PgPoo
     ] {
         let reply = send(&app, token, 1).await;
         reply.assert_refused(503, 1_306_201, UNAVAILABLE);
-        assert_eq!(reply.headers["retry-after"], "1");
+        assert_eq!(reply.headers["retry-after"], "2");
     }
 }
 

@@ -139,6 +139,9 @@ async fn documents_and_deployment_files_name_only_metrics_that_exist(pool: PgPoo
             "cmdb_tls_certificate_expiry_seconds",
             "cmdb_statement_duration_seconds",
             "cmdb_database_durable",
+            "cmdb_database_commits",
+            "cmdb_database_commit_seconds",
+            "cmdb_database_waiting_commits",
         ]
         .map(String::from),
     );

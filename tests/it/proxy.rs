@@ -53,7 +53,7 @@ impl Proxy {
         url.set_query(Some("sslmode=disable"));
         let (stalled, _) = watch::channel(false);
         let lost = Arc::new(AtomicBool::new(false));
-        let options = database_at(url.as_str()).unwrap();
+        let options = database_at(url.as_str()).unwrap().options()[0].clone();
         let proxy = Self { options, stalled, lost, statements: Arc::default() };
         let (database, stalled, lost) =
             (database.clone(), proxy.stalled.clone(), Arc::clone(&proxy.lost));

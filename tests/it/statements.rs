@@ -34,10 +34,10 @@ async fn the_number_of_statements_does_not_depend_on_the_number_of_details(pool:
         assert_eq!(statements(&[], &new).await, 2, "{length} pairs that exist");
         // The next batch is expected to be like it, so its first statement reads the stored state.
         assert_eq!(statements(&[], &new).await, 1, "{length} pairs that exist, again");
-        let mixed = [new, pairs(10 + source, 1)].concat();
+        let mixed = [&new[..], &pairs(10 + source, 1)].concat();
         assert_eq!(statements(&[], &mixed).await, 2, "{length} mixed after a refused batch");
         // Otherwise the third one writes the pairs that do not exist.
-        let mixed = [mixed, pairs(30 + source, 1)].concat();
+        let mixed = [new, pairs(30 + source, 1)].concat();
         assert_eq!(statements(&[], &mixed).await, 3, "{length} mixed");
         // With a key: the stored answer, and the write unless there is one.
         let key = [("idempotency-key", &*source.to_string())];
