@@ -54,8 +54,8 @@ fn server() -> (Runtime, Router) {
     let service = Service {
         pool: pool.clone(),
         authorization: Authorization::Grants,
-        limiter: NonZeroU32::new(10_000).map(Limiter::new),
-        permits: Semaphore::new(1),
+        limiter: NonZeroU32::new(10_000).map(Limiter::new).map(Arc::new),
+        permits: Arc::new(Semaphore::new(1)),
         stream_permits: Arc::new(Semaphore::new(1)),
         caches: Caches::default(),
     };
@@ -67,6 +67,7 @@ fn server() -> (Runtime, Router) {
     };
     let state = AppState {
         service: Arc::new(service),
+        replica: None,
         authenticator: Arc::new(authenticator),
         readiness: pool,
         database: watch::channel(State::default()).1,

@@ -27,6 +27,7 @@ use crate::service::commits::{self, CommitProbe};
 use crate::service::database::Database;
 use crate::service::limit::Limiter;
 use crate::service::monitor::{self, Monitor};
+use crate::service::replica::{self, Replica, ReplicaProbe};
 use crate::service::{Abandoned, Pool, Service, stream_limit};
 use crate::telemetry::metrics::Metrics;
 use crate::{http, server, service};
@@ -59,16 +60,27 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     let service = Service {
         pool: pool.clone(),
         authorization: settings.authorization,
-        limiter: settings.rate_limit.map(Limiter::new),
-        permits: Semaphore::new(requests as usize),
+        limiter: settings.rate_limit.map(Limiter::new).map(Arc::new),
+        permits: Arc::new(Semaphore::new(requests as usize)),
         stream_permits: Arc::new(Semaphore::new(stream_limit(
             settings.database_connections as usize,
         ))),
         caches: Caches::default(),
     };
+    let mut background = JoinSet::new();
+    let replica = config::replica()?.map(|hosts| {
+        let database = Database::new(hosts);
+        let max_lag = Duration::from_secs(settings.database_read_lag);
+        let probe = ReplicaProbe::new(database.clone(), commit_probe.messages(), max_lag);
+        let is_usable = probe.is_usable();
+        background.spawn(probe.run(replica::INTERVAL));
+        let pool = Pool::new(database, settings.database_connections);
+        Replica { service: Arc::new(service.for_replica(pool)), is_usable }
+    });
     let in_flight = TaskTracker::new();
     let state = AppState {
         service: Arc::new(service),
+        replica,
         authenticator: Arc::new(authenticator),
         readiness: Pool::new(database, 1),
         database: monitor.state(),
@@ -81,10 +93,11 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         metrics: Arc::new(metrics),
     };
 
-    let mut background = JoinSet::new();
     background.spawn(monitor.run(monitor::INTERVAL, monitor::RETRY_INTERVAL));
     background.spawn(commit_probe.run(commits::INTERVAL));
-    background.spawn(maintain(pool.clone(), Arc::clone(&state.metrics)));
+    let replica_pool = state.replica.as_ref().map(|replica| replica.service.pool.clone());
+    let pools = [Some(pool.clone()), replica_pool].into_iter().flatten().collect();
+    background.spawn(maintain(pools, Arc::clone(&state.metrics)));
     background.spawn(service::idempotency::purge(pool.clone()));
     let (mut router, operations) = (http::router(state.clone()), http::operations(state));
     match ops {
@@ -155,12 +168,14 @@ fn tls(settings: &ServeSettings) -> anyhow::Result<Option<Tls>> {
 }
 
 /// Runs regular maintenance. Never returns.
-async fn maintain(pool: Pool, metrics: Arc<Metrics>) {
+async fn maintain(pools: Vec<Pool>, metrics: Arc<Metrics>) {
     let mut interval = tokio::time::interval(MAINTENANCE_INTERVAL);
     loop {
         interval.tick().await;
         metrics.run_upkeep();
-        pool.reap_idle().await;
+        for pool in &pools {
+            pool.reap_idle().await;
+        }
     }
 }
 

@@ -91,8 +91,10 @@ fn known_parameters() -> String {
 }
 
 /// Connection options for each host of the database at a URL, and which servers to connect to. Of
-/// several hosts, that is by default the one that accepts writes.
-pub(super) fn parse(url: &str) -> Result<(Vec<PgConnectOptions>, Target), UrlError> {
+/// several hosts, those are by default the ones in `default`.
+pub(super) fn parse(
+    url: &str, default: Target,
+) -> Result<(Vec<PgConnectOptions>, Target), UrlError> {
     let urls = one_for_each_host(url)?;
     let parameters = parameters(urls.first().ok_or(UrlError::Form)?)?;
     let lists = parameters.iter().filter(|(name, _)| ["host", "hostaddr"].contains(&&**name));
@@ -102,7 +104,7 @@ pub(super) fn parse(url: &str) -> Result<(Vec<PgConnectOptions>, Target), UrlErr
         .map(|(index, url)| parse_host(url.clone(), &parameters, index, count))
         .collect::<Result<_, _>>()?;
     let target = parameters.iter().rfind(|(name, _)| name == "target_session_attrs");
-    let default = if count > 1 { Target::ReadWrite } else { Target::Any };
+    let default = if count > 1 { default } else { Target::Any };
     Ok((options, target.and_then(|(_, value)| value.parse().ok()).unwrap_or(default)))
 }
 
@@ -235,7 +237,8 @@ mod tests {
     use super::*;
 
     fn parse_query(query: &str) -> Result<PgConnectOptions, UrlError> {
-        let (mut hosts, _) = parse(&format!("postgresql://user:hunter2@host/name?{query}"))?;
+        let url = format!("postgresql://user:hunter2@host/name?{query}");
+        let (mut hosts, _) = parse(&url, Target::Any)?;
         Ok(hosts.remove(0))
     }
 
@@ -304,14 +307,14 @@ mod tests {
             "mysql://user:hunter2@host/name",
             "hunter2",
         ] {
-            let error = parse(url).unwrap_err().to_string();
+            let error = parse(url, Target::Any).unwrap_err().to_string();
             assert!(!error.contains("hunter2") && !error.contains("ter2"), "{url}: {error}");
         }
     }
 
     /// The hosts and ports of a URL, and which servers are connected to.
     fn hosts(url: &str) -> (Vec<(String, u16)>, Target) {
-        let (hosts, target) = parse(url).unwrap();
+        let (hosts, target) = parse(url, Target::ReadWrite).unwrap();
         let address = |host: &PgConnectOptions| (host.get_host().to_owned(), host.get_port());
         (hosts.iter().map(address).collect(), target)
     }
@@ -335,6 +338,6 @@ mod tests {
         }
         let (hosts, _) = hosts("postgresql:///name?host=a,b&port=5433");
         assert_eq!(hosts, [("a", 5433), ("b", 5433)].map(|(h, p)| (h.to_owned(), p)));
-        assert_eq!(parse("postgresql://a,,b/name").unwrap_err(), UrlError::Form);
+        assert_eq!(parse("postgresql://a,,b/name", Target::Any).unwrap_err(), UrlError::Form);
     }
 }

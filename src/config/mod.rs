@@ -21,7 +21,7 @@ use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 pub use self::database_url::UrlError;
-use crate::db::hosts::Hosts;
+use crate::db::hosts::{Hosts, Target};
 use crate::domain::permission::Authorization;
 
 /// How long a request may take, its body included. Timeouts are in strict order: statement,
@@ -44,13 +44,22 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The settings without a flag, and their meaning.
-pub const ENVIRONMENT_ONLY: [(&str, &str); 5] = [
+pub const ENVIRONMENT_ONLY: [(&str, &str); 7] = [
     (
         "CMDB_DATABASE_URL",
         "URL of the database, such as `postgresql://user:password@host/name`. Default: the value \
          of `DATABASE_URL`. This is the only required setting",
     ),
     ("CMDB_DATABASE_URL_FILE", "File that contains the URL, instead of `CMDB_DATABASE_URL`"),
+    (
+        "CMDB_DATABASE_READ_URL",
+        "URL of a replica that answers endpoints that only read. Default: the database of \
+         `CMDB_DATABASE_URL` answers them",
+    ),
+    (
+        "CMDB_DATABASE_READ_URL_FILE",
+        "File that contains that URL, instead of `CMDB_DATABASE_READ_URL`",
+    ),
     (
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "Collector of traces over OTLP/HTTP, such as `http://collector:4318`. Default: no traces",
@@ -138,6 +147,12 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_DATABASE_CONNECTIONS", default_value_t = 10, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub database_connections: u32,
+
+    /// How many seconds the replica in `CMDB_DATABASE_READ_URL` may be behind, 3 to 60. If it is
+    /// further behind, it is not used
+    #[arg(long, env = "CMDB_DATABASE_READ_LAG", default_value_t = 5, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(3..=60))]
+    pub database_read_lag: u64,
 
     /// Maximum number of client connections, 1 to 100000. For a new connection beyond it, an idle
     /// one is closed. If none is idle, its requests are refused with 503
@@ -248,8 +263,8 @@ pub enum Error {
          postgresql://user:password@host/name, or CMDB_DATABASE_URL_FILE to a file that contains it"
     )]
     NoDatabase,
-    #[error("CMDB_DATABASE_URL and CMDB_DATABASE_URL_FILE are both set: set one")]
-    TwoDatabases,
+    #[error("{0} and {1} are both set: set one")]
+    TwoDatabases(&'static str, &'static str),
     #[error("{0}: cannot read {1}")]
     File(&'static str, PathBuf, #[source] io::Error),
     #[error("{0} {1}")]
@@ -291,22 +306,45 @@ pub fn read_file(setting: &'static str, file: PathBuf) -> Result<String, Error> 
 
 /// The database that the environment configures.
 pub fn database() -> Result<Hosts, Error> {
-    const FILE: &str = "CMDB_DATABASE_URL_FILE";
-    let (name, url) = match (environment("CMDB_DATABASE_URL"), environment(FILE)) {
-        (Some(_), Some(_)) => return Err(Error::TwoDatabases),
-        (Some(url), None) => ("CMDB_DATABASE_URL", url),
-        (None, Some(file)) => (FILE, read_file(FILE, file.into())?),
-        (None, None) => ("DATABASE_URL", environment("DATABASE_URL").ok_or(Error::NoDatabase)?),
+    let (name, url) = match database_url("CMDB_DATABASE_URL", "CMDB_DATABASE_URL_FILE")? {
+        Some(found) => found,
+        None => ("DATABASE_URL", environment("DATABASE_URL").ok_or(Error::NoDatabase)?),
     };
-    if let Some(mode) = environment("PGSSLMODE") {
-        database_url::require_ssl_mode(&mode).map_err(|error| Error::Url("PGSSLMODE", error))?;
-    }
     database_at(&url).map_err(|error| Error::Url(name, error))
 }
 
-/// The hosts of the database at a URL.
+/// The replica that the environment configures, if there is one.
+pub fn replica() -> Result<Option<Hosts>, Error> {
+    let found = database_url("CMDB_DATABASE_READ_URL", "CMDB_DATABASE_READ_URL_FILE")?;
+    let replica_at = |(name, url): (_, String)| {
+        hosts_at(&url, Target::Any).map_err(|error| Error::Url(name, error))
+    };
+    found.map(replica_at).transpose()
+}
+
+/// A URL in a variable, or in the file that another one names, and the name of that variable.
+fn database_url(
+    variable: &'static str, file_variable: &'static str,
+) -> Result<Option<(&'static str, String)>, Error> {
+    if let Some(mode) = environment("PGSSLMODE") {
+        database_url::require_ssl_mode(&mode).map_err(|error| Error::Url("PGSSLMODE", error))?;
+    }
+    match (environment(variable), environment(file_variable)) {
+        (Some(_), Some(_)) => Err(Error::TwoDatabases(variable, file_variable)),
+        (Some(url), None) => Ok(Some((variable, url))),
+        (None, Some(file)) => Ok(Some((file_variable, read_file(file_variable, file.into())?))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The hosts of the database at a URL. Of several ones, that is by default the one that accepts
+/// writes.
 pub fn database_at(url: &str) -> Result<Hosts, UrlError> {
-    let (options, target) = database_url::parse(url)?;
+    hosts_at(url, Target::ReadWrite)
+}
+
+fn hosts_at(url: &str, default: Target) -> Result<Hosts, UrlError> {
+    let (options, target) = database_url::parse(url, default)?;
     let adapt = |mut options: PgConnectOptions| {
         if options.get_application_name().is_none() {
             options = options.application_name("cmdb-associations");

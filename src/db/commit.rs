@@ -1,7 +1,18 @@
-//! Commits that wait. With synchronous replication, PostgreSQL acknowledges a commit only when a
-//! standby has it, and waits for that without a limit.
+//! Commits on their way: to the standby that must acknowledge them, and to the replicas.
+//!
+//! With synchronous replication, PostgreSQL acknowledges a commit only when a standby has it, and
+//! waits for that without a limit.
 
 use sqlx::PgConnection;
+
+/// A position in the write-ahead log of a database cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The number of bytes before it.
+    pub bytes: i64,
+    /// The identifier that a cluster shares with its replicas only.
+    pub cluster: i64,
+}
 
 /// How many connections of the current role to this database have waited for a standby for longer
 /// than 5 s after the start of their statement, which no working commit takes.
@@ -16,10 +27,33 @@ pub async fn count_waiting(conn: &mut PgConnection) -> sqlx::Result<i64> {
     .await
 }
 
-/// Commits a message that is in PostgreSQL's write-ahead log only. It waits as any other commit.
-pub async fn commit_message(conn: &mut PgConnection) -> sqlx::Result<()> {
-    let commit = sqlx::query_scalar!(
-        r#"select pg_logical_emit_message(true, 'cmdb-associations', '')::text as "position!""#
-    );
-    commit.fetch_one(conn).await.map(drop)
+/// Commits a message that is in the write-ahead log only, and returns where. The commit waits as
+/// any other.
+pub async fn commit_message(conn: &mut PgConnection) -> sqlx::Result<LogPosition> {
+    sqlx::query_as!(
+        LogPosition,
+        r#"select pg_wal_lsn_diff(
+                   pg_logical_emit_message(true, 'cmdb-associations', ''), '0/0'
+               )::bigint as "bytes!",
+               system_identifier as "cluster!"
+           from pg_control_system()"#
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// What of the write-ahead log a server shows: all, or what a replica has replayed.
+pub async fn find_replayed(conn: &mut PgConnection) -> sqlx::Result<LogPosition> {
+    sqlx::query_as!(
+        LogPosition,
+        r#"select pg_wal_lsn_diff(
+                   case when pg_is_in_recovery() then pg_last_wal_replay_lsn()
+                       else pg_current_wal_insert_lsn()
+                   end, '0/0'
+               )::bigint as "bytes!",
+               system_identifier as "cluster!"
+           from pg_control_system()"#
+    )
+    .fetch_one(conn)
+    .await
 }

@@ -23,6 +23,8 @@ mod page;
 mod path;
 mod permission;
 mod pipeline;
+mod read_from;
+mod respond;
 mod stream;
 mod success;
 mod topology;
@@ -45,6 +47,7 @@ pub use self::envelope::Envelope;
 pub use self::error::{ErrorAnswer, answer_to, common_errors, detail_text};
 pub use self::openapi::{document, request_example};
 use crate::domain::error::RequestError;
+use crate::service::replica::Replica;
 use crate::service::{Pool, Service, monitor};
 use crate::telemetry::metrics::Metrics;
 
@@ -53,6 +56,8 @@ use crate::telemetry::metrics::Metrics;
 pub struct AppState {
     /// The use cases.
     pub service: Arc<Service>,
+    /// The replica that answers reads, if there is one.
+    pub replica: Option<Replica>,
     /// The means to verify credentials.
     pub authenticator: Arc<Authenticator>,
     /// A connection for `/readyz`, which must not wait for requests.

@@ -21,6 +21,7 @@ use super::endpoints::{ENDPOINTS, Endpoint, EndpointEntry};
 use super::envelope::{CmdbAnswer, Envelope, GatewayAnswer};
 use super::error::{ErrorAnswer, answer_to, common_errors, detail_text};
 use super::idempotency::IdempotencyField;
+use super::read_from::ReadFromField;
 use crate::domain::error::{DetailError, RequestError};
 use crate::domain::language::Language;
 
@@ -112,6 +113,9 @@ pub(super) fn operation<E: Endpoint>(entry: &'static EndpointEntry, api: Api) ->
     };
     let mut body =
         vec![fields, add::<IdempotencyField>(&mut schemas), add::<CredentialFields>(&mut schemas)];
+    if E::ONLY_READS {
+        body.push(add::<ReadFromField>(&mut schemas));
+    }
     add::<E::Data>(&mut schemas);
     let (prefix, tag, answer) = match api {
         Api::Gateway => {

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::database::{Database, Problem, open};
+use super::database::{Database, Problem, connect_for_requests};
+use super::replica::Messages;
 use crate::db::commit;
 use crate::db::pool::Abandoned;
 use crate::domain::error::error_chain;
@@ -32,17 +33,24 @@ pub struct CommitProbe {
     conn: Option<PgConnection>,
     /// Why commits are not acknowledged.
     problem: watch::Sender<Option<String>>,
+    messages: Arc<Messages>,
 }
 
 impl CommitProbe {
     /// A probe of a database, which counts the connections that requests have abandoned.
     pub fn new(database: Database, abandoned: Arc<Abandoned>) -> Self {
-        Self { database, abandoned, conn: None, problem: watch::Sender::default() }
+        let (problem, messages) = (watch::Sender::default(), Arc::default());
+        Self { database, abandoned, conn: None, problem, messages }
     }
 
     /// Receives why commits are not acknowledged, or `None` if they are.
     pub fn problem(&self) -> watch::Receiver<Option<String>> {
         self.problem.subscribe()
+    }
+
+    /// The messages that were committed.
+    pub fn messages(&self) -> Arc<Messages> {
+        Arc::clone(&self.messages)
     }
 
     /// Runs the probe. Never returns.
@@ -57,7 +65,7 @@ impl CommitProbe {
         let probing = async {
             let mut conn = match self.conn.take() {
                 Some(conn) => conn,
-                None => connect(&self.database).await?,
+                None => connect_for_requests(&self.database).await?,
             };
             let waiting = commit::count_waiting(&mut conn).await?;
             Ok::<_, Problem>((conn, usize::try_from(waiting).unwrap_or_default()))
@@ -73,7 +81,8 @@ impl CommitProbe {
         }
         let started = Instant::now();
         match timeout(COMMIT_LIMIT, commit::commit_message(&mut conn)).await {
-            Ok(Ok(())) => {
+            Ok(Ok(position)) => {
+                self.messages.add(position, started);
                 histogram!("cmdb_database_commit_seconds").record(started.elapsed());
                 self.conn = Some(conn);
                 self.publish(None);
@@ -97,10 +106,4 @@ impl CommitProbe {
             _ => {}
         }
     }
-}
-
-async fn connect(database: &Database) -> Result<PgConnection, Problem> {
-    let mut conn = open(database).await?;
-    database.apply_request_settings(&mut conn).await?;
-    Ok(conn)
 }

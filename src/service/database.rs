@@ -166,6 +166,13 @@ pub(super) async fn open(database: &Database) -> Result<PgConnection, Problem> {
     opened.map_err(|source| Problem::Connect { hosts: hosts.to_string(), source })
 }
 
+/// Opens a connection with the settings of requests, without other checks.
+pub(super) async fn connect_for_requests(database: &Database) -> Result<PgConnection, Problem> {
+    let mut conn = open(database).await?;
+    database.apply_request_settings(&mut conn).await?;
+    Ok(conn)
+}
+
 /// Checks the server, the database, the pooler before it, and the role.
 pub(super) async fn require_usable(
     conn: &mut PgConnection, database: &Database, purpose: Purpose,

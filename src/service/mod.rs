@@ -21,6 +21,7 @@ pub mod model_association;
 pub mod monitor;
 pub mod pages;
 pub mod permission;
+pub mod replica;
 pub mod topology;
 
 use metrics::counter;
@@ -44,10 +45,10 @@ pub struct Service {
     /// Whether permissions are checked.
     pub authorization: Authorization,
     /// The rate limit of callers, if there is one.
-    pub limiter: Option<Limiter>,
+    pub limiter: Option<Arc<Limiter>>,
     /// Permits for requests in flight. A request that gets none is refused at once, so that the
     /// others are answered in time.
-    pub permits: Semaphore,
+    pub permits: Arc<Semaphore>,
     /// Permits for streamed answers, which hold no permit for a request.
     pub stream_permits: Arc<Semaphore>,
     /// What earlier requests have looked up.
@@ -55,6 +56,19 @@ pub struct Service {
 }
 
 impl Service {
+    /// The same for a replica with these connections. The limits are shared, the caches are not.
+    #[must_use]
+    pub fn for_replica(&self, pool: Pool) -> Self {
+        Self {
+            pool,
+            authorization: self.authorization,
+            limiter: self.limiter.clone(),
+            permits: Arc::clone(&self.permits),
+            stream_permits: Arc::clone(&self.stream_permits),
+            caches: Caches::default(),
+        }
+    }
+
     /// A permit for a request that is about to use the database.
     pub fn acquire_permit(&self) -> Result<SemaphorePermit<'_>, RequestError> {
         self.permits.try_acquire().or(Err(RequestError::Overloaded))

@@ -20,7 +20,7 @@ const COUNTERS: [(&str, &str); 5] = [
     ("cmdb_trace_export_failures_total", "Failed requests to the collector of traces"),
 ];
 
-const GAUGES: [(&str, &str); 10] = [
+const GAUGES: [(&str, &str); 12] = [
     (
         "cmdb_database_commits",
         "1 if PostgreSQL acknowledged the last commit of the server's own in time, else 0",
@@ -33,6 +33,8 @@ const GAUGES: [(&str, &str); 10] = [
     ),
     ("cmdb_database_waiting", "Requests waiting for a database connection"),
     ("cmdb_database_waiting_commits", "Commits that wait for a synchronous standby"),
+    ("cmdb_replica_lag_seconds", "How far the replica that answers reads is behind"),
+    ("cmdb_replica_used", "1 if the replica answers reads, 0 if the primary does"),
     ("cmdb_client_connections", "Client connections"),
     ("cmdb_tls_certificate_expiry_seconds", "Unix time at which the TLS certificate expires"),
     ("cmdb_ready", "1 if /readyz responds with 200, else 0"),

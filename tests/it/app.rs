@@ -13,6 +13,7 @@ use cmdb_associations::service::attempt::Caches;
 use cmdb_associations::service::check::check;
 use cmdb_associations::service::limit::Limiter;
 use cmdb_associations::service::monitor::State;
+use cmdb_associations::service::replica::Replica;
 use cmdb_associations::service::{self, Pool, Service};
 use cmdb_associations::telemetry::metrics::Metrics;
 use http_body_util::BodyExt;
@@ -43,6 +44,8 @@ pub(crate) struct Setup {
     /// The server's connections, unless they are to be those of the test's database.
     pub(crate) serving: Option<Pool>,
     pub(crate) commit_problem: watch::Receiver<Option<String>>,
+    /// The connections of a replica, and whether it is usable.
+    pub(crate) replica: Option<(Pool, watch::Receiver<bool>)>,
 }
 
 pub(crate) struct TestApp {
@@ -99,6 +102,7 @@ impl TestApp {
             authenticator: Authenticator::default(),
             serving: None,
             commit_problem: watch::channel(None).1,
+            replica: None,
         };
         change(&mut setup);
         let (drain, draining) = watch::channel(false);
@@ -108,13 +112,18 @@ impl TestApp {
         let service = Service {
             pool: serving.clone(),
             authorization: setup.authorization,
-            limiter: setup.limiter,
-            permits: Semaphore::new(setup.permits),
+            limiter: setup.limiter.map(Arc::new),
+            permits: Arc::new(Semaphore::new(setup.permits)),
             stream_permits: Arc::new(Semaphore::new(setup.stream_permits)),
             caches: Caches::default(),
         };
+        let replica = setup.replica.map(|(pool, is_usable)| Replica {
+            service: Arc::new(service.for_replica(pool)),
+            is_usable,
+        });
         let state = AppState {
             service: Arc::new(service),
+            replica,
             authenticator: Arc::new(setup.authenticator),
             readiness: serving.clone(),
             database: watch::channel(State::default()).1,

@@ -18,7 +18,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a server with PostgreSQL's default durability: `fsync` is on.
     pub(crate) fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
+        Self::run(tempfile::tempdir().unwrap())
+    }
+
+    /// As [`Self::start`], with the data in a directory.
+    pub(crate) fn run(data: TempDir) -> Self {
         let mut child = Command::new(".dev/with-postgres")
             .arg(data.path())
             .args(["sh", "-c"])
@@ -42,9 +46,14 @@ impl Cluster {
 
     /// Runs an action of `.dev/postgres` on the server.
     pub(crate) fn does(&self, what: &str) {
+        self.run_action(&[what]);
+    }
+
+    /// As [`Self::does`], with an argument.
+    pub(crate) fn run_action(&self, args: &[&str]) {
         let mut command = Command::new(".dev/postgres");
-        let status = command.arg(what).env("POSTGRES_RUN", &self.run).status().unwrap();
-        assert!(status.success(), "{what}");
+        let status = command.args(args).env("POSTGRES_RUN", &self.run).status().unwrap();
+        assert!(status.success(), "{args:?}");
     }
 }
 

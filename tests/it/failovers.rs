@@ -1,5 +1,5 @@
-//! Several hosts of one database, of which the writable one is used, and commits that wait for a
-//! synchronous standby.
+//! Several hosts of one database, of which the writable one is used; commits that wait for a
+//! synchronous standby; replicas that answer reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use cmdb_associations::config::database_at;
 use cmdb_associations::db::session::Database;
 use cmdb_associations::service::commits::CommitProbe;
+use cmdb_associations::service::replica::ReplicaProbe;
 use cmdb_associations::service::{Abandoned, Pool};
+use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -115,7 +117,188 @@ async fn the_reason_for_each_host_is_reported_if_none_accepts_writes() {
     }
 }
 
-/// How many commits wait, and for how long they may.
+/// A primary, a replica of it, and a server with the connections of both.
+struct Replicated {
+    primary: Cluster,
+    replica: Cluster,
+    app: TestApp,
+    is_usable: watch::Sender<bool>,
+}
+
+impl Replicated {
+    /// With a replica that replays nothing more, and a link that it does not have.
+    async fn start() -> Self {
+        let primary = with_fixture().await;
+        TestApp::new(pool_of(primary.options(), 1)).await;
+        let replica = replica_of(&primary);
+        let is_usable = watch::Sender::new(true);
+        let app = TestApp::build(pool_of(primary.options(), 2), |setup| {
+            let connections = Pool::new(replica.options(), 2);
+            setup.replica = Some((connections, is_usable.subscribe()));
+        });
+        // An answer of the replica shows that it has all that is needed for one.
+        while app.post_to(COUNT, &[], count(&json!({}))).await.json["code"] != 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+        run(&replica, "select pg_wal_replay_pause()").await;
+        app.post(batch("bk_switch_default_host", &[(1, 1)])).await.ids();
+        Self { primary, replica, app, is_usable }
+    }
+
+    /// How many links a request counts.
+    async fn count(&self, fields: &Value) -> Value {
+        let reply = self.app.post_to(COUNT, &[], count(fields)).await;
+        assert_eq!(reply.json["code"], 0, "{}", reply.json);
+        reply.json["data"]["count"].clone()
+    }
+}
+
+/// Starts a replica of a server.
+fn replica_of(primary: &Cluster) -> Cluster {
+    let data = tempfile::tempdir().unwrap();
+    primary.run_action(&["backup", data.path().to_str().unwrap()]);
+    Cluster::run(data)
+}
+
+const COUNT: &str = "/api/c/compapi/v2/cc/count_instance_associations/";
+
+/// A request that counts links, with additional fields.
+fn count(fields: &Value) -> Value {
+    let mut body = json!({"bk_obj_id": "bk_switch"});
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    body
+}
+
+async fn run(cluster: &Cluster, sql: &'static str) {
+    let mut conn = cluster.options().connect().await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut conn).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_is_answered_by_the_replica_unless_that_is_not_usable_or_the_caller_objects() {
+    let replicated = Replicated::start().await;
+    assert_eq!(replicated.count(&json!({})).await, 0);
+    assert_eq!(replicated.count(&json!({"read_from": "any"})).await, 0);
+    assert_eq!(replicated.count(&json!({"read_from": null})).await, 0);
+    assert_eq!(replicated.count(&json!({"read_from": "primary"})).await, 1);
+    replicated.is_usable.send_replace(false);
+    assert_eq!(replicated.count(&json!({})).await, 1);
+    replicated.is_usable.send_replace(true);
+    assert_eq!(replicated.count(&json!({})).await, 0);
+
+    let Replicated { app, .. } = &replicated;
+    let reply = app.post_to(COUNT, &[], count(&json!({"read_from": "nowhere"}))).await;
+    let text = "read_from: expected `primary` or `any`";
+    assert!(reply.json["message"].as_str().unwrap().contains(text), "{}", reply.json);
+    assert_eq!(reply.json["code"], 1_199_000);
+    // An endpoint that writes does not know the field.
+    let mut body = batch("bk_switch_default_host", &[(2, 1)]);
+    body["read_from"] = "nowhere".into();
+    assert_eq!(app.post(body).await.ids().len(), 1);
+    app.serving.close().await;
+}
+
+#[tokio::test]
+async fn a_read_is_answered_by_the_primary_if_the_replica_fails_meanwhile() {
+    let replicated = Replicated::start().await;
+    let before = replicated.count(&json!({})).await;
+    replicated.replica.does("pause");
+    let during = replicated.count(&json!({})).await;
+    replicated.replica.does("resume");
+    replicated.replica.does("kill");
+    let after = replicated.count(&json!({})).await;
+    assert_eq!((before, during, after), (0.into(), 1.into(), 1.into()));
+    replicated.app.serving.close().await;
+}
+
+#[tokio::test]
+async fn a_replica_is_usable_while_it_has_the_commits_of_the_last_seconds() {
+    const SOON: Duration = Duration::from_millis(50);
+    let Replicated { primary, replica, app, .. } = Replicated::start().await;
+    let commits = CommitProbe::new(Database::from(primary.options()), Arc::default());
+    let messages = commits.messages();
+    let mut running = JoinSet::new();
+    running.spawn(commits.run(SOON));
+    let mut probed = Vec::new();
+    for cluster in [&replica, &primary, &Cluster::start()] {
+        let database = Database::from(cluster.options());
+        let probe = ReplicaProbe::new(database, Arc::clone(&messages), Duration::from_secs(1));
+        probed.push(probe.is_usable());
+        running.spawn(probe.run(SOON));
+    }
+    let [of_replica, of_primary, of_other] = &mut probed[..] else { panic!() };
+    let until = async |is_usable: &mut watch::Receiver<bool>, expected: bool| {
+        let changed = is_usable.wait_for(|is_usable| *is_usable == expected);
+        tokio::time::timeout(Duration::from_secs(20), changed).await.unwrap().unwrap();
+    };
+    until(of_primary, true).await;
+    // It replays nothing.
+    assert!(!*of_replica.borrow());
+    run(&replica, "select pg_wal_replay_resume()").await;
+    until(of_replica, true).await;
+    run(&replica, "select pg_wal_replay_pause()").await;
+    until(of_replica, false).await;
+    run(&replica, "select pg_wal_replay_resume()").await;
+    until(of_replica, true).await;
+    replica.does("kill");
+    until(of_replica, false).await;
+    replica.does("start");
+    until(of_replica, true).await;
+    replica.does("pause");
+    until(of_replica, false).await;
+    replica.does("resume");
+    until(of_replica, true).await;
+    assert!(!*of_other.borrow(), "it is of another cluster");
+    running.shutdown().await;
+    app.serving.close().await;
+}
+
+#[tokio::test]
+async fn the_log_says_which_database_has_answered_a_read() {
+    let primary = with_fixture().await;
+    TestApp::new(pool_of(primary.options(), 1)).await;
+    let replica = replica_of(&primary);
+    let url = |cluster: &Cluster| cluster.options().to_url_lossy().to_string();
+    let server = Program::at(&url(&primary))
+        .serve_in(&[("CMDB_DATABASE_READ_URL", &url(&replica))], &["--database-connections", "2"]);
+    let client = reqwest::Client::new();
+    let send = async |path: &str, fields: &Value| {
+        let mut body = count(fields);
+        for (name, value) in
+            [("app_code", "esb_test"), ("app_secret", "xxx"), ("username", "admin")]
+        {
+            body[format!("bk_{name}")] = value.into();
+        }
+        let reply = client.post(server.url(path)).body(body.to_string()).send().await.unwrap();
+        assert_eq!(reply.status(), 200);
+    };
+    while !client
+        .get(server.url("/metrics"))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap()
+        .contains("\ncmdb_replica_used 1\n")
+    {
+        sleep(Duration::from_millis(100)).await;
+    }
+    send(COUNT, &json!({})).await;
+    send(COUNT, &json!({"read_from": "primary"})).await;
+    send(crate::app::PATH, &json!({})).await;
+    server.signal("TERM");
+    let (status, log) = server.wait();
+    assert_eq!(status, Some(0));
+    let databases: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("request{"))
+        .map(|line| line.split_once("database=").map(|(_, rest)| rest.split(['"', '}']).nth(1)))
+        .collect();
+    assert_eq!(databases, [Some(Some("replica")), Some(Some("primary")), None], "{log}");
+}
+
+/// How many commits wait for a standby.
 async fn waiting_commits(conn: &mut PgConnection) -> i64 {
     sqlx::query_scalar("select count(*) from pg_stat_activity where wait_event = 'SyncRep'")
         .fetch_one(conn)

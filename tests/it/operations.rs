@@ -142,6 +142,8 @@ async fn documents_and_deployment_files_name_only_metrics_that_exist(pool: PgPoo
             "cmdb_database_commits",
             "cmdb_database_commit_seconds",
             "cmdb_database_waiting_commits",
+            "cmdb_replica_used",
+            "cmdb_replica_lag_seconds",
         ]
         .map(String::from),
     );

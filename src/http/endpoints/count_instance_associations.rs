@@ -46,6 +46,8 @@ impl Endpoint for CountInstanceAssociations {
         the model is the source. `search_instance_associations` returns also those of which it is \
         the target.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: CountLinksBody) -> Result<Self::Input, RequestError> {
         Ok((body.bk_obj_id.0, parse_query_filter(body.conditions)?))
     }

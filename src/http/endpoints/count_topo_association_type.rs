@@ -43,6 +43,8 @@ impl Endpoint for CountTopoAssociationType {
         `0` that are of these kinds. Those of which the user may view neither model do not count. \
         An unknown kind has none.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: KindsBody) -> Result<Vec<String>, RequestError> {
         Ok(body.asst_ids.unwrap_or_default())
     }

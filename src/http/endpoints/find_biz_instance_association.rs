@@ -44,6 +44,8 @@ impl Endpoint for FindBizInstanceAssociation {
     const DESCRIPTION: &'static str = "As `find_instance_association` for the model `host`. The \
         user must be allowed to view businesses, too.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: FindBizLinksBody) -> Result<LinkSearch, RequestError> {
         let FindBizLinksBody { bk_biz_id, bk_obj_id, condition } = body;
         if bk_biz_id.0.parse::<i64>().is_err() {

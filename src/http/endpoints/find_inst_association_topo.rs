@@ -53,6 +53,8 @@ impl Endpoint for FindInstAssociationTopo {
         one direction is refused with 1199998; `search_related_inst_asso` lists them. The user \
         must be allowed to view the model of the instance and all models in the answer.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: NeighborsBody) -> Result<TopologyRequest, RequestError> {
         TopologyRequest::new(body.bk_obj_id, &body.inst_id, "inst_id", Directions::Both)
     }

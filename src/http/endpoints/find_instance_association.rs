@@ -43,6 +43,8 @@ impl Endpoint for FindInstanceAssociation {
         the model is the source or the target: all of them, however many there are. An unknown \
         model has none. For the outgoing ones only, put `bk_obj_id` into the condition, too.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: FindLinksBody) -> Result<LinkSearch, RequestError> {
         body.into_search()
     }

@@ -48,6 +48,8 @@ impl Endpoint for FindObjectAssociation {
         allowed to view that model. Otherwise model associations of which the user may view \
         neither model are left out.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: FindModelAssociationsBody) -> Result<ModelAssociationSearch, RequestError> {
         let missing = || RequestError::MissingField("condition");
         let RawJson(json) = body.condition.ok_or_else(missing)?;

@@ -49,6 +49,8 @@ impl Endpoint for FindTopoAssociationType {
         `0` that are of these kinds. Those of which the user may view neither model are left out, \
         and so are kinds of which none remains.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: KindsBody) -> Result<Vec<String>, RequestError> {
         Ok(body.asst_ids.unwrap_or_default())
     }

@@ -152,6 +152,9 @@ pub(super) trait Endpoint: Send + 'static {
     /// `{}` there.
     const REQUIRES_BODY: bool = false;
 
+    /// Whether the endpoint changes nothing, so that a replica can answer it.
+    const ONLY_READS: bool = false;
+
     /// Checks what can be checked without any I/O: presence, counts, ranges.
     fn check(body: Self::Body) -> Result<Self::Input, RequestError>;
 

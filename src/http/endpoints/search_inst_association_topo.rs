@@ -42,6 +42,8 @@ impl Endpoint for SearchInstAssociationTopo {
         with 1199998; `search_related_inst_asso` lists them. The user must be allowed to view the \
         model of the instance and all models in the answer.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: TopologyBody) -> Result<TopologyRequest, RequestError> {
         TopologyRequest::new(body.bk_obj_id, &body.bk_inst_id, "bk_inst_id", Directions::Outgoing)
     }

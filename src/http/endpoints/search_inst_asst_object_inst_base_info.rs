@@ -86,6 +86,8 @@ impl Endpoint for SearchInstAsstObjectInstBaseInfo {
         it says which of them are on the page. Unknown models and instances have none. It takes \
         grants to view both models.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: LinkedInstancesBody) -> Result<LinkedInstanceSearch, RequestError> {
         let condition = body.condition.unwrap_or_default();
         let required = |key: Option<String>, field| {

@@ -63,6 +63,8 @@ impl Endpoint for SearchInstanceAssociations {
         the model is the source or the target. An unknown model has none. To read all pages, sort \
         by `id` and ask for ids greater than the last one: that takes the same time for each page.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: SearchLinksBody) -> Result<Self::Input, RequestError> {
         let page = body.page.unwrap_or_default();
         let limit = page.limit()?;

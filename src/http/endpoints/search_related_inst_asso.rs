@@ -69,6 +69,8 @@ impl Endpoint for SearchRelatedInstAsso {
         the source or the target, in order of their ids. An unknown model or instance has none. \
         It takes a grant to view the model.";
 
+    const ONLY_READS: bool = true;
+
     fn check(body: SearchRelatedBody) -> Result<Self::Input, RequestError> {
         let RelatedCondition { bk_obj_id, bk_inst_id } = body.condition.unwrap_or_default();
         let model = bk_obj_id.filter(|key| !key.is_empty());
