@@ -43,14 +43,21 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
     warn_of_open_networks(&settings);
     let (authenticator, tls) = (authenticator(&settings)?, tls(&settings)?);
     let database = Database::new(config::database()?);
+    let replica = config::replica()?;
     let abandoned = Arc::<Abandoned>::default();
     let pool =
         Pool::limited(database.clone(), settings.database_connections, Arc::clone(&abandoned));
-    let commit_probe = CommitProbe::new(database.clone(), abandoned);
+    let mut commit_probe = CommitProbe::new(database.clone(), abandoned);
     let (migrates, accepts_data_loss) = (!settings.no_migrate, settings.accept_data_loss);
     let mut monitor = Monitor::new(database.clone(), pool.clone(), migrates, accepts_data_loss);
     tokio::select! {
-        started = monitor.start() => started?,
+        started = async {
+            monitor.start().await?;
+            if monitor.state().borrow().problem.is_none() {
+                commit_probe.step().await;
+            }
+            anyhow::Ok(())
+        } => started?,
         () = &mut shutdown => return Ok(Outcome::Success),
     }
     let (listener, ops) = listen_all(&settings.listen).await?;
@@ -68,13 +75,14 @@ pub(super) async fn serve(settings: ServeSettings) -> anyhow::Result<Outcome> {
         caches: Caches::default(),
     };
     let mut background = JoinSet::new();
-    let replica = config::replica()?.map(|hosts| {
+    let replica = replica.map(|hosts| {
         let database = Database::new(hosts);
+        let pool = Pool::new(database.clone(), settings.database_connections);
         let max_lag = Duration::from_secs(settings.database_read_lag);
-        let probe = ReplicaProbe::new(database.clone(), commit_probe.messages(), max_lag);
+        let messages = commit_probe.messages();
+        let probe = ReplicaProbe::new(database, pool.clone(), messages, max_lag);
         let is_usable = probe.is_usable();
         background.spawn(probe.run(replica::INTERVAL));
-        let pool = Pool::new(database, settings.database_connections);
         Replica { service: Arc::new(service.for_replica(pool)), is_usable }
     });
     let in_flight = TaskTracker::new();

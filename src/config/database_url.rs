@@ -30,6 +30,8 @@ pub enum UrlError {
     UnsupportedValue { name: String, value: String, supported: String },
     #[error("names {hosts} hosts, but {count} values of {name}: give one, or one for each host")]
     HostCount { name: String, count: usize, hosts: usize },
+    #[error("names several hosts: name one, because it is measured how far it is behind")]
+    SeveralReplicas,
     #[error("sets {0} in options, or PGOPTIONS does, but the program sets it for each connection")]
     SetByProgram(String),
 }
@@ -136,7 +138,7 @@ fn parameters(url: &Url) -> Result<Vec<(String, String)>, UrlError> {
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-[]".contains(&byte))
     };
     let has_at = parameters.iter().any(|(name, value)| name.contains('@') || value.contains('@'));
-    let is_cut = url.username().is_empty() && has_at;
+    let is_cut = url.username().is_empty() && has_at || url.path().contains('@');
     if is_cut || !parameters.iter().all(|(name, _)| is_name(name)) {
         return Err(UrlError::Form);
     }
@@ -304,6 +306,8 @@ mod tests {
             "postgresql://user:1?x&hunter2@host/name",
             "postgresql://user:1?sslmode=hunter2@host/name",
             "postgresql://user:1?hunter2=x@host/name",
+            "postgresql://user:1,hunter2/x@host/name",
+            "postgresql://user:,hunter2/x@host/name",
             "mysql://user:hunter2@host/name",
             "hunter2",
         ] {

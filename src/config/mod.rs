@@ -53,8 +53,8 @@ pub const ENVIRONMENT_ONLY: [(&str, &str); 7] = [
     ("CMDB_DATABASE_URL_FILE", "File that contains the URL, instead of `CMDB_DATABASE_URL`"),
     (
         "CMDB_DATABASE_READ_URL",
-        "URL of a replica that answers endpoints that only read. Default: the database of \
-         `CMDB_DATABASE_URL` answers them",
+        "URL of a replica that answers endpoints that only read. It must lead to one server. \
+         Default: the database of `CMDB_DATABASE_URL` answers them",
     ),
     (
         "CMDB_DATABASE_READ_URL_FILE",
@@ -316,8 +316,9 @@ pub fn database() -> Result<Hosts, Error> {
 /// The replica that the environment configures, if there is one.
 pub fn replica() -> Result<Option<Hosts>, Error> {
     let found = database_url("CMDB_DATABASE_READ_URL", "CMDB_DATABASE_READ_URL_FILE")?;
-    let replica_at = |(name, url): (_, String)| {
-        hosts_at(&url, Target::Any).map_err(|error| Error::Url(name, error))
+    let replica_at = |(name, url): (_, String)| match hosts_at(&url, Target::Any) {
+        Ok(hosts) if hosts.options().len() > 1 => Err(Error::Url(name, UrlError::SeveralReplicas)),
+        hosts => hosts.map_err(|error| Error::Url(name, error)),
     };
     found.map(replica_at).transpose()
 }

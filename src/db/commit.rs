@@ -4,6 +4,7 @@
 //! waits for that without a limit.
 
 use sqlx::PgConnection;
+use sqlx::postgres::types::Oid;
 
 /// A position in the write-ahead log of a database cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,41 @@ pub struct LogPosition {
     pub bytes: i64,
     /// The identifier that a cluster shares with its replicas only.
     pub cluster: i64,
+    /// The oid of the database, which replicas share.
+    pub database: Oid,
+}
+
+/// A connection's process in PostgreSQL.
+#[derive(Debug, Clone, Copy)]
+pub struct Backend {
+    id: i32,
+    /// When it was started, in seconds since 1970: ids are used again.
+    started: f64,
+}
+
+/// The process of a connection.
+pub async fn find_backend(conn: &mut PgConnection) -> sqlx::Result<Backend> {
+    sqlx::query_as!(
+        Backend,
+        r#"select pid as "id!", extract(epoch from backend_start)::float8 as "started!"
+           from pg_stat_activity where pid = pg_backend_pid()"#
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Whether the server of a connection has this process.
+pub async fn is_connected(conn: &mut PgConnection, backend: Backend) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from pg_stat_activity
+               where pid = $1 and extract(epoch from backend_start)::float8 = $2
+           ) as "exists!""#,
+        backend.id,
+        backend.started
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// How many connections of the current role to this database have waited for a standby for longer
@@ -35,7 +71,8 @@ pub async fn commit_message(conn: &mut PgConnection) -> sqlx::Result<LogPosition
         r#"select pg_wal_lsn_diff(
                    pg_logical_emit_message(true, 'cmdb-associations', ''), '0/0'
                )::bigint as "bytes!",
-               system_identifier as "cluster!"
+               system_identifier as "cluster!",
+               (select oid from pg_database where datname = current_database()) as "database!"
            from pg_control_system()"#
     )
     .fetch_one(conn)
@@ -51,7 +88,8 @@ pub async fn find_replayed(conn: &mut PgConnection) -> sqlx::Result<LogPosition>
                        else pg_current_wal_insert_lsn()
                    end, '0/0'
                )::bigint as "bytes!",
-               system_identifier as "cluster!"
+               system_identifier as "cluster!",
+               (select oid from pg_database where datname = current_database()) as "database!"
            from pg_control_system()"#
     )
     .fetch_one(conn)

@@ -128,10 +128,14 @@ impl Hosts {
     }
 }
 
-/// Why there is no connection. If every server has refused the role, that is the reason; a host
-/// that is down may come back.
+/// Why there is no connection. If no server accepts the role or has the database, that is the
+/// reason; other hosts may come back.
 fn no_host(mut errors: Vec<(&PgConnectOptions, sqlx::Error)>) -> sqlx::Error {
-    let is_certain = errors.iter().all(|(_, error)| sqlstate(error).is_some());
+    // Classes: invalid authorization, invalid catalog name.
+    let is_certain = errors.iter().all(|(_, error)| {
+        matches!(error, sqlx::Error::Tls(_))
+            || sqlstate(error).is_some_and(|code| code.starts_with("28") || code.starts_with("3D"))
+    });
     if (errors.len() == 1 || is_certain)
         && let Some((_, error)) = errors.pop()
     {

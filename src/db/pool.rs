@@ -5,9 +5,9 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Manager, Metrics, Object, PoolError, QueueMode};
 use deadpool::managed::{RecycleError, RecycleResult, Status};
@@ -21,6 +21,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A connection that was idle for longer is verified before it is acquired.
 const VERIFY_AFTER_IDLE: Duration = Duration::from_secs(1);
+
+/// How long that may take.
+const VERIFY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An idle connection is closed after this time: a firewall on the way may have forgotten it.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
@@ -36,21 +39,32 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// not notice that its client is gone until the commit is acknowledged.
 #[derive(Debug, Default)]
 pub struct Abandoned {
-    /// Those since `waiting` was counted.
+    /// Those of this server that are not forgotten.
     recent: AtomicUsize,
-    /// Those that PostgreSQL has counted, of all servers.
+    /// The connections of all servers that wait for a standby, as PostgreSQL has counted them.
     waiting: AtomicUsize,
 }
 
 impl Abandoned {
-    /// Replaces the number by what PostgreSQL has counted.
+    /// How many were abandoned and not forgotten.
+    pub fn recent(&self) -> usize {
+        self.recent.load(Ordering::Relaxed)
+    }
+
+    /// Forgets this many: a commit was acknowledged that began when they were abandoned already.
+    /// Earlier commits are acknowledged first.
+    pub fn forget(&self, number: usize) {
+        self.recent.fetch_sub(number, Ordering::Relaxed);
+    }
+
+    /// Replaces the number of connections that wait for a standby.
     pub fn set_waiting(&self, waiting: usize) {
-        self.recent.store(0, Ordering::Relaxed);
         self.waiting.store(waiting, Ordering::Relaxed);
     }
 
+    /// How many may wait. PostgreSQL's count may include recent ones.
     fn count(&self) -> usize {
-        self.recent.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed)
+        self.recent().max(self.waiting.load(Ordering::Relaxed))
     }
 }
 
@@ -61,12 +75,12 @@ pub struct Pool(managed::Pool<Connector>);
 impl Pool {
     /// A pool of at most `size` connections, each prepared for requests.
     pub fn new(database: impl Into<Database>, size: u32) -> Self {
-        Self::build(Connector { database: database.into(), abandoned: None }, size)
+        Self::build(Connector::new(database.into(), None), size)
     }
 
     /// As [`Self::new`]. No connection is opened while more than `size` were abandoned.
     pub fn limited(database: Database, size: u32, abandoned: Arc<Abandoned>) -> Self {
-        Self::build(Connector { database, abandoned: Some((abandoned, size as usize)) }, size)
+        Self::build(Connector::new(database, Some((abandoned, size as usize))), size)
     }
 
     fn build(connector: Connector, size: u32) -> Self {
@@ -83,7 +97,7 @@ impl Pool {
             Ok(Err(PoolError::Closed)) => Err(sqlx::Error::PoolClosed),
             Ok(Err(_)) | Err(_) if self.is_exhausted() => Err(sqlx::Error::PoolTimedOut),
             // The database does not respond.
-            Ok(Err(_)) | Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            Ok(Err(_)) | Err(_) => Err(timed_out()),
         }
     }
 
@@ -101,6 +115,11 @@ impl Pool {
     /// Closes the idle connections that have expired.
     pub async fn reap_idle(&self) {
         self.close_idle(is_expired).await;
+    }
+
+    /// Lets no connection be used again that is open now.
+    pub fn outdate(&self) {
+        self.0.manager().outdate();
     }
 
     /// Closes the idle connections and lets none be acquired from now on.
@@ -128,7 +147,7 @@ impl PooledConnection {
         drop(self.0.take());
     }
 
-    /// Disconnects. No statement may be running on the connection.
+    /// Disconnects. No commit may be waiting on the connection.
     pub fn disconnect(mut self) {
         drop(self.0.take().map(Object::take));
     }
@@ -173,6 +192,27 @@ struct Connector {
     database: Database,
     /// The connections that were abandoned, and how many may be while one is opened.
     abandoned: Option<(Arc<Abandoned>, usize)>,
+    /// Connections that were opened before are not used again.
+    outdated: Mutex<Option<Instant>>,
+}
+
+impl Connector {
+    fn new(database: Database, abandoned: Option<(Arc<Abandoned>, usize)>) -> Self {
+        Self { database, abandoned, outdated: Mutex::default() }
+    }
+
+    fn outdate(&self) {
+        *self.outdated.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_outdated(&self, metrics: &Metrics) -> bool {
+        let outdated = *self.outdated.lock().unwrap_or_else(PoisonError::into_inner);
+        outdated.is_some_and(|outdated| metrics.created < outdated)
+    }
+}
+
+fn timed_out() -> sqlx::Error {
+    io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
 impl Manager for Connector {
@@ -184,7 +224,7 @@ impl Manager for Connector {
             && abandoned.count() > *limit
         {
             let count = abandoned.count();
-            let message = format!("the commits of {count} abandoned connections may still wait");
+            let message = format!("commits may be waiting on {count} other connections");
             return Err(io::Error::other(message).into());
         }
         let mut conn = self.database.hosts.connect().await?;
@@ -198,8 +238,17 @@ impl Manager for Connector {
         if is_expired(metrics) {
             return Err(RecycleError::message("the connection has expired"));
         }
+        if self.is_outdated(metrics) {
+            return Err(RecycleError::message("an older connection was found unusable"));
+        }
         if metrics.last_used() > VERIFY_AFTER_IDLE {
-            self.database.hosts.target().verify(connection).await?;
+            let verifying = self.database.hosts.target().verify(connection);
+            let verified = timeout(VERIFY_TIMEOUT, verifying).await;
+            if let Err(error) = verified.unwrap_or_else(|_| Err(timed_out())) {
+                // The host is silent, or is not the primary any more.
+                self.outdate();
+                return Err(error.into());
+            }
         }
         Ok(())
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::response::Response;
+use metrics::counter;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
-use tracing::Span;
+use tracing::{Span, warn};
 
 use super::api::{Api, OverCapacity};
 use super::auth::{CredentialFields, Credentials};
@@ -25,7 +26,8 @@ use crate::domain::identity::Caller;
 use crate::service::attempt::{Lookups, Next, Retry};
 use crate::service::context::RequestContext;
 use crate::service::limit::RateCharge;
-use crate::service::{Error, Service, app};
+use crate::service::{Error, STATEMENT_TIMEOUT, Service, app};
+use crate::telemetry::error_chain;
 
 /// The number of headers that a request may have.
 const HEADER_LIMIT: usize = 100;
@@ -121,10 +123,11 @@ async fn handle<E: Endpoint>(
             && *replica.is_usable.borrow()
             && may_read_from_replica(&received.json).unwrap_or(false)
     });
-    if let Some(replica) = replica {
+    let time = deadline.saturating_duration_since(Instant::now());
+    if let Some(replica) = replica.filter(|_| time > 2 * STATEMENT_TIMEOUT) {
         received.service = &replica.service;
         // If it fails, there is as much time for the primary.
-        received.deadline = deadline - state.request_timeout / 2;
+        received.deadline = deadline - time / 2;
     }
     let mut retry = Retry::new(received.service, received.deadline);
     let mut result = loop {
@@ -133,8 +136,11 @@ async fn handle<E: Endpoint>(
         match retry.accept(&lookups, attempt.await).await {
             Ok(Next::Answer(success)) => break Ok(success),
             Ok(Next::Repeat) => {}
-            Err(error @ Error::Refused(_)) => break Err(error),
-            Err(_) if !Arc::ptr_eq(received.service, &state.service) => {
+            Err(error) if received.is_at_replica() && !is_final(&error) => {
+                if !matches!(error, Error::Refused(_)) {
+                    counter!("cmdb_replica_failures_total").increment(1);
+                    warn!(cause = error_chain(&error), "the replica has failed");
+                }
                 (received.service, received.deadline) = (&state.service, deadline);
                 retry = Retry::new(&state.service, deadline);
             }
@@ -142,8 +148,8 @@ async fn handle<E: Endpoint>(
         }
     };
     if E::ONLY_READS && state.replica.is_some() {
-        let is_primary = Arc::ptr_eq(received.service, &state.service);
-        Span::current().record("database", if is_primary { "primary" } else { "replica" });
+        let database = if received.is_at_replica() { "replica" } else { "primary" };
+        Span::current().record("database", database);
     }
     if let Some(charge) = progress.charge {
         charge.charge_if_refused(&result);
@@ -167,6 +173,13 @@ struct Received<'a> {
     deadline: Instant,
 }
 
+/// Whether an error of the replica is one at the primary, too. A permission or a secret may have
+/// been added that the replica does not show.
+fn is_final(error: &Error) -> bool {
+    let Error::Refused(error) = error else { return false };
+    matches!(error, RequestError::RateLimited(_) | RequestError::WithoutCode(_))
+}
+
 /// What the attempts to serve a request hand on to the next one.
 #[derive(Default)]
 struct Progress<'a> {
@@ -178,6 +191,11 @@ struct Progress<'a> {
 }
 
 impl<'a> Received<'a> {
+    /// Whether a replica is asked.
+    fn is_at_replica(&self) -> bool {
+        !Arc::ptr_eq(self.service, &self.state.service)
+    }
+
     /// Runs the other steps once, from the lookup of the application to the endpoint.
     async fn attempt<E: Endpoint>(
         &self, credentials: &Credentials, lookups: &Lookups<'_>, progress: &mut Progress<'a>,

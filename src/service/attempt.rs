@@ -43,8 +43,9 @@ pub struct Caches {
     permissions: Cache<String, Arc<UserPermissions>>,
     /// The instances that exist under a version.
     pub(super) known_instances: KnownInstances,
-    /// The surrogate keys of the model associations whose last batch created nothing.
-    pub(super) refusing: Cache<i32, ()>,
+    /// The surrogate key of the model association and the application of batches of which the last
+    /// one created nothing.
+    pub(super) refusing: Cache<(i32, String), ()>,
     /// The version that was found current last, and when the statement was sent.
     current: Mutex<Option<(CacheVersion, Instant)>>,
 }

@@ -148,10 +148,11 @@ async fn create(
         // last batch created nothing: a script that sends the same again sends many of these.
         let alone = plan_on(&[]);
         let refusing = &cx.service.caches.refusing;
+        let sender = (association.id, cx.caller.app.clone());
         if tenant_id.is_some()
             && alone.iter().all(Result::is_ok)
             && authorized.cover(details)
-            && !refusing.contains_key(&association.id)
+            && !refusing.contains_key(&sender)
             && let Some(ids) = batch.write(conn, &alone, idempotency).await?
         {
             return Ok(outcomes(&alone, ids));
@@ -170,9 +171,9 @@ async fn create(
         let decisions = plan_on(&stored);
         let creates_links = decisions.iter().any(Result::is_ok);
         if creates_links {
-            refusing.invalidate(&association.id);
+            refusing.invalidate(&sender);
         } else {
-            refusing.insert(association.id, ());
+            refusing.insert(sender, ());
         }
         let idempotency = idempotency.filter(|_| stores_refusals || creates_links);
         if !creates_links && idempotency.is_none() {

@@ -33,6 +33,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::attempt::Caches;
 use self::limit::Limiter;
+pub use crate::db::STATEMENT_TIMEOUT;
 pub use crate::db::pool::{Abandoned, Pool};
 use crate::db::{self, ErrorClass, classify};
 use crate::domain::error::RequestError;

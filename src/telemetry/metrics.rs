@@ -12,7 +12,8 @@ use crate::domain::error::DetailError;
 const BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0];
 
-const COUNTERS: [(&str, &str); 5] = [
+const COUNTERS: [(&str, &str); 6] = [
+    ("cmdb_replica_failures_total", "Requests that the primary answered after the replica failed"),
     ("cmdb_database_timeouts_total", "Requests that timed out waiting for a database connection"),
     ("cmdb_requests_shed_total", "Requests refused because the server was overloaded"),
     ("cmdb_connections_refused_total", "Connections closed because their peer has too many"),

@@ -31,7 +31,7 @@ mod database; // what is checked about the database
 mod deletions; // deleting links by their ids
 mod description; // the OpenAPI description
 mod envelope; // the form of every answer, and the answers to errors
-mod failovers; // several hosts of a database, and commits that wait for a standby
+mod failovers; // several hosts of a database, waiting commits, reads from replicas
 mod faults; // failures of PostgreSQL and of the connection to it
 mod flood; // many connections from one address
 mod fuzzing; // the inputs of the fuzz corpus

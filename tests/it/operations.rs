@@ -143,6 +143,7 @@ async fn documents_and_deployment_files_name_only_metrics_that_exist(pool: PgPoo
             "cmdb_database_commit_seconds",
             "cmdb_database_waiting_commits",
             "cmdb_replica_used",
+            "cmdb_replica_failures_total",
             "cmdb_replica_lag_seconds",
         ]
         .map(String::from),
