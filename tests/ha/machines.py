@@ -24,6 +24,7 @@ AS_POSTGRES = (
     "setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups",
     "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--",
 )  # fmt: skip
+SYNCHRONOUS = ("sync_standby", "quorum_standby")  # Patroni's roles
 UNREACHABLE = (OSError, HTTPException, ValueError)
 PROXY = f"postgresql://cmdb:{PASSWORD}@{HAPROXY}:5000/cmdb"
 HOSTS = ",".join(f"{NETWORK}.{last}:5432" for last in (11, 12, 13))
@@ -35,7 +36,8 @@ def run(*command, check=True, **options):
     options = {"env": ENVIRONMENT, "timeout": 60} | options
     result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if check and result.returncode:
-        raise OSError(f"{command} exits with {result.returncode}: {result.stderr.strip()}")
+        output = f"{result.stdout}{result.stderr}".strip()
+        raise OSError(f"{command} exits with {result.returncode}: {output}")
     return result.stdout.strip()
 
 
@@ -215,9 +217,9 @@ class Application(Machine):
         self.kill("server")
         self.start_server(url)
 
-    def command(self, *arguments, check=True, url=ALL_HOSTS):
-        environment = ENVIRONMENT | {"CMDB_DATABASE_URL": url}
-        return self.run(SERVER, *arguments, env=environment, check=check, timeout=120)
+    def command(self, *arguments):
+        environment = ENVIRONMENT | {"CMDB_DATABASE_URL": ALL_HOSTS}
+        return self.run(SERVER, *arguments, env=environment, timeout=120)
 
     def readiness(self):
         """Empty if the server is ready, else the reason."""
@@ -251,48 +253,34 @@ class Cluster:
         create = "create database cmdb owner cmdb template template0 encoding 'UTF8'"
         wait_until("there is a database", lambda: primary.sql(create, "postgres") == [], 60)
 
-    def primary(self, nodes=None):
-        """The node that leads, by what Patroni says on these nodes, or None."""
-        for node in nodes or self.nodes:
+    def members(self, nodes):
+        """The role and state of each member by its name, as Patroni says on one of these nodes."""
+        for node in nodes:
             try:
                 members = json.loads(get(f"http://{node.address}:8008/cluster")[1])["members"]
             except UNREACHABLE:
                 continue
-            for member in members:
-                if (member["role"], member["state"]) == ("leader", "running"):
-                    return next(node for node in self.nodes if node.name == member["name"])
-        return None
+            return {member["name"]: (member["role"], member["state"]) for member in members}
+        return {}
 
-    def etcdctl(self, node, *arguments):
-        endpoint = f"--endpoints={node.address}:2379"
-        return run("etcdctl", endpoint, "--command-timeout=1s", *arguments, check=False)
+    def primary(self, nodes=None):
+        """The node that leads, as Patroni says on one of these nodes, or None."""
+        members = self.members(nodes or self.nodes)
+        leads = (node for node in self.nodes if members.get(node.name) == ("leader", "running"))
+        return next(leads, None)
 
-    def etcd_leader(self):
-        for node in self.nodes:
-            status = self.etcdctl(node, "endpoint", "status", "--write-out=json")
-            for endpoint in json.loads(status or "[]"):
-                member = endpoint["Status"]["header"]["member_id"]
-                if endpoint["Status"]["leader"] == member:
-                    return node, f"{member:x}"
-        return None
-
-    def move_etcd_leader(self, node):
-        """Makes the node etcd's leader."""
-        leader, _ = self.etcd_leader()
-        if leader is node:
-            return
-        status = json.loads(self.etcdctl(node, "endpoint", "status", "--write-out=json"))
-        self.etcdctl(leader, "move-leader", f"{status[0]['Status']['header']['member_id']:x}")
-        wait_until("etcd's leader has moved", lambda: self.etcd_leader()[0] is node, 10)
+    def synchronous_standby(self):
+        members = self.members(self.nodes)
+        return next(node for node in self.nodes if members[node.name][0] in SYNCHRONOUS)
 
     def is_whole(self):
         """Whether both standbys stream, one of them synchronously, and both servers are ready."""
-        rows = self.primary().sql("select state, sync_state from pg_stat_replication", "postgres")
-        states = sorted(state for _, state in rows)
-        streams = [state for state, _ in rows] == ["streaming"] * 2
+        members = self.members(self.nodes).values()
+        streams = "select count(*) from pg_stat_replication where state = 'streaming'"
         return (
-            streams
-            and states in (["async", "sync"], ["quorum"] * 2)
+            sorted(state for _, state in members) == ["running", "streaming", "streaming"]
+            and any(role in SYNCHRONOUS for role, _ in members)
+            and self.primary().sql(streams, "postgres") == [["2"]]
             and not any(server.readiness() for server in self.servers)
         )
 
