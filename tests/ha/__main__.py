@@ -55,12 +55,14 @@ def wait_for_another(cluster, primary):
     )
 
 
+@define("PostgreSQL of the primary is killed")
 def kill(cluster, primary):
     primary.kill_postmaster()
     wait_for_another(cluster, primary)
     yield
 
 
+@define("PostgreSQL of the primary freezes, and thaws after the fail-over")
 def freeze(cluster, primary):
     thaw = primary.freeze()
     wait_for_another(cluster, primary)
@@ -68,16 +70,12 @@ def freeze(cluster, primary):
     thaw()
 
 
-define("PostgreSQL of the primary is killed")(kill)
-define("PostgreSQL of the primary freezes, and thaws after the fail-over")(freeze)
-
-
-@define("The same as the first, servers connected through HAProxy", PROXY)
+@define("PostgreSQL of the primary is killed, servers connected through HAProxy", PROXY)
 def kill_proxied(cluster, primary):
     yield from kill(cluster, primary)
 
 
-@define("The same as the second, servers connected through HAProxy", PROXY)
+@define("PostgreSQL of the primary freezes and thaws, servers connected through HAProxy", PROXY)
 def freeze_proxied(cluster, primary):
     yield from freeze(cluster, primary)
 
@@ -117,7 +115,7 @@ def kill_server(cluster, _primary):
 
 @define("etcd's leader is killed")
 def kill_etcd(cluster, _primary):
-    leader, _ = cluster.etcd_leader()
+    leader = cluster.etcd_leader()
     leader.kill("etcd")
     yield
     leader.start_etcd()
@@ -136,6 +134,16 @@ def lose_standbys(cluster, primary):
     standbys = [node for node in cluster.nodes if node is not primary]
     for standby in standbys:
         standby.kill_postgres()
+    try:
+        watch_waiting_commits(cluster, primary)
+    finally:
+        for standby in standbys:
+            standby.start_patroni()
+    yield
+
+
+def watch_waiting_commits(cluster, primary):
+    """For the time of the outage: no server is ready, and they have few connections."""
     began = time.monotonic()
     wait_until(
         "no server is ready", lambda: all(server.readiness() for server in cluster.servers), 10
@@ -150,9 +158,6 @@ def lose_standbys(cluster, primary):
     report(f"the servers had at most {most} connections, {MAX_CONNECTIONS} are allowed")
     if most > MAX_CONNECTIONS:
         raise AssertionError(f"{most} connections are more than {MAX_CONNECTIONS}")
-    for standby in standbys:
-        standby.start_patroni()
-    yield
 
 
 def report(text):
@@ -183,10 +188,9 @@ def logged_readiness(cluster):
 
 def play(name, cluster, load):
     """Plays a round. Returns its row of the table, and what was wrong."""
-    fault, url, function = vars(ROUNDS[name]).values()
     for server in cluster.servers:
-        if server.url != url:
-            server.restart_server(url)
+        if server.url != ROUNDS[name].url:
+            server.restart_server(ROUNDS[name].url)
     wait_until("everything works", cluster.is_whole, 90)
     primary = cluster.primary()
     report(f"{name}: the primary is {primary.name}")
@@ -196,7 +200,7 @@ def play(name, cluster, load):
         load.start()
         try:
             time.sleep(2)
-            steps = function(cluster, primary)
+            steps = ROUNDS[name].function(cluster, primary)
             next(steps)
             moment = time.monotonic()
             wait_until("every client is served", lambda: load.is_served_since(moment), 90)
@@ -226,7 +230,7 @@ def play(name, cluster, load):
         if count
     ]
     row = (
-        f"| {fault} | {load.longest_pause():.1f} s | {load.longest_wait():.1f} s"
+        f"| {ROUNDS[name].fault} | {load.longest_pause():.1f} s | {load.longest_wait():.1f} s"
         f" | {finding.acknowledged} | {finding.lost} | {finding.twice} | {finding.half}"
         f" | {finding.replayed} | {check} |"
     )

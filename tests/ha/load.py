@@ -20,7 +20,8 @@ CLIENTS = 6
 # As the API guide recommends: the pauses of the first half minute, and the timeout.
 PAUSES = [2] * 12 + [4, 8] + [15] * 8
 TIMEOUT = 25
-BROKEN = (OSError, http.client.HTTPException)
+# ValueError: the answer is incomplete.
+BROKEN = (OSError, http.client.HTTPException, ValueError)
 
 
 def export(folder):
@@ -78,7 +79,7 @@ class Finding:
 
 
 def send(connection, batch, secret):
-    """Sends a batch once. Returns the status, the answer, and whether it was a repeated one."""
+    """Sends a batch once. Returns the status, the answer and the headers."""
     body = {
         "bk_app_code": "ha", "bk_app_secret": secret, "bk_username": "admin",
         "bk_obj_id": "bk_switch", "bk_asst_obj_id": "host",
@@ -92,7 +93,12 @@ def send(connection, batch, secret):
         body["idempotency_key"] = batch.key
     connection.request("POST", PATH, json.dumps(body), headers)
     response = connection.getresponse()
-    return response.status, json.loads(response.read()), response.getheader("Idempotent-Replayed")
+    return response.status, json.loads(response.read()), response.headers
+
+
+def is_refusal(status, answer, headers):
+    """Whether this is the only refusal that a fault may cause, of the server or of HAProxy."""
+    return (status, answer["code"], headers["Retry-After"]) == (503, 1306201, "2")
 
 
 class Load:
@@ -136,19 +142,19 @@ class Load:
                 batch.attempts += 1
                 connection = connection or http.client.HTTPConnection(HAPROXY, 8080, TIMEOUT)
                 try:
-                    status, answer, _ = send(connection, batch, self.secret)
-                except (*BROKEN, ValueError) as error:
-                    status, answer = 0, repr(error)
+                    status, answer, headers = send(connection, batch, self.secret)
+                except BROKEN:
                     connection.close()
                     connection = None
-                if status == 200 and answer["code"] == 0:
-                    batch.ended, batch.data = time.monotonic(), answer["data"]
-                    break
-                if status not in (0, 503) or (status == 503 and answer["code"] != 1306201):
-                    batch.problem = f"{status} {answer}"
-                    break
+                else:
+                    if status == 200 and answer["code"] == 0:
+                        batch.ended, batch.data = time.monotonic(), answer["data"]
+                        break
+                    if not is_refusal(status, answer, headers):
+                        batch.problem = f"{status} {answer}"
+                        break
                 if pause is None:
-                    batch.problem = f"given up: {answer}"
+                    batch.problem = "given up"
                     break
                 time.sleep(pause + random.random() / 2)
 
@@ -165,14 +171,14 @@ class Load:
     def probe(self, batch):
         connection = http.client.HTTPConnection(HAPROXY, 8080, timeout=2)
         try:
-            status, answer, _ = send(connection, batch, self.secret)
-        except (*BROKEN, ValueError):
+            status, answer, headers = send(connection, batch, self.secret)
+        except BROKEN:
             return  # the length of the pause is what counts
         finally:
             connection.close()
         if status == 200 and answer["code"] == 0:
             batch.ended, batch.data = time.monotonic(), answer["data"]
-        elif status != 503:
+        elif not is_refusal(status, answer, headers):
             batch.problem = f"{status} {answer}"
 
     def is_served_since(self, moment):
@@ -224,7 +230,8 @@ class Load:
         answered.sort(key=lambda batch: -batch.attempts)
         connection = http.client.HTTPConnection(HAPROXY, 8080, TIMEOUT)
         for batch in answered[:80]:
-            status, answer, replayed = send(connection, batch, self.secret)
+            status, answer, headers = send(connection, batch, self.secret)
+            replayed = headers["Idempotent-Replayed"]
             if (status, answer["data"], replayed) == (200, batch.data, "true"):
                 finding.replayed += 1
             else:

@@ -273,6 +273,28 @@ class Cluster:
         members = self.members(self.nodes)
         return next(node for node in self.nodes if members[node.name][0] in SYNCHRONOUS)
 
+    def etcdctl(self, node, *arguments):
+        endpoint = f"--endpoints={node.address}:2379"
+        return run("etcdctl", endpoint, "--command-timeout=1s", *arguments, check=False)
+
+    def etcd_leader(self):
+        """The node of etcd's leader, or None."""
+        for node in self.nodes:
+            status = self.etcdctl(node, "endpoint", "status", "--write-out=json")
+            for endpoint in json.loads(status or "[]"):
+                if endpoint["Status"]["leader"] == endpoint["Status"]["header"]["member_id"]:
+                    return node
+        return None
+
+    def move_etcd_leader(self, node):
+        """Makes the node etcd's leader."""
+        leader = self.etcd_leader()
+        if leader is node:
+            return
+        status = json.loads(self.etcdctl(node, "endpoint", "status", "--write-out=json"))
+        self.etcdctl(leader, "move-leader", f"{status[0]['Status']['header']['member_id']:x}")
+        wait_until("etcd's leader has moved", lambda: self.etcd_leader() is node, 10)
+
     def is_whole(self):
         """Whether both standbys stream, one of them synchronously, and both servers are ready."""
         members = self.members(self.nodes).values()
