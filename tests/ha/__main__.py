@@ -224,11 +224,9 @@ def play(name, cluster, load):
     except OSError as error:
         check = "broken"
         problems.append(str(error))
-    problems += [
-        f"{count} {what}"
-        for what, count in (("lost", finding.lost), ("twice", finding.twice), ("half", finding.half))
-        if count
-    ]
+    for what in ("lost", "twice", "half"):
+        if count := getattr(finding, what):
+            problems.append(f"{count} {what}")
     row = (
         f"| {ROUNDS[name].fault} | {load.longest_pause():.1f} s | {load.longest_wait():.1f} s"
         f" | {finding.acknowledged} | {finding.lost} | {finding.twice} | {finding.half}"
