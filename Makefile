@@ -20,7 +20,7 @@ else
 IS_PRIVATE := yes
 endif
 
-.PHONY: help run test test-large test-replay test-clients crash-test bench bench-reads \
+.PHONY: help run test test-large test-replay test-clients crash-test ha-test bench bench-reads \
 	bench-scale bench-import bench-compare bench-settings bench-pure fuzz check check-api \
 	check-deploy prepare
 
@@ -52,6 +52,9 @@ test-clients: ## Call the server with the Python SDK and with the programs of th
 crash-test: ROUNDS ?= 25
 crash-test: ## Kill the server and PostgreSQL under load, ROUNDS times, and look for lost writes
 	cargo test --locked --test crash -- $(ROUNDS)
+
+ha-test: ## Make parts of a cluster as in deploy/ha fail under load (root, 6 minutes); ROUNDS by name
+	.dev/ha-test $(abspath $(LOCAL)) $(ROUNDS)
 
 bench: ## Measure the endpoint and PostgreSQL alone (4 GB memory, 8 GB disk, 10 minutes)
 	cargo bench --locked --bench endpoint
