@@ -20,7 +20,7 @@ else
 IS_PRIVATE := yes
 endif
 
-.PHONY: help run test test-large test-replay test-clients crash-test upgrade-test \
+.PHONY: help run test test-large test-replay test-clients crash-test pooler-test upgrade-test \
 	bench bench-reads bench-scale bench-import bench-compare bench-settings bench-pure fuzz check \
 	check-api check-deploy prepare
 
@@ -52,6 +52,9 @@ test-clients: ## Call the server with the Python SDK and with the programs of th
 crash-test: ROUNDS ?= 25
 crash-test: ## Kill the server and PostgreSQL under load, ROUNDS times, and look for lost writes
 	cargo test --locked --test crash -- $(ROUNDS)
+
+pooler-test: ## Run the tests through pgbouncer, in session mode and in transaction mode
+	.dev/pooler-test $(LOCAL)
 
 upgrade-test: ## Replace the server by a newer version under load, and go back
 	$(THROWAWAY) .dev/upgrade-test $(LOCAL)

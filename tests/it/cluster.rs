@@ -19,8 +19,12 @@ impl Cluster {
     /// Starts a server with PostgreSQL's default durability: `fsync` is on.
     pub(crate) fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
+        // A server has a pgbouncer of its own, if the tests run with it.
+        let with_pooler = std::env::var_os("CMDB_TEST_POOLER").unwrap_or_default();
+        let with_pooler = with_pooler.to_string_lossy();
         let mut child = Command::new(".dev/with-postgres")
             .arg(data.path())
+            .args(with_pooler.split_whitespace())
             .args(["sh", "-c"])
             // The server runs until stdin is closed.
             .arg("printf '%s\\n' \"$CMDB_DATABASE_URL\" \"$POSTGRES_RUN\"; cat >/dev/null")
