@@ -20,9 +20,9 @@ else
 IS_PRIVATE := yes
 endif
 
-.PHONY: help run test test-large test-replay test-clients crash-test ha-test bench bench-reads \
-	bench-scale bench-import bench-compare bench-settings bench-pure fuzz check check-api \
-	check-deploy prepare
+.PHONY: help run test test-large test-replay test-clients crash-test ha-test pooler-test \
+	upgrade-test bench bench-reads bench-scale bench-import bench-compare bench-settings bench-pure \
+	fuzz check check-api check-deploy prepare
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +55,12 @@ crash-test: ## Kill the server and PostgreSQL under load, ROUNDS times, and look
 
 ha-test: ## Make parts of a cluster as in deploy/ha fail under load (root, 6 minutes); ROUNDS by name
 	.dev/ha-test $(abspath $(LOCAL)) $(ROUNDS)
+
+pooler-test: ## Run the tests through pgbouncer, in session mode and in transaction mode
+	.dev/pooler-test $(LOCAL)
+
+upgrade-test: ## Replace the server by a newer version under load, and go back
+	$(THROWAWAY) .dev/upgrade-test $(LOCAL)
 
 bench: ## Measure the endpoint and PostgreSQL alone (4 GB memory, 8 GB disk, 10 minutes)
 	cargo bench --locked --bench endpoint
@@ -90,7 +96,7 @@ fuzz: $(TOOLS)/bin/cargo-fuzz ## Fuzz TARGET (request, body or import) for SECON
 check: $(TOOLS)/bin/cargo-deny ## Check formatting, lints, documentation, query data and licences
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --test crash -- -D warnings
+	cargo clippy --locked --test crash --test upgrade -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	$(THROWAWAY) .dev/queries $(LOCAL)/queries
 	diff -r .sqlx $(LOCAL)/queries || { echo "check: .sqlx is stale: run make prepare" >&2; exit 1; }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, Postgres, Row, Transaction};
+use uuid::Uuid;
 
 use super::hosts::Hosts;
 use super::{STATEMENT_TIMEOUT, sqlstate};
@@ -182,7 +183,8 @@ impl Database {
 /// Finds out how connections are assigned: in a pooler's transaction mode, this connection gets
 /// another backend while another connection's transaction uses the one that it had.
 async fn detect_pooling(conn: &mut PgConnection, hosts: &Hosts) -> sqlx::Result<Pooling> {
-    let first = backend_pid(conn).await?;
+    let id = Uuid::new_v4().simple().to_string();
+    let first = backend_pid(conn, &id).await?;
     let mut other = hosts.connect().await?;
     let mut pooling = Pooling::Session;
     // A pooler that assigns its connections in turn is found out after a few transactions.
@@ -190,7 +192,7 @@ async fn detect_pooling(conn: &mut PgConnection, hosts: &Hosts) -> sqlx::Result<
         let mut tx = other.begin().await?;
         let held: i32 = sqlx::raw_sql(BACKEND_PID).fetch_one(&mut *tx).await?.try_get(0)?;
         let is_held = held == first;
-        if backend_pid(conn).await? != first || is_held {
+        if backend_pid(conn, &id).await? != first || is_held {
             pooling = Pooling::Transaction;
         }
         tx.rollback().await?;
@@ -201,15 +203,23 @@ async fn detect_pooling(conn: &mut PgConnection, hosts: &Hosts) -> sqlx::Result<
 
 const BACKEND_PID: &str = "select pg_catalog.pg_backend_pid()";
 
-/// The process id of the connection's backend, found with a prepared statement.
-async fn backend_pid(conn: &mut PgConnection) -> sqlx::Result<i32> {
-    sqlx::query_scalar(BACKEND_PID).fetch_one(conn).await.map_err(|error| {
+/// The process id of the connection's backend, found with a prepared statement that contains `id`.
+/// A backend may have a statement of the same name that another client has left there.
+async fn backend_pid(conn: &mut PgConnection, id: &str) -> sqlx::Result<i32> {
+    let sql = AssertSqlSafe(format!("{BACKEND_PID} || ' {id}'"));
+    let found: sqlx::Result<String> = sqlx::query_scalar(sql).fetch_one(conn).await;
+    let is_lost = match &found {
+        Ok(text) => !text.ends_with(id),
+        Err(sqlx::Error::ColumnDecode { .. }) => true,
         // invalid_sql_statement_name, duplicate_prepared_statement
-        match sqlstate(&error).as_deref() {
-            Some("26000" | "42P05") => SessionError::NoPreparedStatements.into(),
-            _ => error,
-        }
-    })
+        Err(error) => matches!(sqlstate(error).as_deref(), Some("26000" | "42P05")),
+    };
+    if is_lost {
+        return Err(SessionError::NoPreparedStatements.into());
+    }
+    let text = found?;
+    let (pid, _) = text.split_once(' ').unwrap_or_default();
+    pid.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 /// Begins a transaction of a command with the statement `begin`. Fails unless it has the settings
@@ -226,9 +236,15 @@ pub async fn begin<'a>(
 /// Makes the settings that requests rely on defaults of the current role in this database.
 pub async fn set_role_defaults(conn: &mut PgConnection) -> sqlx::Result<()> {
     // Only a superuser may set session_replication_role. PostgreSQL's default is what is needed.
+    // A default of the role for default_transaction_read_only would override that of a server or a
+    // database, so only one that exists is changed.
     let sql = format!(
         "select {STATEMENT} from {} join pg_catalog.pg_settings using (name)
-         where name <> 'session_replication_role'",
+         where name <> 'session_replication_role'
+             and (name <> 'default_transaction_read_only' or exists (
+                 select from pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) setting
+                 where setrole = current_user::regrole
+                     and setting like 'default_transaction_read_only=%'))",
         table_of(&REQUESTS)
     );
     for row in sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *conn).await? {

@@ -318,7 +318,7 @@ async fn a_tenant_links_the_instances_that_it_sees(pool: PgPool) {
 async fn a_link_is_created_by_one_statement_and_refused_by_two(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
-    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1)).connect().await;
     let statements = async |headers: &[(&str, &str)], body: Value| {
         let before = proxy.statements();
         app.post_to(PATH, headers, body).await;

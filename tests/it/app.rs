@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use cmdb_associations::db::session::Database;
 use cmdb_associations::domain::permission::{Authorization, Scope};
 use cmdb_associations::http::auth::Authenticator;
 use cmdb_associations::http::{AppState, ClientAddr, operations, router};
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use crate::binary::is_pooled;
 use crate::description::assert_described;
 
 pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_association/";
@@ -31,6 +33,24 @@ pub(crate) const PATH: &str = "/api/c/compapi/v2/cc/batch_create_instance_associ
 /// Connections to a database, at most this many; the server gets as many.
 pub(crate) fn pool_of(options: PgConnectOptions, connections: u32) -> PgPool {
     PgPoolOptions::new().max_connections(connections).connect_lazy_with(options)
+}
+
+/// The database as the server connects to it: through pgbouncer, if the tests run with it.
+pub(crate) fn server_database(options: PgConnectOptions) -> Database {
+    if is_pooled() { Database::new(pooled(options).into()) } else { options.into() }
+}
+
+/// How to connect through pgbouncer, if the tests run with it. The test's proxies have ports, and
+/// lead through pgbouncer themselves.
+pub(crate) fn pooled(options: PgConnectOptions) -> PgConnectOptions {
+    match options.get_socket().filter(|_| is_pooled()) {
+        Some(directory) => {
+            let directory = directory.join("pooler");
+            // pgbouncer 1.18 accepts this parameter only if it is configured to.
+            options.socket(directory).extra_float_digits(None)
+        }
+        None => options,
+    }
 }
 
 /// What a test may change about the server.
@@ -108,7 +128,8 @@ impl TestApp {
         let (drain, draining) = watch::channel(false);
         let options = pool.connect_options().as_ref().clone();
         let connections = pool.options().get_max_connections();
-        let serving = setup.serving.unwrap_or_else(|| Pool::new(options, connections));
+        let serving =
+            setup.serving.unwrap_or_else(|| Pool::new(server_database(options), connections));
         let service = Service {
             pool: serving.clone(),
             authorization: setup.authorization,
@@ -136,6 +157,12 @@ impl TestApp {
             metrics: Arc::new(Metrics::new().unwrap().1),
         };
         Self { pool, serving, router: router(state.clone()).merge(operations(state)), drain }
+    }
+
+    /// Opens a connection of the server, so that its statements are not counted.
+    pub(crate) async fn connect(self) -> Self {
+        self.serving.acquire().await.unwrap().release();
+        self
     }
 
     /// Sends `body` with the credentials of `esb_test` and the user `admin`.

@@ -33,7 +33,7 @@ impl Program {
 
     /// Like [`Self::at`], with the executable of any build.
     pub(crate) fn of(executable: &str, url: &str) -> Self {
-        Self { executable: executable.to_owned(), url: url.to_owned() }
+        Self { executable: executable.to_owned(), url: pooled_url(url) }
     }
 
     /// A command with arguments, and with no other setting than the database.
@@ -82,6 +82,31 @@ impl Program {
             std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>().join("\n"));
         Server { address, operations, child, log, rest: Some(rest) }
     }
+}
+
+/// The URL with which to connect through pgbouncer, if the tests run with it and the URL names a
+/// socket. `.dev/with-pgbouncer` says where pgbouncer listens.
+fn pooled_url(url: &str) -> String {
+    let Some((base, query)) = url.split_once('?').filter(|_| is_pooled()) else {
+        return url.to_owned();
+    };
+    let parameter = |parameter: &str| {
+        let is_socket = ["host=/", "host=%2F"].iter().any(|start| parameter.starts_with(start));
+        format!("{parameter}{}", if is_socket { "/pooler" } else { "" })
+    };
+    let query = query.split('&').map(parameter).collect::<Vec<_>>().join("&");
+    format!("{base}?{query}")
+}
+
+/// Whether the servers of the tests are behind pgbouncer: see `make pooler-test`.
+pub(crate) fn is_pooled() -> bool {
+    std::env::var_os("CMDB_TEST_POOLER").is_some()
+}
+
+/// Whether pgbouncer assigns a connection for each transaction.
+pub(crate) fn is_transaction_pooled() -> bool {
+    std::env::var_os("CMDB_TEST_POOLER")
+        .is_some_and(|call| call.to_string_lossy().ends_with(" transaction"))
 }
 
 /// The program, without the settings in the environment of this process.

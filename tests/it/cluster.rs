@@ -18,13 +18,16 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a server with PostgreSQL's default durability: `fsync` is on.
     pub(crate) fn start() -> Self {
-        Self::run(tempfile::tempdir().unwrap())
+        // A server has a pgbouncer of its own, if the tests run with it.
+        let pooler = std::env::var_os("CMDB_TEST_POOLER").unwrap_or_default();
+        Self::run(tempfile::tempdir().unwrap(), &pooler.to_string_lossy())
     }
 
-    /// As [`Self::start`], with the data in a directory.
-    pub(crate) fn run(data: TempDir) -> Self {
+    /// As [`Self::start`], with the data in a directory, and with a command around the server's.
+    pub(crate) fn run(data: TempDir, wrapper: &str) -> Self {
         let mut child = Command::new(".dev/with-postgres")
             .arg(data.path())
+            .args(wrapper.split_whitespace())
             .args(["sh", "-c"])
             // The server runs until stdin is closed.
             .arg("printf '%s\\n' \"$CMDB_DATABASE_URL\" \"$POSTGRES_RUN\"; cat >/dev/null")

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use cmdb_associations::config::database_at;
+use cmdb_associations::db::session;
 use serde_json::json;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction,
+};
 
 use crate::app::{TestApp, batch, pool_of};
-use crate::binary::Program;
+use crate::binary::{Program, is_transaction_pooled};
 
 /// Runs a statement. Returns the constraint that rejected it, or the SQLSTATE if none is named.
 async fn rejection(conn: &mut PgConnection, sql: &'static str) -> Option<String> {
@@ -289,6 +292,13 @@ impl<'a> Role<'a> {
              grant all on all sequences in schema cmdb to ROLE"
         ))
         .await;
+        if is_transaction_pooled() {
+            let mut tx = pool.begin().await.unwrap();
+            let set = AssertSqlSafe(format!("set local role {}", role.name));
+            sqlx::raw_sql(set).execute(&mut *tx).await.unwrap();
+            session::set_role_defaults(&mut tx).await.unwrap();
+            tx.commit().await.unwrap();
+        }
         role
     }
 
@@ -302,7 +312,7 @@ impl<'a> Role<'a> {
 
     /// Runs statements in which `ROLE` stands for the name.
     pub(crate) async fn run(&self, sql: &str) {
-        let sql = sqlx::AssertSqlSafe(sql.replace("ROLE", &self.name));
+        let sql = AssertSqlSafe(sql.replace("ROLE", &self.name));
         sqlx::raw_sql(sql).execute(self.pool).await.unwrap();
     }
 

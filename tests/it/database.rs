@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use cmdb_associations::db::session::{self, Database};
+use cmdb_associations::config::database_at;
+use cmdb_associations::db::session;
 use cmdb_associations::service::Pool;
 use cmdb_associations::service::monitor::{Monitor, State};
 use serde_json::json;
-use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::app::{TestApp, batch, pool_of};
+use crate::app::{TestApp, batch, pool_of, server_database};
 use crate::binary::{Output, Program};
 use crate::cluster::Cluster;
 use crate::constraints::{Role, block_link_writers, wait_until_blocked};
@@ -87,7 +88,7 @@ async fn connections_and_commands_have_their_settings_whatever_the_defaults_are(
             let whose = whose.replace("DATABASE", &format!("{database:?}"));
             role.run(&format!("alter {whose} set {name} = {value}")).await;
         }
-        let serving = Pool::new(role.options(), 1);
+        let serving = Pool::new(server_database(role.options()), 1);
         let mut conn = serving.acquire().await.unwrap();
         assert_eq!(
             settings(&mut conn).await,
@@ -186,9 +187,39 @@ async fn behind_a_pooler_in_transaction_mode_the_server_relies_on_defaults_of_it
     role.drop().await;
 }
 
+/// A role's default would override that of the server or of the database.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_defaults_of_a_role_leave_a_read_only_database_read_only(pool: PgPool) {
+    const IS_SET: &str = "select count(*) from pg_db_role_setting, unnest(setconfig) setting
+         where setdatabase = (select oid from pg_database where datname = current_database())
+             and setting = 'default_transaction_read_only=off'";
+    let role = Role::new(&pool, "").await;
+    let program = Program::at(role.options().to_url_lossy().as_str());
+    for expected in [0, 1] {
+        let output = program.run(&["migrate", "--set-role-defaults"]);
+        assert_eq!(output.status, 0, "{}", output.stderr);
+        assert_eq!(TestApp::on(pool.clone()).count(IS_SET).await, expected);
+        // A default that the role has already is changed.
+        role.run("alter role ROLE set default_transaction_read_only = on").await;
+    }
+    role.drop().await;
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_pooler_that_loses_prepared_statements_is_refused(pool: PgPool) {
     let pooler = pooler::start(&pool.connect_options(), false).await;
+    // Another client has left a statement of the same name in the second of two connections.
+    let through_pooler = database_at(&pooler.url).unwrap().options()[0].clone();
+    let mut first = through_pooler.connect().await.unwrap();
+    let mut second = through_pooler.connect().await.unwrap();
+    let tx = first.begin().await.unwrap();
+    let left: i32 = sqlx::query_scalar("select pg_catalog.pg_backend_pid()")
+        .fetch_one(&mut second)
+        .await
+        .unwrap();
+    assert!(left > 0);
+    tx.rollback().await.unwrap();
+    drop((first, second));
     for args in [&["serve"][..], &["app", "list"], &["import", "tests/demo/export"], &["check"]] {
         let refused = run(&pooler.url, args).await;
         assert_eq!(refused.status, 2, "{args:?}");
@@ -206,7 +237,7 @@ async fn run(url: &str, args: &'static [&'static str]) -> Output {
 
 /// Inspects a database all the time. Returns what is found.
 async fn monitor(pool: &PgPool) -> (watch::Receiver<State>, JoinSet<()>) {
-    let database = Database::from(pool.connect_options().as_ref().clone());
+    let database = server_database(pool.connect_options().as_ref().clone());
     let serving = Pool::new(database.clone(), 1);
     let mut monitor = Monitor::new(database, serving, false, true);
     monitor.start().await.unwrap();

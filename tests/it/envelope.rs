@@ -154,10 +154,7 @@ async fn a_request_is_refused_with_503_when_the_pool_has_no_free_connection(
 /// A lock on the table of links blocks the write until the statement timeout.
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_write_that_times_out_is_answered_with_503_and_writes_nothing(pool: PgPool) {
-    let options = pool.connect_options().as_ref().clone().options([("statement_timeout", "300")]);
-    let short_timeout =
-        PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-    let app = TestApp::new(short_timeout.clone()).await;
+    let app = TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 1)).await;
     // This request prepares the statements, so that the next one waits in its write.
     assert_eq!(app.post(batch("bk_switch_connect_host", &[(1, 1)])).await.ids().len(), 1);
     let holder = block_link_writers(&pool).await;
@@ -167,7 +164,6 @@ async fn a_write_that_times_out_is_answered_with_503_and_writes_nothing(pool: Pg
     assert_eq!(app.post(batch("bk_switch_connect_host", &[(3, 3)])).await.ids().len(), 1);
     assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 2);
     assert_eq!(app.count("select count(*) from cmdb.audit_log").await, 2);
-    short_timeout.close().await;
 }
 
 /// Links must not be created after the caller was told that the request failed.

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::app::{Reply, TestApp, batch, pool_of};
+use crate::app::{Reply, TestApp, batch, pool_of, pooled, server_database};
 use crate::binary::Program;
 use crate::cluster::Cluster;
 use crate::faults::with_fixture;
@@ -39,7 +39,7 @@ fn url(addresses: &[u16], clusters: &[&Cluster]) -> String {
         hosts.push("127.0.0.1".to_owned());
         ports.push(port.to_string());
     }
-    for options in clusters.iter().map(|cluster| cluster.options()) {
+    for options in clusters.iter().map(|cluster| pooled(cluster.options())) {
         hosts.push(options.get_socket().unwrap().display().to_string());
         ports.push(options.get_port().to_string());
     }
@@ -160,7 +160,7 @@ impl Replicated {
 fn replica_of(primary: &Cluster) -> Cluster {
     let data = tempfile::tempdir().unwrap();
     primary.run_action(&["backup", data.path().to_str().unwrap()]);
-    Cluster::run(data)
+    Cluster::run(data, "")
 }
 
 const COUNT: &str = "/api/c/compapi/v2/cc/count_instance_associations/";
@@ -325,7 +325,7 @@ async fn commits_without_a_synchronous_standby_use_a_limited_number_of_connectio
     const CONNECTIONS: u32 = 2;
     let cluster = with_fixture().await;
     let mut conn = cluster.options().connect().await.unwrap();
-    let database = Database::from(cluster.options());
+    let database = server_database(cluster.options());
     let abandoned = Arc::<Abandoned>::default();
     let serving = Pool::limited(database.clone(), CONNECTIONS, Arc::clone(&abandoned));
     let probe = CommitProbe::new(database, abandoned);

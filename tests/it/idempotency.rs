@@ -8,7 +8,6 @@ use cmdb_associations::http::ClientAddr;
 use cmdb_associations::service;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
 
 use crate::app::{Reply, Setup, TestApp, batch};
 use crate::constraints::wait_until_blocked;
@@ -207,10 +206,7 @@ async fn concurrent_requests_with_the_same_key_write_once_and_get_the_same_answe
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_repeated_request_is_answered_with_503_when_the_first_does_not_end_in_time(pool: PgPool) {
-    let options = pool.connect_options().as_ref().clone().options([("statement_timeout", "300")]);
-    let short_timeout =
-        PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-    let app = TestApp::new(short_timeout.clone()).await;
+    let app = TestApp::new(pool.clone()).await;
     let mut first = pool.begin().await.unwrap();
     let hold = "insert into cmdb.idempotency_record values
         ('esb_test', 'admin', 'k', sha256(''), now(), 'r', 'en', '{}', '{}')";
@@ -221,7 +217,6 @@ async fn a_repeated_request_is_answered_with_503_when_the_first_does_not_end_in_
     first.rollback().await.unwrap();
     assert_eq!(app.count("select count(*) from cmdb.instance_association").await, 0);
     assert_eq!(send(&app, "k", body).await.ids().len(), 1);
-    short_timeout.close().await;
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]

@@ -8,13 +8,13 @@ use cmdb_associations::db::link_search::{
     list_statement,
 };
 use cmdb_associations::domain::condition::{Condition, Test};
-use cmdb_associations::service::database::{Database, Purpose, connect};
+use cmdb_associations::service::database::{Purpose, connect};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgPool};
 use tower::ServiceExt;
 
-use crate::app::{Reply, TestApp};
+use crate::app::{Reply, TestApp, server_database};
 use crate::permissions::{grant, model, view};
 use crate::query_plans::{assert_indexes, plan};
 
@@ -438,7 +438,7 @@ const ROWS_READ: &str = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_u
 /// those of the other. For so few, PostgreSQL prefers to read and sort them all.
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_page_reads_few_links_whatever_the_statistics(pool: PgPool) {
-    let database = Database::from((*pool.connect_options()).clone());
+    let database = server_database((*pool.connect_options()).clone());
     let mut conn = connect(&database, Purpose::Serve).await.unwrap();
     let insert = |from: i64, to: i64| {
         format!(

@@ -3,13 +3,15 @@
 use cmdb_associations::service::Pool;
 use sqlx::{PgConnection, PgPool};
 
+use crate::app::server_database;
+
 async fn backend_pid(conn: &mut PgConnection) -> i32 {
     sqlx::query_scalar("select pg_backend_pid()").fetch_one(conn).await.unwrap()
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn the_connection_released_last_is_acquired_first(pool: PgPool) {
-    let pool = Pool::new(pool.connect_options().as_ref().clone(), 2);
+    let pool = Pool::new(server_database(pool.connect_options().as_ref().clone()), 2);
     let mut one = pool.acquire().await.unwrap();
     let mut other = pool.acquire().await.unwrap();
     let (first, last) = (backend_pid(&mut one).await, backend_pid(&mut other).await);
@@ -25,7 +27,7 @@ async fn the_connection_released_last_is_acquired_first(pool: PgPool) {
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_connection_that_is_dropped_without_release_is_replaced(pool: PgPool) {
-    let pool = Pool::new(pool.connect_options().as_ref().clone(), 1);
+    let pool = Pool::new(server_database(pool.connect_options().as_ref().clone()), 1);
     let mut conn = pool.acquire().await.unwrap();
     let before = backend_pid(&mut conn).await;
     drop(conn);

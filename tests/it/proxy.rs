@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, cop
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
+use crate::app::pooled;
+
 /// What the proxy does with the statement that contains a given text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InjectedFailure {
@@ -56,7 +58,7 @@ impl Proxy {
         let options = database_at(url.as_str()).unwrap().options()[0].clone();
         let proxy = Self { options, stalled, lost, statements: Arc::default() };
         let (database, stalled, lost) =
-            (database.clone(), proxy.stalled.clone(), Arc::clone(&proxy.lost));
+            (pooled(database.clone()), proxy.stalled.clone(), Arc::clone(&proxy.lost));
         let statements = Arc::clone(&proxy.statements);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {

@@ -483,11 +483,12 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
         // Writers that lock in any order may deadlock. A short timeout saves time.
         "do $$ begin execute format('alter database %I set deadlock_timeout to ''20ms''',
              current_database()); end $$",
-        "create table deleted (id bigint)",
-        "create function record_deleted() returns trigger language plpgsql as
-         'begin insert into deleted select id from old_rows; return null; end'",
+        "create table public.deleted (id bigint)",
+        "create function public.record_deleted() returns trigger language plpgsql as
+         'begin insert into public.deleted select id from old_rows; return null; end'",
         "create trigger record_deleted after delete on cmdb.instance_association
-         referencing old table as old_rows for each statement execute function record_deleted()",
+         referencing old table as old_rows for each statement execute function
+         public.record_deleted()",
     ] {
         sqlx::query(sql).execute(&pool).await.unwrap();
     }
@@ -509,7 +510,7 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
     assert_eq!(once.len(), acknowledged.len(), "an id was given twice");
     let missing = "select count(*) from unnest($1::bigint[]) id
                    where id not in (select id from cmdb.instance_association)
-                       and id not in (select id from deleted)";
+                       and id not in (select id from public.deleted)";
     let missing: i64 =
         sqlx::query_scalar(missing).bind(&acknowledged).fetch_one(&pool).await.unwrap();
     assert_eq!(missing, 0, "acknowledged but not stored");

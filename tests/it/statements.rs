@@ -16,7 +16,7 @@ use crate::related_links;
 async fn the_number_of_statements_does_not_depend_on_the_number_of_details(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
-    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1)).connect().await;
     let statements = async |headers: &[(&str, &str)], pairs: &[(i64, i64)]| {
         let before = proxy.statements();
         let reply = app.post_with(headers, batch("bk_switch_default_host", pairs)).await;
@@ -57,7 +57,7 @@ async fn the_number_of_statements_of_a_deletion_does_not_depend_on_the_number_of
     }
     grant(&setup, "user", &[model("bk_switch"), model("host")]).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
-    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1)).connect().await;
     let delete = async |user: &str, headers: &[(&str, &str)], ids: &[i64]| {
         let before = proxy.statements();
         let mut body = many("host", ids);
@@ -87,7 +87,7 @@ async fn the_number_of_statements_of_a_deletion_does_not_depend_on_the_number_of
 async fn a_search_with_warm_caches_takes_one_statement(pool: PgPool) {
     TestApp::new(pool.clone()).await;
     let proxy = Proxy::to(&pool.connect_options()).await;
-    let app = TestApp::on(pool_of(proxy.options.clone(), 1));
+    let app = TestApp::on(pool_of(proxy.options.clone(), 1)).connect().await;
     let path = related_links::PATH;
     let search = |user: &str| {
         let condition = json!({"bk_obj_id": "host", "bk_inst_id": 1});
@@ -114,7 +114,9 @@ async fn that_an_application_is_not_registered_is_cached(pool: PgPool) {
     let proxy = Proxy::to(&pool.connect_options()).await;
     let app = TestApp::build(pool_of(proxy.options.clone(), 1), |setup| {
         setup.authenticator.trusted_peers = vec!["10.0.0.0/8".parse().unwrap()];
-    });
+    })
+    .connect()
+    .await;
     let body = batch("bk_switch_default_host", &[(1, 1)]);
     // The pair exists after the first request.
     for expected in [5, 2] {
