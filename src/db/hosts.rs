@@ -12,12 +12,16 @@ use futures_util::stream::FuturesUnordered;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use strum::{EnumString, VariantNames};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::sqlstate;
 
 /// How long a host may take before the next one is tried beside it. RFC 8305 recommends this.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// How long one of several hosts may take. The caller should try again soon: another host may have
+/// become the primary meanwhile.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Which servers are connected to, as libpq's parameter `target_session_attrs` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, VariantNames)]
@@ -95,7 +99,7 @@ impl Hosts {
     /// Connects to the first host that accepts the connection and is one of the target. The next
     /// host is tried as soon as one is refused, and also while one does not answer.
     ///
-    /// Has no timeout. Fails if every host is refused.
+    /// Has no timeout if there is one host. Fails if every host is refused.
     pub async fn connect(&self) -> sqlx::Result<PgConnection> {
         let last = self.last.load(Ordering::Relaxed);
         let mut hosts = self.options.iter().enumerate().cycle().skip(last).take(self.options.len());
@@ -103,7 +107,7 @@ impl Hosts {
         let mut errors = Vec::new();
         loop {
             if let Some((index, options)) = hosts.next() {
-                attempts.push(async move { (index, options, self.connect_to(options).await) });
+                attempts.push(async move { (index, options, self.try_host(options).await) });
             }
             tokio::select! {
                 attempt = attempts.next() => match attempt {
@@ -117,6 +121,15 @@ impl Hosts {
                 () = sleep(ATTEMPT_DELAY) => {}
             }
         }
+    }
+
+    async fn try_host(&self, options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+        let connecting = self.connect_to(options);
+        if self.options.len() == 1 {
+            return connecting.await;
+        }
+        let timed_out = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        timeout(ATTEMPT_TIMEOUT, connecting).await.unwrap_or_else(timed_out)
     }
 
     async fn connect_to(&self, options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
