@@ -24,8 +24,12 @@ use crate::domain::error::error_chain;
 /// How often a message is committed.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long its commit may take, and how long a query before it.
-const LIMIT: Duration = Duration::from_secs(2);
+/// How long its commit may take. A disk that is busy with a checkpoint takes some seconds; a server
+/// that is not ready for that would only add an outage.
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a query before it may take.
+const QUERY_LIMIT: Duration = Duration::from_secs(2);
 
 /// Commits a message again and again, on a connection of its own.
 pub struct CommitProbe {
@@ -113,7 +117,7 @@ impl CommitProbe {
             self.pending = Some(Pending::send(conn, backend, self.abandoned.recent()));
         }
         let Some(mut pending) = self.pending.take() else { return Ok(None) };
-        if let Ok(committed) = timeout(LIMIT, &mut pending.commit).await {
+        if let Ok(committed) = timeout(COMMIT_LIMIT, &mut pending.commit).await {
             let (conn, position) =
                 committed.map_err(|error| sqlx::Error::Io(io::Error::other(error)))??;
             self.abandoned.forget(pending.abandoned);
@@ -133,7 +137,7 @@ impl CommitProbe {
             pending.commit.abort();
         }
         self.conn = Some((conn, own));
-        let seconds = LIMIT.as_secs();
+        let seconds = COMMIT_LIMIT.as_secs();
         Ok(Some(format!(
             "a commit was not acknowledged within {seconds} s: perhaps a synchronous standby is \
              away"
@@ -162,5 +166,5 @@ impl CommitProbe {
 }
 
 async fn limited<T>(query: impl Future<Output = sqlx::Result<T>>) -> Result<T, Problem> {
-    Ok(timeout(LIMIT, query).await.or(Err(Problem::Timeout))??)
+    Ok(timeout(QUERY_LIMIT, query).await.or(Err(Problem::Timeout))??)
 }
