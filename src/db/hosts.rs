@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 use strum::{EnumString, VariantNames};
 use tokio::time::{sleep, timeout};
 
-use super::sqlstate;
+use super::{sqlstate, timed_out};
 
 /// How long a host may take before the next one is tried beside it. RFC 8305 recommends this.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -128,8 +128,7 @@ impl Hosts {
         if self.options.len() == 1 {
             return connecting.await;
         }
-        let timed_out = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
-        timeout(ATTEMPT_TIMEOUT, connecting).await.unwrap_or_else(timed_out)
+        timeout(ATTEMPT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
     async fn connect_to(&self, options: &PgConnectOptions) -> sqlx::Result<PgConnection> {

@@ -30,6 +30,7 @@ pub mod tenant;
 pub mod topology;
 
 use std::borrow::Cow;
+use std::io;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
@@ -49,6 +50,11 @@ pub enum ErrorClass {
     NeedsAttention,
     /// A bug of this server.
     Bug,
+}
+
+/// The error of a database that does not answer in time.
+pub fn timed_out() -> sqlx::Error {
+    io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
 /// The SQLSTATE of an error of PostgreSQL.

@@ -15,6 +15,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
 use super::session::Database;
+use super::timed_out;
 
 /// How long [`Pool::acquire`] waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -209,10 +210,6 @@ impl Connector {
         let outdated = *self.outdated.lock().unwrap_or_else(PoisonError::into_inner);
         outdated.is_some_and(|outdated| metrics.created < outdated)
     }
-}
-
-fn timed_out() -> sqlx::Error {
-    io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
 impl Manager for Connector {

@@ -13,7 +13,7 @@ use crate::db::sequence::SequenceBehind;
 use crate::db::server::{self, Server};
 use crate::db::session;
 pub use crate::db::session::Database;
-use crate::db::{ErrorClass, classify, sqlstate};
+use crate::db::{ErrorClass, classify, sqlstate, timed_out};
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -161,9 +161,10 @@ pub(super) fn require_applied(applied: Applied) -> Result<(), Problem> {
 
 pub(super) async fn open(database: &Database) -> Result<PgConnection, Problem> {
     let hosts = &database.hosts;
-    let timed_out = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
-    let opened = timeout(CONNECT_TIMEOUT, hosts.connect()).await.unwrap_or_else(timed_out);
-    opened.map_err(|source| Problem::Connect { hosts: hosts.to_string(), source })
+    let opened = timeout(CONNECT_TIMEOUT, hosts.connect()).await;
+    opened
+        .unwrap_or_else(|_| Err(timed_out()))
+        .map_err(|source| Problem::Connect { hosts: hosts.to_string(), source })
 }
 
 /// Opens a connection with the settings of requests, without other checks.

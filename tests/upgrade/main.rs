@@ -78,9 +78,7 @@ async fn main() {
     load.send_to(&[&old_server, &new_server]);
     load.finish_step("both servers", STEP).await;
 
-    old_server.signal("TERM");
-    let (status, log) = tokio::task::spawn_blocking(|| old_server.wait()).await.unwrap();
-    assert_eq!(status, Some(0), "{log}");
+    stop(old_server).await;
     load.finish_step("end of the old server", Duration::ZERO).await;
     load.send_to(&[&new_server]);
     load.finish_step("new server", STEP).await;
@@ -89,9 +87,7 @@ async fn main() {
     let old_server = serve(&old);
     load.send_to(&[&new_server, &old_server]);
     load.finish_step("back: both servers", STEP).await;
-    new_server.signal("TERM");
-    let (status, log) = tokio::task::spawn_blocking(|| new_server.wait()).await.unwrap();
-    assert_eq!(status, Some(0), "{log}");
+    stop(new_server).await;
     load.send_to(&[&old_server]);
     load.finish_step("back: old server", STEP).await;
 
@@ -105,6 +101,13 @@ async fn main() {
         assert_eq!(check.status, 0, "check of the {name} program: {}", check.stdout);
         println!("check --strict of the {name} program: sound");
     }
+}
+
+/// Stops a server, which must answer the requests in flight and exit without an error.
+async fn stop(server: Server) {
+    server.signal("TERM");
+    let (status, log) = tokio::task::spawn_blocking(|| server.wait()).await.unwrap();
+    assert_eq!(status, Some(0), "{log}");
 }
 
 /// Applies the old program's migrations and inserts the inventory and an application.
