@@ -270,10 +270,12 @@ pub fn import(data: &[u8]) {
 /// The number of a stage's own columns.
 fn columns(stage: Stage) -> usize {
     match stage {
+        Stage::Classifications => 1,
         Stage::AssignedIds => 2,
         Stage::Instances => 4,
         Stage::Links => 7,
-        Stage::Models | Stage::Kinds => 8,
+        Stage::Kinds => 8,
+        Stage::Models => 16,
         Stage::ModelAssociations => 12,
     }
 }

@@ -162,7 +162,7 @@ pub(crate) async fn run(conn: &mut PgConnection, sql: String) {
 /// 1:n and 1:1 model associations for all requests of a run: see `batches`.
 const INVENTORY: &str = "
     insert into cmdb.instance (model_id, instance_id)
-    select id, number from cmdb.model, generate_series(1, INSTANCES) number
+    select id, n from cmdb.model, generate_series(1, INSTANCES) n
     where key in ('bk_switch', 'host')
     order by 1, 2;
     insert into cmdb.model_association

@@ -204,8 +204,8 @@ async fn bare(cluster: &Cluster, size: i64) -> String {
 
 const BARE: [&str; 2] = [
     "insert into cmdb.instance (model_id, instance_id, name)
-     select id, number, 'instance-' || number
-     from cmdb.model, generate_series(1, HALF) number
+     select id, n, 'instance-' || n
+     from cmdb.model, generate_series(1, HALF) n
      where key in ('bk_switch', 'host')
      order by 1, 2",
     "insert into cmdb.instance_association (model_association_id, source_id, target_id)

@@ -1,4 +1,4 @@
-//! `grant`: manages what users may edit and view.
+//! `grant`: manages what users may do.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use crate::service::database::Purpose;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GrantCommand {
-    /// Let a user edit instances, or view models
+    /// Let a user edit instances, view models, or change models
     Add(GrantArgs),
     /// List grants
     List {
@@ -24,14 +24,14 @@ pub(super) enum GrantCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("scope").required(true).args(["all", "model"])))]
+#[command(group(ArgGroup::new("scope").required(true).args(["all", "model", "models"])))]
 pub(super) struct GrantArgs {
     /// Name of the user
     #[arg(long)]
     user: String,
     /// Only to view the models with their instances and associations. Without it, to edit the
     /// instances; who may edit all of a model may view it, too
-    #[arg(long, conflicts_with = "instance")]
+    #[arg(long, conflicts_with_all = ["instance", "models"])]
     view: bool,
     /// All instances of all models
     #[arg(long, conflicts_with = "instance")]
@@ -39,6 +39,10 @@ pub(super) struct GrantArgs {
     /// All instances of this model, or those given by --instance
     #[arg(long)]
     model: Option<String>,
+    /// To create, change and delete models, association kinds and model associations. No other
+    /// grant allows it
+    #[arg(long, conflicts_with = "instance")]
+    models: bool,
     /// Id of an instance of the model; can be repeated
     #[arg(long, value_name = "ID", requires = "model")]
     instance: Vec<i64>,
@@ -46,7 +50,11 @@ pub(super) struct GrantArgs {
 
 impl GrantArgs {
     fn scopes(&self) -> Vec<Scope> {
-        let action = if self.view { GrantAction::View } else { GrantAction::Edit };
+        let action = match self {
+            Self { models: true, .. } => GrantAction::Models,
+            Self { view: true, .. } => GrantAction::View,
+            _ => GrantAction::Edit,
+        };
         let scope = |instance| Scope { action, model: self.model.clone(), instance };
         if self.instance.is_empty() {
             return vec![scope(None)];

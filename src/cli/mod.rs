@@ -1,12 +1,16 @@
 //! The command line. Results go to stdout, messages to stderr.
 
 mod app;
+mod association;
 mod audit;
 mod check;
 mod grant;
 mod healthcheck;
 mod import;
+mod kind;
+mod model;
 mod serve;
+mod table;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -16,9 +20,13 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sqlx::PgConnection;
 
 use self::app::AppCommand;
+use self::association::AssociationCommand;
 use self::audit::AuditCommand;
 use self::grant::GrantCommand;
+use self::kind::KindCommand;
+use self::model::ModelCommand;
 use crate::config::{self, Listen, LogSettings, ServeSettings};
+use crate::domain::keys::Tenant;
 use crate::service::database::{Database, Purpose};
 use crate::telemetry::traces::Traces;
 use crate::{service, telemetry};
@@ -59,13 +67,22 @@ enum Command {
         #[arg(long)]
         if_empty: bool,
     },
+    /// Manage models, which are the types of instances
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Manage association kinds, which say what associations mean
+    #[command(subcommand)]
+    Kind(KindCommand),
+    /// Manage model associations, which say which models can be associated and how
+    #[command(subcommand)]
+    Association(AssociationCommand),
     /// Manage applications, which are the clients of the API
     #[command(subcommand)]
     App(AppCommand),
-    /// Manage which instances users may edit
+    /// Manage what users may do: edit instances, view models, change models
     #[command(subcommand)]
     Grant(GrantCommand),
-    /// Manage the audit log, which has a record of each request that created associations
+    /// Manage the audit log, which has a record of each request that changed something
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Check the stored data for violations of its invariants
@@ -76,6 +93,17 @@ enum Command {
     },
     /// Ask the server at the configured address whether it is ready, and exit with 0 or 1
     Healthcheck(Listen),
+}
+
+#[derive(Debug, Args)]
+struct TenantArg {
+    /// Key of the tenant (`bk_supplier_account`)
+    #[arg(long, value_name = "KEY", default_value = Tenant::SHARED, value_parser = parse_tenant)]
+    tenant: Tenant,
+}
+
+fn parse_tenant(key: &str) -> Result<Tenant, &'static str> {
+    Tenant::parse(key).ok_or("a key has at most 128 characters, none of them a control character")
 }
 
 #[derive(Debug, Args)]
@@ -145,6 +173,9 @@ impl Command {
             Self::Import { dir, report, if_empty } => {
                 import::import(&dir, report.as_deref(), if_empty).await
             }
+            Self::Model(command) => command.run().await,
+            Self::Kind(command) => command.run().await,
+            Self::Association(command) => command.run().await,
             Self::App(command) => command.run().await,
             Self::Grant(command) => command.run().await,
             Self::Audit(command) => command.run().await,

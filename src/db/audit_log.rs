@@ -36,10 +36,11 @@ pub async fn insert_purge(conn: &mut PgConnection, before: OffsetDateTime) -> sq
     .await
 }
 
-/// Looks at the next `limit` records of requests after an id, in the order of ids, deletes those
-/// that were created before the time of a purge, and moves the ids of their links to the record of
-/// the purge. Skips records that another purge is deleting. Returns `None` if it deleted none:
-/// records have ids in the order of their creation, but for the seconds that a request takes.
+/// Looks at the next `limit` records of requests and commands after an id, in the order of ids,
+/// deletes those that were created before the time of a purge, and moves the ids of their links to
+/// the record of the purge. Skips records that another purge is deleting. Returns `None` if it
+/// deleted none: records have ids in the order of their creation, but for the seconds that a
+/// request takes.
 pub async fn purge_portion(
     conn: &mut PgConnection, purge: i64, after: i64, limit: i64,
 ) -> sqlx::Result<Option<PurgedPortion>> {
@@ -49,7 +50,7 @@ pub async fn purge_portion(
         r#"with examined as materialized (
                select id, created_at
                from cmdb.audit_log
-               where origin = 'request' and id > $2
+               where origin in ('request', 'command') and id > $2
                order by id limit $3 for update skip locked
            ),
            deleted as (

@@ -37,7 +37,7 @@ pub async fn list_ends(
         // OFFSET 0 keeps PostgreSQL from joining links and instances in another way than by one
         // search for each of them.
         r#"select link.id as "link_id!", model.key as model, model.name as model_name,
-               coalesce(export_number, model.id) as "model_number!",
+               number as "model_number!",
                instance.instance_id as "instance_id?", instance.name as instance_name,
                model.id = any ($5) or instance.instance_id is not null and exists (
                    select from cmdb.permission_grant

@@ -5,6 +5,7 @@
 //! single statements, and `session::begin` begins those of commands.
 
 pub mod app;
+pub mod association_kind;
 pub mod audit_log;
 pub mod cache_version;
 pub mod check;
@@ -20,6 +21,7 @@ pub mod link_search;
 pub mod linked_instance;
 pub mod model;
 pub mod model_association;
+pub mod model_association_change;
 pub mod permission;
 pub mod pool;
 pub mod schema;
@@ -101,8 +103,16 @@ fn is_conflict(error: &PgDatabaseError) -> bool {
         "40001" | "40P01" => true,
         // unique_violation, foreign_key_violation
         "23505" | "23503" => {
-            matches!(error.table(), Some("instance_association" | "idempotency_record"))
-                && !is_assigned_id(error)
+            matches!(
+                error.table(),
+                Some(
+                    "instance_association"
+                        | "idempotency_record"
+                        | "model"
+                        | "association_kind"
+                        | "model_association"
+                )
+            ) && !is_assigned_id(error)
         }
         _ => false,
     }
@@ -112,7 +122,9 @@ fn is_conflict(error: &PgDatabaseError) -> bool {
 fn is_assigned_id(error: &PgDatabaseError) -> bool {
     error.code() == "23505"
         && error.table() != Some("idempotency_record")
-        && error.constraint().is_some_and(|name| name.ends_with("_pkey"))
+        && error
+            .constraint()
+            .is_some_and(|name| name.ends_with("_pkey") || name.ends_with("_number_key"))
 }
 
 /// Whether the result types of a prepared statement have changed since it was prepared.

@@ -19,6 +19,9 @@ pub struct UserPermissions {
     pub may_view_all_models: bool,
     /// The surrogate keys of the models that are granted one by one to edit or to view.
     pub viewable_model_ids: Vec<i32>,
+    /// Whether the user may create, change and delete models, association kinds and model
+    /// associations.
+    pub may_change_models: bool,
 }
 
 impl UserPermissions {
@@ -71,12 +74,16 @@ pub async fn find(conn: &mut PgConnection, user: &str) -> sqlx::Result<UserPermi
                        and action = 'edit'
                ) as "editable_model_ids!",
                exists (
-                   select from cmdb.permission_grant where user_name = $1 and model_id is null
+                   select from cmdb.permission_grant
+                   where user_name = $1 and model_id is null and action in ('edit', 'view')
                ) as "may_view_all_models!",
                array(
                    select distinct model_id from cmdb.permission_grant
                    where user_name = $1 and model_id is not null and instance_id is null
-               ) as "viewable_model_ids!"
+               ) as "viewable_model_ids!",
+               exists (
+                   select from cmdb.permission_grant where user_name = $1 and action = 'models'
+               ) as "may_change_models!"
            from cmdb.cache_version"#,
         user,
     );
@@ -94,7 +101,7 @@ pub async fn list_instance_access(
         // OFFSET 0 keeps PostgreSQL from joining instances in another way than by one search for
         // each of them.
         r#"select model.id as model_id, model.key, model.name as model_name,
-               coalesce(export_number, model.id) as "model_number!",
+               number as "model_number!",
                instance.instance_id, instance.name,
                wanted.may_edit_all or exists (
                    select from cmdb.permission_grant

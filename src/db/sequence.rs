@@ -37,11 +37,15 @@ pub async fn list_behind(conn: &mut PgConnection) -> sqlx::Result<Vec<SequenceBe
                select 'tenant_id_seq', last_value, is_called, (select max(id) from cmdb.tenant)
                from cmdb.tenant_id_seq
                union all
-               select 'model_id_seq', last_value, is_called, (select max(id) from cmdb.model)
+               -- The id of a new model is its number, too. A number from an export may be too large
+               -- for an id.
+               select 'model_id_seq', last_value, is_called,
+                   (select max(greatest(id, number)) from cmdb.model where number <= 1000000000)
                from cmdb.model_id_seq
                union all
                select 'association_kind_id_seq', last_value, is_called,
-                   (select max(id) from cmdb.association_kind)
+                   (select max(greatest(id, number)) from cmdb.association_kind
+                       where number <= 1000000000)
                from cmdb.association_kind_id_seq
                union all
                -- The ids of model associations are four times these numbers, plus the mapping.

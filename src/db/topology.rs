@@ -94,7 +94,7 @@ pub async fn list_neighbors(
            select is_outgoing as "is_outgoing!",
                (select version from cmdb.cache_version) as "version!: CacheVersion",
                model.id as model_id, model.key, model.name, icon,
-               coalesce(export_number, model.id) as "number!", count(*) as "count!",
+               number as "number!", count(*) as "count!",
                coalesce(array_agg(link.id order by link.id)
                    filter (where neighbor.instance_id is not null), '{}') as "link_ids!",
                coalesce(array_agg(neighbor.instance_id order by link.id)
@@ -112,7 +112,7 @@ pub async fn list_neighbors(
                offset 0
            ) neighbor on true
            group by is_outgoing, model.id
-           order by is_outgoing, coalesce(export_number, model.id), model.id"#,
+           order by is_outgoing, number"#,
         model_id,
         instance_id,
         tenant_id,

@@ -1,6 +1,9 @@
 //! Model associations: which models may be associated, and how many instances at each end.
 
+use super::association_kind::MAINLINE;
+use super::change_error::ChangeError;
 use super::error::{End, RequestError};
+use super::keys::MODEL_ASSOCIATION_KEY_LIMIT;
 
 /// How many links an instance may have as a source and as a target of a model association.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
@@ -15,6 +18,18 @@ pub enum Mapping {
     /// Only the same pair may not be linked twice.
     #[sqlx(rename = "n:n")]
     ManyToMany,
+}
+
+impl Mapping {
+    /// The mapping that callers call `name`.
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "1:1" => Some(Self::OneToOne),
+            "1:n" => Some(Self::OneToMany),
+            "n:n" => Some(Self::ManyToMany),
+            _ => None,
+        }
+    }
 }
 
 /// Checks that a model association was found and is between the two models.
@@ -34,5 +49,217 @@ pub fn check_models(
         (_, false, _) => Err(RequestError::ModelMismatch(End::Target)),
         (.., None) => Err(RequestError::UnknownModelAssociation),
         (.., Some(_)) => Ok(()),
+    }
+}
+
+/// A model association that is to be created.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewModelAssociation {
+    /// Its key.
+    pub key: String,
+    /// Its name; may be empty.
+    pub name: String,
+    /// The key of the source model.
+    pub source_model: String,
+    /// The key of the target model.
+    pub target_model: String,
+    /// The key of the association kind.
+    pub kind: String,
+    /// The mapping, as the caller writes it.
+    pub mapping: String,
+    /// What BlueKing CMDB would do when an instance is deleted. It has no effect.
+    pub on_delete: String,
+    /// Whether it is shown as a part of BlueKing CMDB, and cannot be changed or deleted.
+    pub is_predefined: Option<bool>,
+}
+
+/// What is stored that decides about a new model association, as far as its tenant sees it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NewModelAssociationFacts {
+    /// The surrogate key of the source model.
+    pub source_model_id: Option<i32>,
+    /// The surrogate key of the target model.
+    pub target_model_id: Option<i32>,
+    /// The surrogate key of the association kind.
+    pub kind_id: Option<i32>,
+    /// Whether a model association has the same models and kind.
+    pub has_same: bool,
+    /// Whether a model association of the tenant itself has the key.
+    pub is_key_taken: bool,
+}
+
+/// The surrogate keys and the mapping of a model association that can be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AssociationEnds {
+    /// The source model.
+    pub source_model_id: i32,
+    /// The target model.
+    pub target_model_id: i32,
+    /// The association kind.
+    pub kind_id: i32,
+    /// The mapping.
+    pub mapping: Mapping,
+}
+
+/// The model that BlueKing CMDB does not let be associated.
+const NOT_ASSOCIABLE: &str = "bk_project";
+
+impl NewModelAssociation {
+    /// Checks what can be checked without stored data. The other checks come later, as in the
+    /// original.
+    pub fn check(&self) -> Result<(), RequestError> {
+        if self.kind == MAINLINE {
+            return Err(ChangeError::MainlineKind.into());
+        }
+        if [&self.kind, &self.source_model, &self.target_model].iter().any(|key| key.is_empty()) {
+            return Err(ChangeError::MissingParameters.into());
+        }
+        Ok(())
+    }
+
+    /// Decides whether the model association can be created.
+    pub fn decide(
+        &self, stored: NewModelAssociationFacts,
+    ) -> Result<AssociationEnds, RequestError> {
+        let NewModelAssociationFacts { source_model_id, target_model_id, kind_id, .. } = stored;
+        if stored.has_same {
+            let (source_model, target_model) =
+                (self.source_model.clone(), self.target_model.clone());
+            return Err(ChangeError::SameAssociation { source_model, target_model }.into());
+        }
+        let (source_model_id, target_model_id) = match (source_model_id, target_model_id) {
+            (Some(source), Some(target)) => (source, target),
+            (None, None) => return Err(RequestError::MissingField("bk_obj_id&bk_asst_obj_id")),
+            (None, _) => return Err(RequestError::MissingField("bk_obj_id")),
+            (_, None) => return Err(RequestError::MissingField("bk_asst_obj_id")),
+        };
+        let kind_id = kind_id.ok_or(RequestError::MissingField("bk_asst_id"))?;
+        let mapping = Mapping::by_name(&self.mapping);
+        let mapping = mapping.ok_or(RequestError::InvalidField("mapping".into()))?;
+        if self.key.is_empty() {
+            return Err(RequestError::UnassignedField("bk_obj_asst_id"));
+        }
+        if self.key.chars().count() > MODEL_ASSOCIATION_KEY_LIMIT {
+            let (field, limit) = ("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT);
+            return Err(ChangeError::TooLong { field, limit }.into());
+        }
+        if self.key.contains('\0') {
+            return Err(RequestError::MissingField("bk_obj_asst_id"));
+        }
+        for (end, model) in [(End::Source, &self.source_model), (End::Target, &self.target_model)] {
+            if model == NOT_ASSOCIABLE {
+                return Err(ChangeError::NotAssociable(end, model.clone()).into());
+            }
+        }
+        if stored.is_key_taken {
+            return Err(ChangeError::Duplicate("bk_obj_asst_id".into()).into());
+        }
+        Ok(AssociationEnds { source_model_id, target_model_id, kind_id, mapping })
+    }
+}
+
+/// What is stored of a model association that is to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelAssociationUse {
+    /// Whether its kind is [`MAINLINE`].
+    pub is_mainline: bool,
+    /// Whether it is predefined.
+    pub is_predefined: bool,
+    /// Whether it has links, of any tenant.
+    pub has_links: bool,
+}
+
+impl ModelAssociationUse {
+    /// Decides whether the model association can be deleted.
+    pub fn decide(self) -> Result<(), RequestError> {
+        if self.is_mainline {
+            Err(ChangeError::MainlineKind.into())
+        } else if self.is_predefined {
+            Err(ChangeError::PredefinedAssociation { is_deletion: true }.into())
+        } else if self.has_links {
+            Err(ChangeError::AssociationHasLinks.into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FREE: NewModelAssociationFacts = NewModelAssociationFacts {
+        source_model_id: Some(1),
+        target_model_id: Some(2),
+        kind_id: Some(3),
+        has_same: false,
+        is_key_taken: false,
+    };
+
+    fn new() -> NewModelAssociation {
+        NewModelAssociation {
+            key: "rack_group_switch".to_owned(),
+            source_model: "rack".to_owned(),
+            target_model: "switch".to_owned(),
+            kind: "group".to_owned(),
+            mapping: "1:n".to_owned(),
+            ..NewModelAssociation::default()
+        }
+    }
+
+    #[test]
+    fn a_model_association_has_one_of_three_mappings() {
+        let expected = AssociationEnds {
+            source_model_id: 1,
+            target_model_id: 2,
+            kind_id: 3,
+            mapping: Mapping::OneToMany,
+        };
+        assert_eq!(new().decide(FREE), Ok(expected));
+        for mapping in ["", "n:1", "5:7", "1:N"] {
+            let new = NewModelAssociation { mapping: mapping.to_owned(), ..new() };
+            assert_eq!(new.decide(FREE), Err(RequestError::InvalidField("mapping".into())));
+        }
+    }
+
+    #[test]
+    fn models_and_kind_must_exist() {
+        let refused = |stored| new().decide(stored).unwrap_err();
+        let no_source = NewModelAssociationFacts { source_model_id: None, ..FREE };
+        let no_target = NewModelAssociationFacts { target_model_id: None, ..FREE };
+        let neither = NewModelAssociationFacts { target_model_id: None, ..no_source };
+        let no_kind = NewModelAssociationFacts { kind_id: None, ..FREE };
+        for (stored, field) in [
+            (no_source, "bk_obj_id"),
+            (no_target, "bk_asst_obj_id"),
+            (neither, "bk_obj_id&bk_asst_obj_id"),
+            (no_kind, "bk_asst_id"),
+        ] {
+            assert_eq!(refused(stored), RequestError::MissingField(field));
+        }
+    }
+
+    #[test]
+    fn a_key_has_1_to_512_characters() {
+        let keyed = |key: String| NewModelAssociation { key, ..new() }.decide(FREE).map(|_| ());
+        assert_eq!(keyed("键".repeat(512)), Ok(()));
+        let too_long = ChangeError::TooLong { field: "bk_obj_asst_id", limit: 512 };
+        assert_eq!(keyed("z".repeat(513)), Err(too_long.into()));
+        assert_eq!(keyed(String::new()), Err(RequestError::UnassignedField("bk_obj_asst_id")));
+        assert!(keyed("a\0".to_owned()).is_err());
+    }
+
+    #[test]
+    fn a_model_association_in_use_cannot_be_deleted() {
+        let unused =
+            ModelAssociationUse { is_mainline: false, is_predefined: false, has_links: false };
+        assert_eq!(unused.decide(), Ok(()));
+        let linked = ModelAssociationUse { has_links: true, ..unused };
+        assert_eq!(linked.decide(), Err(ChangeError::AssociationHasLinks.into()));
+        let predefined = ModelAssociationUse { is_predefined: true, ..linked };
+        let refused = ChangeError::PredefinedAssociation { is_deletion: true };
+        assert_eq!(predefined.decide(), Err(refused.into()));
+        let mainline = ModelAssociationUse { is_mainline: true, ..predefined };
+        assert_eq!(mainline.decide(), Err(ChangeError::MainlineKind.into()));
     }
 }

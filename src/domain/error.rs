@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use strum::{EnumCount, FromRepr, IntoStaticStr, VariantArray};
 
+use super::change_error::ChangeError;
 use super::permission::MissingPermission;
 
 /// Why a whole request is refused. The messages are for the log.
@@ -107,6 +108,8 @@ pub enum RequestError {
     ModelMismatch(End),
     #[error("the link is refused: {}", .0.name())]
     LinkRefused(DetailError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     #[error("the user lacks {} permissions", .0.len())]
     PermissionDenied(Vec<MissingPermission>),
 

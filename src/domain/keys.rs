@@ -15,6 +15,13 @@ pub fn is_valid_key(key: &str, limit: usize) -> bool {
     !key.is_empty() && key.chars().nth(limit).is_none() && !key.contains('\0')
 }
 
+/// Whether `key` has the form of the keys of new models and association kinds: ASCII letters,
+/// digits and `_`, beginning with a letter.
+pub fn is_identifier(key: &str) -> bool {
+    key.starts_with(|first: char| first.is_ascii_alphabetic())
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 /// Whether `name` can name a tenant, a user or an application: a valid key of at most [`KEY_LIMIT`]
 /// characters, none of them a control character.
 pub fn is_valid_name(name: &str) -> bool {

@@ -19,6 +19,9 @@ pub enum GrantAction {
     Edit,
     /// To view a model with its instances and links.
     View,
+    /// To create, change and delete models, association kinds and model associations. No other
+    /// grant allows it, and it allows nothing else.
+    Models,
 }
 
 /// What a grant is for; by default to edit every instance of every model.
@@ -26,13 +29,14 @@ pub enum GrantAction {
 pub struct Scope {
     /// What the user may do.
     pub action: GrantAction,
-    /// The key of the model; `None`: of every model.
+    /// The key of the model; `None`: of every model. A grant to change models names none.
     pub model: Option<String>,
-    /// The id of the instance; `None`: every instance. A grant to view names none.
+    /// The id of the instance; `None`: every instance. Only a grant to edit may name one.
     pub instance: Option<i64>,
 }
 
-/// What a user must be allowed to do. A grant to view a model allows both kinds of viewing.
+/// What a user must be allowed to do. A grant to view a model allows both kinds of viewing, and a
+/// grant to change models allows all that follows them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Action {
     /// To edit instances.
@@ -42,9 +46,22 @@ pub enum Action {
     ViewInstances,
     /// To view the model itself, and its model associations.
     ViewModel,
+    /// To create models.
+    CreateModels,
+    /// To change models and to create, change and delete model associations.
+    EditModels,
+    /// To delete models.
+    DeleteModels,
+    /// To create association kinds.
+    CreateKinds,
+    /// To change association kinds.
+    EditKinds,
+    /// To delete association kinds.
+    DeleteKinds,
 }
 
-/// A permission that the user lacks, on an instance or on a whole model.
+/// A permission that the user lacks, on an instance, on a whole model, or to change models. The
+/// latter has no other field than the action.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MissingPermission {
     /// What the user may not do.

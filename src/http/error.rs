@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 
+use super::change_error;
 use crate::domain::batch::DETAIL_LIMIT;
 use crate::domain::error::{DetailError, End, NotJson, RateLimit, RequestError};
 use crate::domain::keys::IDEMPOTENCY_KEY_LIMIT;
@@ -43,7 +44,9 @@ fn unavailable(reason: impl Display) -> ErrorAnswer {
 }
 
 /// An error of the CMDB.
-fn cmdb(code: u32, english: impl Into<String>, chinese: impl Into<String>) -> ErrorAnswer {
+pub(super) fn cmdb(
+    code: u32, english: impl Into<String>, chinese: impl Into<String>,
+) -> ErrorAnswer {
     ErrorAnswer { chinese: Some(chinese.into()), ..gateway(code, english) }
 }
 
@@ -214,6 +217,7 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             let text = |language| detail_text(*error, language, "", "");
             cmdb(error.code().unsigned_abs(), text(Language::English), text(Language::Chinese))
         }
+        E::Change(error) => change_error::answer_to(error),
         E::PermissionDenied(_) => {
             cmdb(9_900_403, "Do not have access permission.", "没有操作的权限")
         }

@@ -3,7 +3,11 @@
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::json::RawJson;
+use super::api::TenantField;
+use super::auth::CredentialFields;
+use super::idempotency::IdempotencyField;
+use super::json::{RawJson, field_names};
+use super::read_from::ReadFromField;
 use crate::domain::condition::{Condition, Field, mongo, query_filter};
 use crate::domain::error::RequestError;
 
@@ -21,7 +25,21 @@ pub(super) fn parse_mongo_condition<F: Field>(
     condition: Option<RawJson>,
 ) -> Result<Condition<F>, RequestError> {
     let Some(RawJson(json)) = condition else { return Ok(Condition::always()) };
-    require_few_patterns(mongo::parse_without("condition", &json, "bk_supplier_account")?)
+    require_few_patterns(mongo::parse_without("condition", &json, &["bk_supplier_account"])?)
+}
+
+/// The condition that a whole body is, in MongoDB's form, but for the fields with another meaning.
+pub(super) fn parse_body_as_condition<F: Field>(
+    body: Option<RawJson>,
+) -> Result<Condition<F>, RequestError> {
+    let Some(RawJson(json)) = body else { return Ok(Condition::always()) };
+    let others = [
+        field_names::<CredentialFields>(),
+        field_names::<TenantField>(),
+        field_names::<IdempotencyField>(),
+        field_names::<ReadFromField>(),
+    ];
+    require_few_patterns(mongo::parse_without("body", &json, &others.concat())?)
 }
 
 /// The most regular expressions in a condition. PostgreSQL keeps 32 of them compiled.

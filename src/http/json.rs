@@ -49,6 +49,7 @@ impl<'de> Deserialize<'de> for RawJson {
 }
 
 /// The known members of a JSON object. If a key is repeated, its last value.
+#[derive(Clone)]
 pub struct JsonObject<'a> {
     /// Every known key, and its value if the object has it.
     members: Vec<(&'static str, Option<Value<'a>>)>,

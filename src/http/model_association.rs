@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::domain::association::NewModelAssociation;
 use crate::service::model_association::StoredModelAssociation;
 
 /// A model association: which models may be associated.
@@ -45,6 +46,25 @@ impl From<StoredModelAssociation> for ModelAssociationData {
             mapping: stored.mapping,
             on_delete: stored.on_delete,
             ispre: stored.is_predefined,
+        }
+    }
+}
+
+impl ModelAssociationData {
+    /// The answer to the creation: what was sent, and the id. As in the original, the tenant is
+    /// empty.
+    pub(super) fn created(id: i64, new: NewModelAssociation) -> Self {
+        Self {
+            id,
+            bk_supplier_account: String::new(),
+            bk_obj_asst_id: new.key,
+            bk_obj_asst_name: new.name,
+            bk_obj_id: new.source_model,
+            bk_asst_obj_id: new.target_model,
+            bk_asst_id: new.kind,
+            mapping: new.mapping,
+            on_delete: new.on_delete,
+            ispre: new.is_predefined,
         }
     }
 }

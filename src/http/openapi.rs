@@ -54,8 +54,11 @@ pub fn document(apis: &[Api]) -> Value {
             let method = endpoint.method(*api).as_str().to_ascii_lowercase();
             paths.insert(endpoint.path(*api), json!({ method: operation }));
             for (name, schema) in used {
-                let known = schemas.insert(name, schema.clone());
-                debug_assert!(known.is_none_or(|known| known == schema), "two schemas, one name");
+                let known = schemas.insert(name.clone(), schema.clone());
+                debug_assert!(
+                    known.is_none_or(|known| known == schema),
+                    "two schemas are called {name}"
+                );
             }
         }
     }

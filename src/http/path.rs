@@ -15,6 +15,13 @@ use crate::domain::error::RequestError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PathVariable(pub(super) String);
 
+impl PathVariable {
+    /// The integer, if it is one.
+    pub(super) fn integer(&self) -> Option<i64> {
+        self.0.parse().ok()
+    }
+}
+
 impl PartialSchema for PathVariable {
     fn schema() -> RefOr<Schema> {
         let types = OneOfBuilder::new().item(String::schema()).item(i64::schema());

@@ -141,6 +141,9 @@ impl Permission {
 /// The action for missing permissions on resources of one type.
 fn action(missing: &[MissingPermission]) -> Option<Action> {
     let first = missing.first()?;
+    if let Some(action) = change_action(first.action) {
+        return Some(action);
+    }
     let MissingPermission { model, model_name, model_number: number, .. } = first;
     let built_in = BUILT_IN.iter().find(|built_in| built_in.model == model);
     let [id, name, kind, type_name] = match (first.action, built_in) {
@@ -160,16 +163,15 @@ fn action(missing: &[MissingPermission]) -> Option<Action> {
             format!("comobj_{number}"),
             model_name.clone(),
         ],
-        (Needed::ViewModel, _) => {
-            ["view_sys_model", "模型查看", "sys_model", "模型"].map(str::to_owned)
-        }
+        // The others are those of `change_action`.
+        (_, _) => ["view_sys_model", "模型查看", "sys_model", "模型"].map(str::to_owned),
     };
     let instance = |one: &MissingPermission| {
         let (id, name) = match one.action {
-            Needed::ViewModel => (one.model_number, Some(&one.model_name)),
             Needed::EditInstances | Needed::ViewInstances => {
                 (one.instance_id?, one.instance_name.as_ref())
             }
+            _ => (one.model_number, Some(&one.model_name)),
         };
         Some([Instance {
             kind: kind.clone(),
@@ -186,6 +188,35 @@ fn action(missing: &[MissingPermission]) -> Option<Action> {
         instances: missing.iter().filter_map(instance).collect(),
     };
     Some(Action { id, name, related_resource_types: vec![resource_type] })
+}
+
+/// The action to change models or association kinds, if it is one. It is for all of them.
+fn change_action(needed: Needed) -> Option<Action> {
+    const MODELS: Option<(&str, &str)> = Some(("sys_model", "模型"));
+    const KINDS: Option<(&str, &str)> = Some(("sys_association_type", "关联类型"));
+    let (id, name, resource_type) = match needed {
+        Needed::CreateModels => {
+            ("create_sys_model", "模型新建", Some(("sys_model_group", "模型分组")))
+        }
+        Needed::EditModels => ("edit_sys_model", "模型编辑", MODELS),
+        Needed::DeleteModels => ("delete_sys_model", "模型删除", MODELS),
+        Needed::CreateKinds => ("create_association_type", "关联类型新建", None),
+        Needed::EditKinds => ("edit_association_type", "关联类型编辑", KINDS),
+        Needed::DeleteKinds => ("delete_association_type", "关联类型删除", KINDS),
+        Needed::EditInstances | Needed::ViewInstances | Needed::ViewModel => return None,
+    };
+    let related = resource_type.map(|(kind, type_name)| ResourceType {
+        system_id: SYSTEM_ID,
+        system_name: SYSTEM_NAME,
+        kind: kind.to_owned(),
+        type_name: type_name.to_owned(),
+        instances: Vec::new(),
+    });
+    Some(Action {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        related_resource_types: related.into_iter().collect(),
+    })
 }
 
 #[cfg(test)]

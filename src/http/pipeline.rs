@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::response::Response;
 use metrics::counter;
+use serde_json::value::to_raw_value;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tracing::{Span, warn};
@@ -99,6 +100,11 @@ async fn handle<E: Endpoint>(
     };
     for (name, value) in &variables {
         json.set(name, value);
+    }
+    if E::BODY_IS_CONDITION
+        && let Some(body) = text.and_then(|text| serde_json::from_str(text).ok())
+    {
+        json.set("condition", body);
     }
 
     // The credentials, without any I/O.
@@ -238,7 +244,15 @@ impl<'a> Received<'a> {
         if let Some(missing) = path_variables.find(|name| !json.has(name)) {
             return Err(RequestError::MissingPathVariable(missing).into());
         }
-        let body = json.decode::<E::Body>()?;
+        let body = match E::USER_FIELD.filter(|_| exchange.api == Api::Gateway) {
+            Some(field) => {
+                let user = to_raw_value(&user).or(Err(RequestError::Internal))?;
+                let mut json = json.clone();
+                json.set(field, &user);
+                json.decode::<E::Body>()?
+            }
+            None => json.decode::<E::Body>()?,
+        };
         if E::ONLY_READS {
             may_read_from_replica(json)?;
         }

@@ -186,6 +186,13 @@ impl Lookups<'_> {
         Ok(())
     }
 
+    /// Must be called when a statement of this attempt has found the version of everything that was
+    /// looked up to be the current one, and has changed it. Later reads look for the new one.
+    pub(super) fn set_changed(&self) {
+        *lock(&self.service.caches.current) = None;
+        self.used().is_current = true;
+    }
+
     /// The version of everything that was looked up; `None` if nothing was found.
     pub(super) fn version(&self) -> Option<CacheVersion> {
         self.used().version

@@ -3,8 +3,10 @@
 //! Calls `db` with a connection and applies the rules of `domain`. Knows no HTTP.
 
 pub mod app;
+pub mod association_kind;
 pub mod attempt;
 pub mod audit;
+pub mod change;
 pub mod check;
 pub mod commits;
 pub mod context;
@@ -17,6 +19,7 @@ pub mod known_instances;
 pub mod limit;
 pub mod link_search;
 pub mod linked_instance;
+pub mod model;
 pub mod model_association;
 pub mod monitor;
 pub mod pages;
@@ -36,6 +39,7 @@ use self::limit::Limiter;
 pub use crate::db::STATEMENT_TIMEOUT;
 pub use crate::db::pool::{Abandoned, Pool};
 use crate::db::{self, ErrorClass, classify};
+use crate::domain::change_error::ChangeError;
 use crate::domain::error::RequestError;
 use crate::domain::permission::Authorization;
 
@@ -101,6 +105,12 @@ pub enum Error {
     Database(#[source] sqlx::Error),
     #[error("the request ran out of time")]
     OutOfTime,
+}
+
+impl From<ChangeError> for Error {
+    fn from(error: ChangeError) -> Self {
+        Self::Refused(error.into())
+    }
 }
 
 impl From<sqlx::Error> for Error {

@@ -128,8 +128,16 @@ async fn rows_that_links_refer_to_cannot_be_deleted_or_rekeyed(pool: PgPool) {
             not_in_prerequisite_state,
         ),
         (
-            "delete from cmdb.model where key = 'host'",
+            "delete from cmdb.model where key = 'bk_switch'",
             Some("model_association_source_model_fk".to_owned()),
+        ),
+        (
+            "delete from cmdb.model where key = 'host'",
+            Some("model_restrict_built_in_delete".to_owned()),
+        ),
+        (
+            "delete from cmdb.association_kind where key = 'run'",
+            Some("association_kind_restrict_predefined_delete".to_owned()),
         ),
         ("update cmdb.model set id = 99 where id = 1", Some("model_restrict_update".to_owned())),
         ("truncate cmdb.model cascade", Some("model_restrict_truncate".to_owned())),
@@ -150,7 +158,7 @@ async fn rows_that_links_refer_to_cannot_be_deleted_or_rekeyed(pool: PgPool) {
         ("delete from cmdb.instance_association", None),
         ("delete from cmdb.instance", None),
         ("delete from cmdb.model_association", None),
-        ("delete from cmdb.model where key = 'host'", None),
+        ("delete from cmdb.model where key = 'bk_switch'", None),
     ] {
         assert_eq!(rejection(&mut conn, sql).await, rejected_by, "{sql}");
     }

@@ -270,15 +270,16 @@ async fn a_schema_that_is_not_as_the_migrations_made_it_is_found_with_the_name(p
         (
             "alter table cmdb.model disable trigger all",
             "alter table cmdb.model enable trigger all",
-            "constraint model_tenant_fk on model is disabled; \
+            "constraint model_classification_fk on model is disabled; \
+             constraint model_number_key on model is disabled; \
+             constraint model_tenant_fk on model is disabled; \
              constraint model_association_source_model_fk on model_association is disabled; \
              constraint model_association_target_model_fk on model_association is disabled; \
              constraint permission_grant_model_fk on permission_grant is disabled; \
              trigger model_bump_cache_version on model is disabled; \
              trigger model_bump_cache_version_truncate on model is disabled; \
-             trigger model_restrict_delete on model is disabled; \
-             trigger model_restrict_truncate on model is disabled; \
-             trigger model_restrict_update on model is disabled",
+             trigger model_restrict_built_in_delete on model is disabled; \
+             trigger model_restrict_delete on model is disabled; and 2 more",
         ),
         (
             "alter function cmdb.restrict_linked_truncate() reset search_path",
@@ -507,7 +508,7 @@ async fn a_migration_waits_for_a_lock_no_longer_than_its_limit(pool: PgPool) {
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("due to lock timeout"), "{}", output.stderr);
     let applied = "select count(*) from cmdb._sqlx_migrations";
-    assert_eq!(TestApp::on(pool.clone()).count(applied).await, 7);
+    assert_eq!(TestApp::on(pool.clone()).count(applied).await, 8);
     holder.rollback().await.unwrap();
 }
 

@@ -284,7 +284,7 @@ async fn deleting_takes_the_permission_to_edit_both_instances_of_each_link(pool:
     let hosts = |ids: &[&str]| {
         ("edit_biz_host".to_owned(), ids.iter().map(|id| (*id).to_owned()).collect())
     };
-    let switches = app.count("select id::bigint from cmdb.model where key = 'bk_switch'").await;
+    let switches = app.count("select number from cmdb.model where key = 'bk_switch'").await;
     let switches = |ids: &[&str]| {
         let ids = ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         (format!("edit_comobj_{switches}"), ids)

@@ -169,7 +169,9 @@ async fn assert_examples(pool: PgPool, api: Api) {
     let secret = request_example(json!({}))["bk_app_secret"].as_str().unwrap().to_owned();
     let added = ["app", "add", "demo", "--trust-username", "--secret-stdin"];
     assert_eq!(program.run_with(&added, &secret).status, 0);
-    assert_eq!(program.run(&["grant", "add", "--user", "admin", "--all"]).status, 0);
+    for what in ["--all", "--models"] {
+        assert_eq!(program.run(&["grant", "add", "--user", "admin", what]).status, 0);
+    }
     let app = TestApp::build(pool, |setup| {
         setup.authenticator.trusted_peers = vec!["10.0.0.0/8".parse().unwrap()];
     });

@@ -15,12 +15,9 @@ use crate::constraints::block_link_writers;
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_unknown_path_is_answered_in_the_envelope(pool: PgPool) {
     let app = TestApp::on(pool);
-    for path in [
-        "/",
-        "/api/c/compapi/v2/cc/create_object/",
-        "/api/v3/createmany/instassociation",
-        "/healthz/",
-    ] {
+    for path in
+        ["/", "/api/c/compapi/v2/cc/create_biz/", "/api/v3/createmany/instassociation", "/healthz/"]
+    {
         for method in [Method::GET, Method::POST] {
             let request = Request::builder().method(method).uri(path).body("{".into()).unwrap();
             app.send(request).await.assert_refused(404, 1_306_404, "The content does not exist");

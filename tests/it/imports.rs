@@ -593,8 +593,8 @@ async fn the_mapping_of_a_model_association_changes_only_while_it_has_no_links(p
     change("n:n");
     assert_eq!(rejected_rows(&pool, &folder), []);
     change("1:1");
-    let reason = "model association a_connect_b has links and is stored with other models \
-                  or another mapping";
+    let reason = "model association a_connect_b has links and is stored with other models, \
+                  another kind or another mapping";
     assert_eq!(rejected_rows(&pool, &folder), [("cc_ObjAsst".to_owned(), 1, reason.to_owned())]);
     let mapping: String =
         sqlx::query_scalar("select mapping from cmdb.model_association where key = 'a_connect_b'")

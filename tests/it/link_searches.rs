@@ -279,7 +279,7 @@ async fn at_the_cmdb_api_the_model_is_in_the_path(pool: PgPool) {
 async fn link_many(app: &TestApp, count: i32) {
     for sql in [
         "insert into cmdb.instance (model_id, instance_id)
-         select id, number from cmdb.model, generate_series(1001, 1000 + $1) number
+         select id, n from cmdb.model, generate_series(1001, 1000 + $1) n
          where key = 'host'",
         "insert into cmdb.instance_association (id, model_association_id, source_id, target_id)
          select number, id, 1, number

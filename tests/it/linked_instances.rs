@@ -183,7 +183,7 @@ async fn a_search_takes_grants_to_view_both_models(pool: PgPool) {
         let actions = reply.json["permission"]["actions"].as_array().cloned().unwrap_or_default();
         actions.into_iter().map(|action| action["id"].clone()).collect::<Value>()
     };
-    let switch = app.count("select id::bigint from cmdb.model where key = 'bk_switch'").await;
+    let switch = app.count("select number from cmdb.model where key = 'bk_switch'").await;
     let switch = format!("view_comobj_{switch}");
     let host = "view_resource_pool_host";
     assert_eq!(missing("views both", "host").await, json!([]));
@@ -196,7 +196,7 @@ async fn a_search_takes_grants_to_view_both_models(pool: PgPool) {
 async fn link_many(app: &TestApp) {
     for sql in [
         "insert into cmdb.instance (model_id, instance_id)
-         select id, number from cmdb.model, generate_series(1001, 13000) number
+         select id, n from cmdb.model, generate_series(1001, 13000) n
          where key = 'host'",
         "insert into cmdb.instance_association (model_association_id, source_id, target_id)
          select id, 50, number from cmdb.model_association, generate_series(1001, 13000) number

@@ -104,7 +104,7 @@ async fn every_detail_is_checked_when_a_model_is_associated_with_itself(pool: Pg
     grant(&app, "user", &[instance("bk_switch", 3), instance("bk_switch", 4)]).await;
     let body = batch("bk_switch_default_bk_switch", &[(2, 1), (1, 3), (3, 4)]);
     let reply = as_user(&app, "user", &body, "en").await;
-    let id = app.count("select id::bigint from cmdb.model where key = 'bk_switch'").await;
+    let id = app.count("select number from cmdb.model where key = 'bk_switch'").await;
     let action = format!("edit_comobj_{id}");
     assert_eq!(missing(&reply), [(action, vec!["1".to_owned(), "2".to_owned()])]);
     grant(&app, "user", &[instance("bk_switch", 1), instance("bk_switch", 2)]).await;

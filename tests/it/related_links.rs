@@ -200,7 +200,7 @@ async fn an_empty_body_is_an_empty_object_at_the_cmdb_api_only(pool: PgPool) {
 async fn link_many(app: &TestApp, count: i32) {
     for sql in [
         "insert into cmdb.instance (model_id, instance_id)
-         select id, number from cmdb.model, generate_series(1001, 1000 + $1) number
+         select id, n from cmdb.model, generate_series(1001, 1000 + $1) n
          where key = 'host'",
         "insert into cmdb.instance_association (model_association_id, source_id, target_id)
          select id, 1, number from cmdb.model_association, generate_series(1001, 1000 + $1) number

@@ -219,7 +219,7 @@ async fn a_topology_takes_grants_to_view_all_of_its_models(pool: PgPool) {
         instances.as_array().unwrap().iter().map(|path| path[0]["id"].clone()).collect()
     };
     let host = app.count("select id::bigint from cmdb.model where key = 'host'").await;
-    let switch = app.count("select id::bigint from cmdb.model where key = 'bk_switch'").await;
+    let switch = app.count("select number from cmdb.model where key = 'bk_switch'").await;
     let [host, switch] = [host, switch].map(|id| id.to_string());
     assert_eq!(numbers("views both", "bk_switch", 1).await, json!(0));
     assert_eq!(numbers("views switches", "bk_switch", 1).await, json!([host]));
@@ -237,7 +237,7 @@ async fn an_instance_with_more_than_10_000_associations_has_no_topology(pool: Pg
     let app = linked_app(pool).await;
     for sql in [
         "insert into cmdb.instance (model_id, instance_id)
-         select id, number from cmdb.model, generate_series(1001, 11001) number
+         select id, n from cmdb.model, generate_series(1001, 11001) n
          where key = 'host'",
         "insert into cmdb.instance_association (model_association_id, source_id, target_id)
          select id, 50, number from cmdb.model_association, generate_series(1001, 11000) number

@@ -116,7 +116,7 @@ async fn prepare(old: &Program, conn: &mut PgConnection) {
     conn.execute(include_str!("../fixtures/world.sql")).await.unwrap();
     conn.execute(
         "insert into cmdb.instance (model_id, instance_id)
-         select model.id, number from cmdb.model, generate_series(301, 3000) number
+         select model.id, n from cmdb.model, generate_series(301, 3000) n
          where key in ('bk_switch', 'host')",
     )
     .await

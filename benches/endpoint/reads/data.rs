@@ -128,7 +128,7 @@ const INVENTORY: &str = "
     insert into cmdb.model (key, name)
     select 'reads_' || number, '' from unnest(array[20, 10, 1, 169]) number;
     insert into cmdb.instance (model_id, instance_id)
-    select id, number from cmdb.model, generate_series(1, INSTANCES) number
+    select id, n from cmdb.model, generate_series(1, INSTANCES) n
     where key = 'host' or key like 'reads_%'
     order by 1, 2;
     insert into cmdb.model_association

@@ -1,6 +1,7 @@
--- Blocks other imports and other writers of model associations until this transaction ends, and
--- inserts the tenants that staged rows name. Writers of links go on until lock_links.sql.
-lock table cmdb.model_association in share row exclusive mode;
+-- Blocks other imports and other writers of models, kinds and model associations until this
+-- transaction ends, and inserts the tenants that staged rows name. Writers of links go on until
+-- lock_links.sql.
+lock table cmdb.model, cmdb.association_kind, cmdb.model_association in share row exclusive mode;
 
 -- Millions of staged rows are sorted and joined.
 set local work_mem = '64MB';

@@ -11,10 +11,16 @@ create temporary table row_warning (
     file integer not null, line bigint not null, warning text not null
 ) on commit drop;
 
+create temporary table staged_classification (
+    file integer not null, line bigint not null, key text collate "C" not null
+) on commit drop;
+
 create temporary table staged_model (
     file integer not null, line bigint not null,
     tenant text collate "C" not null, key text collate "C" not null, name text,
-    classification text, icon text, is_hidden boolean, is_paused boolean, export_number bigint
+    classification text collate "C", icon text, is_hidden boolean, is_paused boolean,
+    is_predefined boolean, position text, description text, sort_number bigint, created_by text,
+    created_at timestamptz, updated_by text, updated_at timestamptz, export_number bigint
 ) on commit drop;
 
 create temporary table staged_kind (

@@ -12,11 +12,12 @@ use sqlx::{FromRow, PgConnection};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the other stages are named after their rows")]
 pub enum Stage {
+    Classifications,
     Models,
     Kinds,
     Instances,
     ModelAssociations,
-    /// Ids of links and of model associations that BlueKing CMDB has assigned.
+    /// The highest ids that BlueKing CMDB has assigned.
     AssignedIds,
     Links,
 }
@@ -24,6 +25,7 @@ pub enum Stage {
 impl Stage {
     fn table(self) -> &'static str {
         match self {
+            Self::Classifications => "staged_classification",
             Self::Models => "staged_model",
             Self::Kinds => "staged_kind",
             Self::Instances => "staged_instance",
@@ -108,13 +110,12 @@ pub struct ReportedRow {
 }
 
 /// Whether the database has no inventory and no application but the data of the migrations: 12
-/// models, 6 association kinds and 1 model association.
+/// models, 6 association kinds and 1 model association, perhaps changed by an import.
 pub async fn is_empty(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
         r#"select not exists (select from cmdb.instance)
                and not exists (select from cmdb.instance_association)
                and not exists (select from cmdb.app) and not exists (select from cmdb.audit_log)
-               and not exists (select from cmdb.model where export_number is not null)
                and (select count(*) from cmdb.model) = 12
                and (select count(*) from cmdb.association_kind) = 6
                and (select count(*) from cmdb.model_association) = 1 as "is_empty!""#
@@ -152,6 +153,7 @@ pub async fn copy(conn: &mut PgConnection, stage: Stage, chunk: Chunk) -> sqlx::
 pub async fn merge(conn: &mut PgConnection) -> sqlx::Result<Vec<MergeCounts>> {
     let scripts = concat!(
         include_str!("begin_merging.sql"),
+        include_str!("classifications.sql"),
         include_str!("models.sql"),
         include_str!("kinds.sql"),
         include_str!("model_associations.sql"),

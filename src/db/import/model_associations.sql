@@ -1,7 +1,7 @@
 -- Merges the staged model associations. Of valid rows with the same tenant and key, those with the
 -- lowest export number are kept; the last of these is merged.
 
--- One with other models, another mapping or another number may be replaced, unless it has links. No
+-- One with other models, another kind, mapping or number may be replaced, unless it has links. No
 -- writer may create its first link meanwhile.
 do $$
 begin
@@ -13,8 +13,9 @@ begin
             on stored.key = staged.key and stored.tenant_id = tenant.id
         left join cmdb.model source on source.key = staged.source_model
         left join cmdb.model target on target.key = staged.target_model
-        where (stored.source_model_id, stored.target_model_id, stored.mapping)
-                is distinct from (source.id, target.id, staged.mapping)
+        left join cmdb.association_kind kind on kind.id = stored.association_kind_id
+        where (stored.source_model_id, stored.target_model_id, kind.key, stored.mapping)
+                is distinct from (source.id, target.id, staged.kind, staged.mapping)
             or stored.id >> 2 <> staged.export_number
     ) then
         lock table cmdb.instance_association in share row exclusive mode;
@@ -28,8 +29,9 @@ with resolved as (
         target.id as target_model_id, kind.id as kind_id, stored.id as stored_id,
         stored.name as stored_name, stored.on_delete as stored_on_delete,
         stored.is_predefined as stored_is_predefined,
-        (stored.source_model_id, stored.target_model_id, stored.mapping)
-            is distinct from (source.id, target.id, staged.mapping) as differs
+        (stored.source_model_id, stored.target_model_id, stored.association_kind_id,
+            stored.mapping)
+            is distinct from (source.id, target.id, kind.id, staged.mapping) as differs
     from staged_model_association staged
     join cmdb.tenant on tenant.key = staged.tenant
     left join cmdb.model source on source.key = staged.source_model
@@ -53,8 +55,8 @@ checked as (
             when differs and exists (
                 select from cmdb.instance_association_by_source
                 where model_association_id = stored_id)
-            then format('model association %s has links and is stored with other models or '
-                'another mapping', key)
+            then format('model association %s has links and is stored with other models, '
+                'another kind or another mapping', key)
         end as reason
     from resolved
 )
@@ -76,7 +78,8 @@ delete from candidate_model_association where reason is not null or rank > 1;
 insert into row_warning
 select file, line, warning from candidate_model_association where warning is not null;
 
--- Models, mapping and number cannot be updated, so a model association without links is replaced.
+-- Models, kind, mapping and number cannot be updated, so a model association without links is
+-- replaced.
 -- One that has audit records keeps its number: another could be assigned the number later.
 -- A deletion blocks writers of links, also if it finds no row.
 do $$
@@ -154,14 +157,12 @@ with merged as (
     left join new_model_association added using (key, tenant_id)
     left join cmdb.model_association stored using (key, tenant_id)
     on conflict (key, tenant_id) do update
-        set name = excluded.name, association_kind_id = excluded.association_kind_id,
-            exported_mapping = excluded.exported_mapping, on_delete = excluded.on_delete,
-            is_predefined = excluded.is_predefined
-        where (model_association.name, model_association.association_kind_id,
-                model_association.exported_mapping, model_association.on_delete,
-                model_association.is_predefined)
-            is distinct from (excluded.name, excluded.association_kind_id,
-                excluded.exported_mapping, excluded.on_delete, excluded.is_predefined)
+        set name = excluded.name, exported_mapping = excluded.exported_mapping,
+            on_delete = excluded.on_delete, is_predefined = excluded.is_predefined
+        where (model_association.name, model_association.exported_mapping,
+                model_association.on_delete, model_association.is_predefined)
+            is distinct from (excluded.name, excluded.exported_mapping, excluded.on_delete,
+                excluded.is_predefined)
     -- xmax is 0 in an inserted row, and the updating transaction in an updated one.
     returning key, tenant_id, xmax = 0 as added
 )

@@ -49,6 +49,60 @@ pub enum ModelAssociationField {
     IsPredefined,
 }
 
+/// A field of a model. Times cannot be tested: callers send texts, which are never equal to times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ModelField {
+    /// The model's id.
+    Id,
+    /// Its key.
+    Key,
+    /// Its name.
+    Name,
+    /// The tenant's key.
+    Tenant,
+    /// The key of its classification; empty if it has none.
+    Classification,
+    /// Its icon.
+    Icon,
+    /// Whether user interfaces do not list it.
+    IsHidden,
+    /// Whether it is out of use in user interfaces.
+    IsPaused,
+    /// Whether it is shown as a part of BlueKing CMDB.
+    IsPredefined,
+    /// Its place in user interfaces.
+    Position,
+    /// Its description.
+    Description,
+    /// Its place in its classification.
+    SortNumber,
+    /// The user who created it.
+    Creator,
+    /// The user who changed it last.
+    Modifier,
+}
+
+/// A field of an association kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KindField {
+    /// The association kind's id.
+    Id,
+    /// Its key.
+    Key,
+    /// The tenant's key.
+    Tenant,
+    /// Its name.
+    Name,
+    /// How the source relates to the target.
+    SourceText,
+    /// How the target relates to the source.
+    TargetText,
+    /// The direction of arrows in user interfaces.
+    Direction,
+    /// Whether it is part of BlueKing CMDB; null counts as false and is shown as null.
+    IsPredefined,
+}
+
 impl Field for LinkField {
     fn by_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -106,6 +160,75 @@ impl Field for ModelAssociationField {
             | Self::Kind
             | Self::Mapping
             | Self::OnDelete => ValueType::Text,
+        };
+        FieldType { value, is_nullable: self == Self::IsPredefined }
+    }
+}
+
+impl Field for ModelField {
+    fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "id" => Self::Id,
+            "bk_obj_id" => Self::Key,
+            "bk_obj_name" => Self::Name,
+            "bk_supplier_account" => Self::Tenant,
+            "bk_classification_id" => Self::Classification,
+            "bk_obj_icon" => Self::Icon,
+            "bk_ishidden" => Self::IsHidden,
+            "bk_ispaused" => Self::IsPaused,
+            "ispre" => Self::IsPredefined,
+            "position" => Self::Position,
+            "description" => Self::Description,
+            "obj_sort_number" => Self::SortNumber,
+            "creator" => Self::Creator,
+            "modifier" => Self::Modifier,
+            _ => return None,
+        })
+    }
+
+    fn field_type(self) -> FieldType {
+        let value = match self {
+            Self::Id | Self::SortNumber => ValueType::Integer,
+            Self::IsHidden | Self::IsPaused | Self::IsPredefined => ValueType::Boolean,
+            Self::Key
+            | Self::Name
+            | Self::Tenant
+            | Self::Classification
+            | Self::Icon
+            | Self::Position
+            | Self::Description
+            | Self::Creator
+            | Self::Modifier => ValueType::Text,
+        };
+        FieldType { value, is_nullable: false }
+    }
+}
+
+impl Field for KindField {
+    fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "id" => Self::Id,
+            "bk_asst_id" => Self::Key,
+            "bk_supplier_account" => Self::Tenant,
+            "bk_asst_name" => Self::Name,
+            "src_des" => Self::SourceText,
+            "dest_des" => Self::TargetText,
+            "direction" => Self::Direction,
+            "ispre" => Self::IsPredefined,
+            _ => return None,
+        })
+    }
+
+    fn field_type(self) -> FieldType {
+        let value = match self {
+            Self::Id => ValueType::Integer,
+            Self::IsPredefined => ValueType::Boolean,
+            Self::Key
+            | Self::Tenant
+            | Self::Name
+            | Self::SourceText
+            | Self::TargetText
+            | Self::Direction => ValueType::Text,
         };
         FieldType { value, is_nullable: self == Self::IsPredefined }
     }

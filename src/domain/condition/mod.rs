@@ -12,7 +12,7 @@ pub mod mongo;
 pub mod pattern;
 pub mod query_filter;
 
-pub use field::{LinkField, ModelAssociationField};
+pub use field::{KindField, LinkField, ModelAssociationField, ModelField};
 use pattern::Pattern;
 
 /// A condition on rows with fields `F`. For every row it is true or false.

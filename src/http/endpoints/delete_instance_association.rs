@@ -1,12 +1,12 @@
 //! `delete_instance_association`: deletes one link by its id.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
 use super::Endpoint;
 use crate::domain::error::RequestError;
+use crate::http::nothing::Nothing;
 use crate::http::path::PathVariable;
 use crate::http::success::{Counts, Success};
 use crate::service::Error;
@@ -24,27 +24,12 @@ pub(super) struct DeleteBody {
     id: Option<PathVariable>,
 }
 
-/// Null: the answer says nothing about the association.
-#[derive(Serialize)]
-pub(super) struct DeleteData;
-
-impl PartialSchema for DeleteData {
-    fn schema() -> RefOr<Schema> {
-        let description = Some("Null, also on success.");
-        RefOr::T(
-            ObjectBuilder::new().schema_type(Type::Null).description(description).build().into(),
-        )
-    }
-}
-
-impl ToSchema for DeleteData {}
-
 pub(super) struct DeleteInstanceAssociation;
 
 impl Endpoint for DeleteInstanceAssociation {
     type Body = DeleteBody;
     type Input = DeleteLinks;
-    type Data = DeleteData;
+    type Data = Nothing;
 
     const SUMMARY: &'static str = "Delete an association";
 
@@ -56,21 +41,21 @@ impl Endpoint for DeleteInstanceAssociation {
     fn check(body: DeleteBody) -> Result<DeleteLinks, RequestError> {
         let model = body.bk_obj_id.map(|PathVariable(key)| key).filter(|key| !key.is_empty());
         let model = model.ok_or(RequestError::UnassignedField("bk_obj_id"))?;
-        let id = body.id.and_then(|PathVariable(text)| text.parse().ok());
+        let id = body.id.and_then(|id| id.integer());
         let id = id.ok_or(RequestError::NotAnInteger("association_id"))?;
         Ok(DeleteLinks::new("delete_instance_association", model, vec![id]))
     }
 
     async fn find_replay(
         cx: &RequestContext<'_>, links: &DeleteLinks,
-    ) -> Result<Option<Success<DeleteData>>, Error> {
+    ) -> Result<Option<Success<Nothing>>, Error> {
         let replay = find_replay(cx, links).await?;
         Ok(replay.map(|replay| Success::replayed(replay, success)))
     }
 
     async fn handle(
         cx: &RequestContext<'_>, links: &DeleteLinks,
-    ) -> Result<Success<DeleteData>, Error> {
+    ) -> Result<Success<Nothing>, Error> {
         delete(cx, links).await.map(success)
     }
 
@@ -87,7 +72,7 @@ impl Endpoint for DeleteInstanceAssociation {
     }
 }
 
-fn success(deleted: i64) -> Success<DeleteData> {
+fn success(deleted: i64) -> Success<Nothing> {
     let counts = Counts { deleted: Some(deleted), ..Counts::default() };
-    Success::new(DeleteData, counts)
+    Success::new(Nothing, counts)
 }

@@ -5,8 +5,15 @@ mod add_instance_association;
 pub mod batch_create_instance_association;
 mod count_instance_associations;
 mod count_topo_association_type;
+mod create_association_type;
+mod create_object;
+mod create_object_association;
+mod delete_association_type;
 mod delete_instance_association;
+mod delete_object;
+mod delete_object_association;
 mod delete_related_inst_asso;
+mod find_association_type;
 mod find_biz_instance_association;
 mod find_inst_association_topo;
 mod find_instance_association;
@@ -15,7 +22,11 @@ mod find_topo_association_type;
 mod search_inst_association_topo;
 mod search_inst_asst_object_inst_base_info;
 mod search_instance_associations;
+mod search_objects;
 mod search_related_inst_asso;
+mod update_association_type;
+mod update_object;
+mod update_object_association;
 
 use axum::extract::Request;
 use axum::http::Method;
@@ -30,8 +41,15 @@ use self::add_instance_association::AddInstanceAssociation;
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
 use self::count_instance_associations::CountInstanceAssociations;
 use self::count_topo_association_type::CountTopoAssociationType;
+use self::create_association_type::CreateAssociationType;
+use self::create_object::CreateObject;
+use self::create_object_association::CreateObjectAssociation;
+use self::delete_association_type::DeleteAssociationType;
 use self::delete_instance_association::DeleteInstanceAssociation;
+use self::delete_object::DeleteObject;
+use self::delete_object_association::DeleteObjectAssociation;
 use self::delete_related_inst_asso::DeleteRelatedInstAsso;
+use self::find_association_type::FindAssociationType;
 use self::find_biz_instance_association::FindBizInstanceAssociation;
 use self::find_inst_association_topo::FindInstAssociationTopo;
 use self::find_instance_association::FindInstanceAssociation;
@@ -40,7 +58,11 @@ use self::find_topo_association_type::FindTopoAssociationType;
 use self::search_inst_association_topo::SearchInstAssociationTopo;
 use self::search_inst_asst_object_inst_base_info::SearchInstAsstObjectInstBaseInfo;
 use self::search_instance_associations::SearchInstanceAssociations;
+use self::search_objects::SearchObjects;
 use self::search_related_inst_asso::SearchRelatedInstAsso;
+use self::update_association_type::UpdateAssociationType;
+use self::update_object::UpdateObject;
+use self::update_object_association::UpdateObjectAssociation;
 use super::api::Api;
 use super::openapi::{self, Schemas};
 use super::success::Success;
@@ -127,6 +149,45 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         Method::POST,
         "/api/v3/count/topoassociationtype",
     ),
+    entry::<CreateObject>("create_object", Method::POST, "/api/v3/create/object"),
+    entry::<SearchObjects>("search_objects", Method::POST, "/api/v3/find/object"),
+    entry::<UpdateObject>("update_object", Method::PUT, "/api/v3/update/object/{id}"),
+    entry::<DeleteObject>("delete_object", Method::DELETE, "/api/v3/delete/object/{id}"),
+    cmdb_only::<CreateObjectAssociation>(
+        "create_object_association",
+        Method::POST,
+        "/api/v3/create/objectassociation",
+    ),
+    cmdb_only::<UpdateObjectAssociation>(
+        "update_object_association",
+        Method::PUT,
+        "/api/v3/update/objectassociation/{association_id}",
+    ),
+    cmdb_only::<DeleteObjectAssociation>(
+        "delete_object_association",
+        Method::DELETE,
+        "/api/v3/delete/objectassociation/{id}",
+    ),
+    cmdb_only::<FindAssociationType>(
+        "find_association_type",
+        Method::POST,
+        "/api/v3/find/associationtype",
+    ),
+    cmdb_only::<CreateAssociationType>(
+        "create_association_type",
+        Method::POST,
+        "/api/v3/create/associationtype",
+    ),
+    cmdb_only::<UpdateAssociationType>(
+        "update_association_type",
+        Method::PUT,
+        "/api/v3/update/associationtype/{id}",
+    ),
+    cmdb_only::<DeleteAssociationType>(
+        "delete_association_type",
+        Method::DELETE,
+        "/api/v3/delete/associationtype/{id}",
+    ),
 ];
 
 /// An endpoint: what it takes, what it does and what it answers. The pipeline calls `check`,
@@ -154,6 +215,12 @@ pub(super) trait Endpoint: Send + 'static {
 
     /// Whether the endpoint changes nothing, so that a replica can answer it.
     const ONLY_READS: bool = false;
+
+    /// Whether the body is a condition. It is then also the value of the field `condition`.
+    const BODY_IS_CONDITION: bool = false;
+
+    /// The field that the original's gateway sets to the user.
+    const USER_FIELD: Option<&'static str> = None;
 
     /// Checks what can be checked without any I/O: presence, counts, ranges.
     fn check(body: Self::Body) -> Result<Self::Input, RequestError>;

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::documents::Document;
 use crate::db::import::{Row, Stage};
@@ -45,8 +47,9 @@ pub(super) enum RowError {
 
 /// The collections with fixed names: name, stage, model of its instances, field of the id, field of
 /// the name.
-const FIXED_NAMES: [(&str, Stage, &str, &str, &str); 14] = [
+const FIXED_NAMES: [(&str, Stage, &str, &str, &str); 15] = [
     ("cc_idgenerator", Stage::AssignedIds, "", "SequenceID", ""),
+    ("cc_ObjClassification", Stage::Classifications, "", "", ""),
     ("cc_ObjDes", Stage::Models, "", "id", "bk_obj_name"),
     ("cc_AsstDes", Stage::Kinds, "", "id", "bk_asst_name"),
     ("cc_ObjAsst", Stage::ModelAssociations, "", "id", "bk_obj_asst_name"),
@@ -101,20 +104,30 @@ impl Collection {
         let row = Row::default();
         Ok(Some(match self.stage {
             Stage::AssignedIds => {
-                let Some(collection @ ("cc_InstAsst" | "cc_ObjAsst")) = fields.optional_text("_id")
+                let Some(collection @ ("cc_InstAsst" | "cc_ObjAsst" | "cc_ObjDes" | "cc_AsstDes")) =
+                    fields.optional_text("_id")
                 else {
                     return Ok(None);
                 };
                 row.value(collection).value(fields.association_id(self.id_field)?)
             }
+            Stage::Classifications => row.value(fields.key("bk_classification_id", KEY_LIMIT)?),
             Stage::Models => row
                 .value(fields.tenant(&self.tenant)?)
                 .value(fields.key("bk_obj_id", KEY_LIMIT)?)
                 .optional(name)
-                .optional(fields.optional_text("bk_classification_id"))
+                .optional(fields.optional_key("bk_classification_id"))
                 .optional(fields.optional_text("bk_obj_icon"))
                 .optional(fields.optional_boolean("bk_ishidden"))
                 .optional(fields.optional_boolean("bk_ispaused"))
+                .optional(fields.optional_boolean("ispre"))
+                .optional(fields.optional_text("position"))
+                .optional(fields.optional_text("description"))
+                .optional(fields.get("obj_sort_number").and_then(integer))
+                .optional(fields.optional_text("creator"))
+                .optional(fields.optional_time("create_time"))
+                .optional(fields.optional_text("modifier"))
+                .optional(fields.optional_time("last_time"))
                 .optional(fields.optional_integer(self.id_field)?),
             Stage::Kinds => row
                 .value(fields.tenant(&self.tenant)?)
@@ -193,6 +206,24 @@ impl<'a> Fields<'a> {
 
     fn optional_text(&self, field: &str) -> Option<&'a str> {
         self.get(field).and_then(Value::as_str)
+    }
+
+    /// A valid key of at most [`KEY_LIMIT`] characters.
+    fn optional_key(&self, field: &str) -> Option<&'a str> {
+        self.optional_text(field).filter(|key| is_valid_key(key, KEY_LIMIT))
+    }
+
+    /// A time: `{"$date": "2026-01-31T18:00:00Z"}`, or with the milliseconds since 1970.
+    fn optional_time(&self, field: &str) -> Option<OffsetDateTime> {
+        let time = self.get(field)?.get("$date")?;
+        let time = match time.as_str() {
+            Some(text) => OffsetDateTime::parse(text, &Rfc3339).ok(),
+            None => {
+                let nanoseconds = i128::from(integer(time)?) * 1_000_000;
+                OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()
+            }
+        };
+        time.filter(|time| time.year() > 0)
     }
 
     /// A name, or several addresses of a host, separated by commas.
@@ -325,6 +356,23 @@ mod tests {
         }
         let above_53_bits = json!({"$numberLong": "9007199254740993"});
         assert_eq!(integer(&above_53_bits), Some(9_007_199_254_740_993));
+    }
+
+    #[test]
+    fn a_time_is_read_in_every_form_of_mongoexport() {
+        for form in [
+            json!("2026-11-25T18:21:10.491Z"),
+            json!({"$numberLong": "1795630870491"}),
+            json!(1_795_630_870_491_i64),
+        ] {
+            let document = Document::from_iter([("t".to_owned(), json!({ "$date": form }))]);
+            let time = Fields(&document).optional_time("t").map(|time| time.to_string());
+            assert_eq!(time.as_deref(), Some("2026-11-25 18:21:10.491 +00:00:00"), "{form}");
+        }
+        for other in [json!({}), json!("2026-11-25T18:21:10Z"), json!({"$date": "yesterday"})] {
+            let document = Document::from_iter([("t".to_owned(), other)]);
+            assert_eq!(Fields(&document).optional_time("t"), None);
+        }
     }
 
     #[test]

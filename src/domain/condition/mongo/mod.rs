@@ -65,14 +65,14 @@ const UNSUPPORTED: [&str; 32] = [
 
 /// Parses the condition that a body has under `name`. `json` is JSON text.
 pub fn parse<F: Field>(name: &str, json: &str) -> Result<Condition<F>, RequestError> {
-    Parser::default().document(name, json, 1, None)
+    parse_without(name, json, &[])
 }
 
-/// Parses a condition as if it did not have the top-level key `ignored`.
+/// Parses a condition as if it did not have the top-level keys `ignored`.
 pub fn parse_without<F: Field>(
-    name: &str, json: &str, ignored: &str,
+    name: &str, json: &str, ignored: &[&str],
 ) -> Result<Condition<F>, RequestError> {
-    Parser::default().document(name, json, 1, Some(ignored))
+    Parser::default().document(name, json, 1, ignored)
 }
 
 /// Counts what has limits in a condition.
@@ -85,7 +85,7 @@ struct Parser {
 impl Parser {
     /// Parses an object of fields and logical operators, all of which must be true.
     fn document<F: Field>(
-        &mut self, place: &str, json: &str, depth: usize, ignored: Option<&str>,
+        &mut self, place: &str, json: &str, depth: usize, ignored: &[&str],
     ) -> Result<Condition<F>, RequestError> {
         check_depth(place, depth)?;
         let members = match Json::read(place, json)? {
@@ -105,7 +105,7 @@ impl Parser {
             let json = json.get();
             let inner = place_of::<F>(place, key);
             conditions.push(match key.as_str() {
-                key if ignored == Some(key) => continue,
+                key if ignored.contains(&key) => continue,
                 "$and" => Condition::all(self.documents(&inner, json, depth)?),
                 "$or" => Condition::any(self.documents(&inner, json, depth)?),
                 "$nor" => Condition::not(Condition::any(self.documents(&inner, json, depth)?)),
@@ -127,7 +127,7 @@ impl Parser {
         for (index, json) in documents.into_iter().enumerate() {
             self.count_test(place)?;
             let place = format!("{place}[{index}]");
-            conditions.push(self.document(&place, json.get(), depth + 1, None)?);
+            conditions.push(self.document(&place, json.get(), depth + 1, &[])?);
         }
         Ok(conditions)
     }
@@ -158,8 +158,13 @@ impl Parser {
             self.count_test(place)?;
             let json = json.get();
             let inner = place_of::<F>(place, key);
-            let mut ordered =
-                |comparison| Ok(compare(field, comparison, self.value::<F>(&inner, json, depth)?));
+            let mut ordered = |comparison| {
+                Ok::<_, RequestError>(compare(
+                    field,
+                    comparison,
+                    self.value::<F>(&inner, json, depth)?,
+                ))
+            };
             conditions.push(match key.as_str() {
                 "$gt" => ordered(Comparison::Greater)?,
                 "$gte" => ordered(Comparison::GreaterOrEqual)?,

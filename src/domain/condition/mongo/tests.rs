@@ -84,9 +84,9 @@ fn the_option_i_makes_a_pattern_case_insensitive() {
 #[test]
 fn a_top_level_key_can_be_ignored() {
     let json = r#"{"id": 5, "tenant": {"$where": 1}}"#;
-    assert_eq!(parse_without::<F>("condition", json, "tenant"), Ok(is_id(5)));
+    assert_eq!(parse_without::<F>("condition", json, &["tenant"]), Ok(is_id(5)));
     assert!(
-        parse_without::<F>("condition", r#"{"$or": [{"tenant": 1}]}"#, "tenant")
+        parse_without::<F>("condition", r#"{"$or": [{"tenant": 1}]}"#, &["tenant"])
             .unwrap()
             .is_never()
     );
