@@ -56,6 +56,7 @@ impl KindCommand {
                 let name = name.unwrap_or_else(|| key.clone());
                 let texts = KindTexts { name, source_text, target_text, direction };
                 let new = NewKind { key, is_predefined: None, texts };
+                new.check()?;
                 let id = by_command(&mut conn, &tenant.tenant, async |conn, change| {
                     association_kind::add(conn, change, &new).await
                 })

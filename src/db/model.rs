@@ -3,6 +3,8 @@
 //! Each statement that changes models, association kinds or model associations first locks the
 //! cache version, and changes nothing unless that is still the one of the statement that read what
 //! the change was decided on. So these changes are made one after another, each on current data.
+//!
+//! A place in a classification that was imported may be the highest of 64 bits. It stays the last.
 
 use sqlx::{PgConnection, QueryBuilder};
 
@@ -164,12 +166,13 @@ pub async fn insert(
                select case when $15::bigint between 1 and last then $15 else last + 1 end
                    as sort_number
                from expected, (
-                   select coalesce(max(sort_number), 0) as last from cmdb.model
+                   select least(coalesce(max(sort_number), 0), 9223372036854775806) as last
+                   from cmdb.model
                    where classification = $8
                ) others
            ),
            moved as (
-               update cmdb.model set sort_number = sort_number + 1
+               update cmdb.model set sort_number = least(sort_number, 9223372036854775806) + 1
                where classification = $8 and sort_number >= (select sort_number from placed)
            ),
            inserted as (
@@ -257,14 +260,16 @@ pub async fn update(
                select case when $14::bigint between 1 and last then $14 else last + 1 end
                    as sort_number, new_classification
                from stored, lateral (
-                   select coalesce(max(sort_number), 0) as last from cmdb.model
+                   select least(coalesce(max(sort_number), 0), 9223372036854775806) as last
+                   from cmdb.model
                    where classification = new_classification and id <> $5
                ) others
                where $14::bigint is not null
                    or new_classification is distinct from classification
            ),
            moved as (
-               update cmdb.model set sort_number = model.sort_number + 1
+               update cmdb.model
+               set sort_number = least(model.sort_number, 9223372036854775806) + 1
                from placed
                where classification = new_classification and id <> $5
                    and model.sort_number >= placed.sort_number

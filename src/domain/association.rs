@@ -1,7 +1,7 @@
 //! Model associations: which models may be associated, and how many instances at each end.
 
 use super::association_kind::MAINLINE;
-use super::change_error::ChangeError;
+use super::change_error::{ChangeError, check_texts};
 use super::error::{End, RequestError};
 use super::keys::MODEL_ASSOCIATION_KEY_LIMIT;
 
@@ -104,6 +104,17 @@ pub struct AssociationEnds {
 /// The model that BlueKing CMDB does not let be associated.
 const NOT_ASSOCIABLE: &str = "bk_project";
 
+const SOURCE: ChangeError =
+    ChangeError::Invalid { field: "bk_obj_id", problem: "there is no such source model" };
+const TARGET: ChangeError =
+    ChangeError::Invalid { field: "bk_asst_obj_id", problem: "there is no such target model" };
+const BOTH: ChangeError = ChangeError::Invalid {
+    field: "bk_obj_id&bk_asst_obj_id",
+    problem: "there are no such source and target models",
+};
+const KIND: ChangeError =
+    ChangeError::Invalid { field: "bk_asst_id", problem: "there is no such association kind" };
+
 impl NewModelAssociation {
     /// Checks what can be checked without stored data. The other checks come later, as in the
     /// original.
@@ -114,7 +125,17 @@ impl NewModelAssociation {
         if [&self.kind, &self.source_model, &self.target_model].iter().any(|key| key.is_empty()) {
             return Err(ChangeError::MissingParameters.into());
         }
-        Ok(())
+        // Such keys name nothing that exists.
+        let lookups =
+            [(SOURCE, &self.source_model), (TARGET, &self.target_model), (KIND, &self.kind)];
+        if let Some((unknown, _)) = lookups.into_iter().find(|(_, key)| key.contains('\0')) {
+            return Err(unknown.into());
+        }
+        if self.key.contains('\0') {
+            let problem = "the key must not contain a NUL character";
+            return Err(ChangeError::Invalid { field: "bk_obj_asst_id", problem }.into());
+        }
+        check_texts([("bk_obj_asst_name", &*self.name), ("on_delete", &self.on_delete)])
     }
 
     /// Decides whether the model association can be created.
@@ -129,11 +150,11 @@ impl NewModelAssociation {
         }
         let (source_model_id, target_model_id) = match (source_model_id, target_model_id) {
             (Some(source), Some(target)) => (source, target),
-            (None, None) => return Err(RequestError::MissingField("bk_obj_id&bk_asst_obj_id")),
-            (None, _) => return Err(RequestError::MissingField("bk_obj_id")),
-            (_, None) => return Err(RequestError::MissingField("bk_asst_obj_id")),
+            (None, None) => return Err(BOTH.into()),
+            (None, _) => return Err(SOURCE.into()),
+            (_, None) => return Err(TARGET.into()),
         };
-        let kind_id = kind_id.ok_or(RequestError::MissingField("bk_asst_id"))?;
+        let kind_id = kind_id.ok_or(KIND)?;
         let mapping = Mapping::by_name(&self.mapping);
         let mapping = mapping.ok_or(RequestError::InvalidField("mapping".into()))?;
         if self.key.is_empty() {
@@ -143,16 +164,14 @@ impl NewModelAssociation {
             let (field, limit) = ("bk_obj_asst_id", MODEL_ASSOCIATION_KEY_LIMIT);
             return Err(ChangeError::TooLong { field, limit }.into());
         }
-        if self.key.contains('\0') {
-            return Err(RequestError::MissingField("bk_obj_asst_id"));
-        }
         for (end, model) in [(End::Source, &self.source_model), (End::Target, &self.target_model)] {
             if model == NOT_ASSOCIABLE {
                 return Err(ChangeError::NotAssociable(end, model.clone()).into());
             }
         }
         if stored.is_key_taken {
-            return Err(ChangeError::Duplicate("bk_obj_asst_id".into()).into());
+            let problem = "a model association of the tenant has the key already";
+            return Err(ChangeError::Duplicate { shown: "bk_obj_asst_id".into(), problem }.into());
         }
         Ok(AssociationEnds { source_model_id, target_model_id, kind_id, mapping })
     }
@@ -229,13 +248,10 @@ mod tests {
         let no_target = NewModelAssociationFacts { target_model_id: None, ..FREE };
         let neither = NewModelAssociationFacts { target_model_id: None, ..no_source };
         let no_kind = NewModelAssociationFacts { kind_id: None, ..FREE };
-        for (stored, field) in [
-            (no_source, "bk_obj_id"),
-            (no_target, "bk_asst_obj_id"),
-            (neither, "bk_obj_id&bk_asst_obj_id"),
-            (no_kind, "bk_asst_id"),
-        ] {
-            assert_eq!(refused(stored), RequestError::MissingField(field));
+        for (stored, unknown) in
+            [(no_source, SOURCE), (no_target, TARGET), (neither, BOTH), (no_kind, KIND)]
+        {
+            assert_eq!(refused(stored), unknown.into());
         }
     }
 
@@ -246,7 +262,7 @@ mod tests {
         let too_long = ChangeError::TooLong { field: "bk_obj_asst_id", limit: 512 };
         assert_eq!(keyed("z".repeat(513)), Err(too_long.into()));
         assert_eq!(keyed(String::new()), Err(RequestError::UnassignedField("bk_obj_asst_id")));
-        assert!(keyed("a\0".to_owned()).is_err());
+        assert!(NewModelAssociation { key: "a\0".to_owned(), ..new() }.check().is_err());
     }
 
     #[test]

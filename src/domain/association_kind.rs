@@ -1,8 +1,8 @@
 //! Association kinds: what a new one must be like.
 
-use super::change_error::ChangeError;
+use super::change_error::{ChangeError, check_texts};
 use super::error::RequestError;
-use super::keys::{KEY_LIMIT, is_identifier};
+use super::keys::{IDENTIFIER, KEY_LIMIT, is_identifier};
 
 /// The kind of the model associations that make up the topology of BlueKing CMDB.
 pub const MAINLINE: &str = "bk_mainline";
@@ -31,22 +31,41 @@ pub struct KindTexts {
     pub direction: String,
 }
 
+impl KindTexts {
+    /// Checks that they can be stored.
+    pub fn check(&self) -> Result<(), RequestError> {
+        check_texts([
+            ("bk_asst_name", &*self.name),
+            ("src_des", &self.source_text),
+            ("dest_des", &self.target_text),
+            ("direction", &self.direction),
+        ])
+    }
+}
+
 impl NewKind {
+    /// Checks what must be so before stored data can be asked for. The other checks come later, as
+    /// in the original.
+    pub fn check(&self) -> Result<(), RequestError> {
+        if self.key.contains('\0') { Err(invalid_key()) } else { self.texts.check() }
+    }
+
     /// Decides whether the kind can be created. `is_key_taken`: whether the tenant sees a kind with
     /// this key.
     pub fn decide(&self, is_key_taken: bool) -> Result<(), RequestError> {
         if is_key_taken {
-            return Err(ChangeError::Duplicate("bk_asst_id".into()).into());
+            let problem = "an association kind has the key already";
+            return Err(ChangeError::Duplicate { shown: "bk_asst_id".into(), problem }.into());
         }
         if self.key.chars().count() > KEY_LIMIT {
             return Err(ChangeError::TooLong { field: "bk_asst_id", limit: KEY_LIMIT }.into());
         }
-        if is_identifier(&self.key) {
-            Ok(())
-        } else {
-            Err(RequestError::MissingField("bk_asst_id"))
-        }
+        if is_identifier(&self.key) { Ok(()) } else { Err(invalid_key()) }
     }
+}
+
+fn invalid_key() -> RequestError {
+    ChangeError::Invalid { field: "bk_asst_id", problem: IDENTIFIER }.into()
 }
 
 /// What is stored of an association kind that is to be deleted.
@@ -83,7 +102,7 @@ mod tests {
         let too_long = ChangeError::TooLong { field: "bk_asst_id", limit: 128 };
         assert_eq!(decide(&"k".repeat(129)), Err(too_long.into()));
         for key in ["", "1a", "a-b", "类"] {
-            assert_eq!(decide(key), Err(RequestError::MissingField("bk_asst_id")), "{key}");
+            assert_eq!(decide(key), Err(invalid_key()), "{key}");
         }
     }
 

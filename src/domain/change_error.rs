@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use strum::EnumCount;
 
-use super::error::End;
+use super::error::{End, RequestError};
 
 /// Why a change is refused. The messages are for the log and for commands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, EnumCount)]
@@ -13,11 +13,20 @@ use super::error::End;
 pub enum ChangeError {
     #[error("{0} is missing: it must be a text")]
     NotAText(&'static str),
-    #[error("{field} is longer than {limit} characters")]
+    #[error("the key ({field}) is longer than {limit} characters")]
     TooLong { field: &'static str, limit: usize },
-    /// A value that may be repeated to the caller, or the name of the field.
-    #[error("{0} exists already")]
-    Duplicate(Cow<'static, str>),
+    #[error("{problem}")]
+    Invalid {
+        /// What the caller is told: the name of a field.
+        field: &'static str,
+        problem: &'static str,
+    },
+    #[error("{problem}")]
+    Duplicate {
+        /// What the caller is told: a value that may be repeated, or the name of the field.
+        shown: Cow<'static, str>,
+        problem: &'static str,
+    },
     #[error("there is no such classification")]
     UnknownClassification {
         /// Whether the model is a new one.
@@ -25,33 +34,46 @@ pub enum ChangeError {
     },
     #[error("there is no such model")]
     UnknownModel,
-    #[error("the model is built in")]
+    #[error("a built-in model cannot be deleted")]
     BuiltInModel,
-    #[error("the model {0} has instances")]
+    #[error("the model {0:?} has instances")]
     ModelHasInstances(String),
-    #[error("the model has model associations")]
+    #[error("the model is the source or the target of model associations")]
     ModelHasAssociations,
-    #[error("the kind bk_mainline is for the topology of BlueKing CMDB")]
+    #[error(
+        "model associations of the kind \"bk_mainline\" are those of BlueKing CMDB: they cannot be \
+         created or deleted"
+    )]
     MainlineKind,
-    #[error("the kind and both models are required")]
+    #[error("the association kind and both models are required")]
     MissingParameters,
-    #[error("{source_model} and {target_model} are associated by this kind already")]
+    #[error("there is a model association of this kind from {source_model:?} to {target_model:?}")]
     SameAssociation { source_model: String, target_model: String },
-    #[error("the {0:?} model {1} cannot be associated")]
+    #[error("the model {1:?} cannot be associated with others")]
     NotAssociable(End, String),
     #[error("these fields cannot be changed")]
     FixedFields,
-    #[error("the model association is predefined")]
+    #[error("a predefined model association cannot be changed or deleted")]
     PredefinedAssociation {
         /// Whether it was to be deleted; else to be changed.
         is_deletion: bool,
     },
     #[error("the id is not a positive integer")]
     InvalidAssociationId,
-    #[error("the model association has links")]
+    #[error("instances are associated by the model association")]
     AssociationHasLinks,
-    #[error("the association kind is predefined")]
+    #[error("a predefined association kind cannot be deleted")]
     PredefinedKind,
-    #[error("the association kind is used by model associations")]
+    #[error("model associations have the association kind")]
     KindIsUsed,
+}
+
+/// Refuses a text with a NUL, which PostgreSQL cannot store. Each text comes with its field.
+pub fn check_texts<'a>(
+    texts: impl IntoIterator<Item = (&'static str, &'a str)>,
+) -> Result<(), RequestError> {
+    match texts.into_iter().find(|(_, text)| text.contains('\0')) {
+        Some((field, _)) => Err(RequestError::InvalidField(field.into())),
+        None => Ok(()),
+    }
 }

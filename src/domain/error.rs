@@ -75,11 +75,11 @@ pub enum RequestError {
     InvalidIdempotencyKey,
     #[error("the parameter {0} is missing")]
     MissingPathVariable(&'static str),
-    #[error("{0} is missing or does not exist")]
+    #[error("{0} is missing, invalid or unknown")]
     MissingField(&'static str),
-    #[error("{0} is unassigned")]
+    #[error("{0} is missing or empty")]
     UnassignedField(&'static str),
-    #[error("{0} is no integer")]
+    #[error("{0} is not an integer")]
     NotAnInteger(&'static str),
     #[error("the input is invalid")]
     InvalidInput,

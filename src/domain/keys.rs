@@ -15,6 +15,9 @@ pub fn is_valid_key(key: &str, limit: usize) -> bool {
     !key.is_empty() && key.chars().nth(limit).is_none() && !key.contains('\0')
 }
 
+/// What [`is_identifier`] requires, for messages.
+pub const IDENTIFIER: &str = "a key has only ASCII letters, digits and _, and begins with a letter";
+
 /// Whether `key` has the form of the keys of new models and association kinds: ASCII letters,
 /// digits and `_`, beginning with a letter.
 pub fn is_identifier(key: &str) -> bool {

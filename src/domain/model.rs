@@ -1,8 +1,8 @@
 //! Models: what a new or a changed one must be like.
 
-use super::change_error::ChangeError;
+use super::change_error::{ChangeError, check_texts};
 use super::error::RequestError;
-use super::keys::{KEY_LIMIT, Tenant, is_identifier, is_valid_key};
+use super::keys::{IDENTIFIER, KEY_LIMIT, Tenant, is_identifier, is_valid_key};
 
 /// The models that every BlueKing CMDB has, and that have collections of their own there.
 pub const BUILT_IN_MODELS: [&str; 8] =
@@ -54,13 +54,20 @@ impl NewModel {
     pub fn check(&self) -> Result<(), RequestError> {
         check_key(&self.key)?;
         check_name(&self.name)?;
-        if self.classification.is_none() {
+        let Some(classification) = &self.classification else {
             return Err(RequestError::UnassignedField("bk_classification_id"));
-        }
+        };
         if BUILT_IN_MODELS.contains(&&*self.key) {
-            return Err(RequestError::MissingField("bk_obj_id"));
+            return Err(invalid_key("every BlueKing CMDB has a model with this key"));
         }
-        Ok(())
+        if classification.contains('\0') {
+            return Err(ChangeError::UnknownClassification { is_new_model: true }.into());
+        }
+        check_texts([
+            ("bk_obj_icon", &*self.icon),
+            ("position", &self.position),
+            ("description", &self.description),
+        ])
     }
 
     /// Decides whether the model can be created.
@@ -74,13 +81,16 @@ impl NewModel {
         } else if self.sort_number < 0 {
             RequestError::InvalidField("obj_sort_number".into())
         } else if is_reserved {
-            RequestError::MissingField("bk_obj_id value can not start with bk or BK")
+            let field = "bk_obj_id value can not start with bk or BK";
+            ChangeError::Invalid { field, problem: "a model's key must not begin with bk" }.into()
         } else if bytes > MODEL_AND_TENANT_BYTES {
-            RequestError::MissingField("bk_obj_id")
+            invalid_key("the keys of a model and of its tenant have at most 96 bytes together")
         } else if stored.is_key_taken {
-            ChangeError::Duplicate(self.key.clone().into()).into()
+            let shown = self.key.clone().into();
+            let problem = "a model of this or of another tenant has the key";
+            ChangeError::Duplicate { shown, problem }.into()
         } else if stored.is_name_taken {
-            ChangeError::Duplicate(self.name.clone().into()).into()
+            duplicate_name(&self.name)
         } else {
             return Ok(());
         })
@@ -95,13 +105,24 @@ pub fn check_key(key: &str) -> Result<(), RequestError> {
     if key.chars().count() > KEY_LIMIT {
         return Err(ChangeError::TooLong { field: "bk_obj_id", limit: KEY_LIMIT }.into());
     }
-    if is_identifier(key) { Ok(()) } else { Err(RequestError::MissingField("bk_obj_id")) }
+    if is_identifier(key) { Ok(()) } else { Err(invalid_key(IDENTIFIER)) }
+}
+
+fn invalid_key(problem: &'static str) -> RequestError {
+    ChangeError::Invalid { field: "bk_obj_id", problem }.into()
+}
+
+fn duplicate_name(name: &str) -> RequestError {
+    let problem = "a model of this or of another tenant has the name";
+    ChangeError::Duplicate { shown: name.to_owned().into(), problem }.into()
 }
 
 /// Checks the form of a model's name.
 pub fn check_name(name: &str) -> Result<(), RequestError> {
     let is_valid = is_valid_key(name, KEY_LIMIT);
-    if is_valid { Ok(()) } else { Err(RequestError::MissingField("bk_obj_name")) }
+    let problem = "a model's name has 1 to 128 characters";
+    let invalid = ChangeError::Invalid { field: "bk_obj_name", problem };
+    if is_valid { Ok(()) } else { Err(invalid.into()) }
 }
 
 /// What is to be changed of a model; `None` stays as it is.
@@ -137,6 +158,20 @@ pub struct ModelChangeFacts {
 }
 
 impl ModelChange {
+    /// Checks what can be checked without stored data.
+    pub fn check(&self) -> Result<(), RequestError> {
+        self.name.as_deref().map_or(Ok(()), check_name)?;
+        if self.classification.as_ref().is_some_and(|key| key.contains('\0')) {
+            return Err(ChangeError::UnknownClassification { is_new_model: false }.into());
+        }
+        let texts = [
+            ("bk_obj_icon", &self.icon),
+            ("position", &self.position),
+            ("description", &self.description),
+        ];
+        check_texts(texts.into_iter().filter_map(|(field, text)| Some((field, &**text.as_ref()?))))
+    }
+
     /// Decides about the change of a model that exists or not.
     pub fn decide(&self, exists: bool, stored: ModelChangeFacts) -> Result<(), RequestError> {
         if !stored.has_classification {
@@ -149,8 +184,7 @@ impl ModelChange {
             return Err(RequestError::InvalidField("obj_sort_number".into()));
         }
         if stored.is_name_taken {
-            let name = self.name.clone().unwrap_or_default();
-            return Err(ChangeError::Duplicate(name.into()).into());
+            return Err(duplicate_name(self.name.as_deref().unwrap_or_default()));
         }
         Ok(())
     }
@@ -213,7 +247,8 @@ mod tests {
         for key in ["1a", "a-b", "_a", "模型", "a b", "host", "bkx", "BK", "Bk_a", &"a".repeat(96)]
         {
             let error = decide(&new(key), FREE).unwrap_err();
-            assert!(matches!(error, RequestError::MissingField(_)), "{key}: {error}");
+            let is_invalid = matches!(error, RequestError::Change(ChangeError::Invalid { .. }));
+            assert!(is_invalid, "{key}: {error}");
         }
         assert_eq!(decide(&new(""), FREE), Err(RequestError::UnassignedField("bk_obj_id")));
         let too_long = ChangeError::TooLong { field: "bk_obj_id", limit: 128 };
@@ -232,7 +267,8 @@ mod tests {
         let named = |name: String| decide(&NewModel { name, ..new("rack") }, FREE);
         assert_eq!(named("名".repeat(128)), Ok(()));
         for name in [String::new(), "名".repeat(129), "a\0".to_owned()] {
-            assert_eq!(named(name), Err(RequestError::MissingField("bk_obj_name")));
+            assert_eq!(named(name.clone()), check_name(&name));
+            assert!(named(name).is_err());
         }
     }
 
@@ -244,10 +280,12 @@ mod tests {
         let without_icon = NewModel { icon: String::new(), ..new("bkx") };
         assert_eq!(decide(&without_icon, nothing), Err(unknown.into()));
         let taken = NewModelFacts { has_classification: true, ..nothing };
-        let duplicate = |what: &'static str| Err(ChangeError::Duplicate(what.into()).into());
-        assert_eq!(decide(&new("rack"), taken), duplicate("rack"));
-        let taken = NewModelFacts { is_key_taken: false, ..taken };
-        assert_eq!(decide(&new("rack"), taken), duplicate("a rack"));
+        let shown = |taken| match decide(&new("rack"), taken).unwrap_err() {
+            RequestError::Change(ChangeError::Duplicate { shown, .. }) => shown,
+            error => panic!("{error}"),
+        };
+        assert_eq!(shown(taken), "rack");
+        assert_eq!(shown(NewModelFacts { is_key_taken: false, ..taken }), "a rack");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The rows of the error table for changes of models, kinds and model associations.
 
-use super::error::{ErrorAnswer, cmdb};
+use super::error::{ErrorAnswer, answer_to as answer_to_request, cmdb};
 use crate::domain::change_error::ChangeError;
-use crate::domain::error::End;
+use crate::domain::error::{End, RequestError};
 
 /// The row of the table for an error.
 pub(super) fn answer_to(error: &ChangeError) -> ErrorAnswer {
@@ -18,10 +18,11 @@ pub(super) fn answer_to(error: &ChangeError) -> ErrorAnswer {
             format!("{field} field exceeds maximum value {limit}"),
             format!("字段{field}超过最大值{limit}"),
         ),
-        E::Duplicate(what) => cmdb(
+        E::Invalid { field, .. } => answer_to_request(&RequestError::MissingField(field)),
+        E::Duplicate { shown, .. } => cmdb(
             1_199_014,
-            format!("duplicated instances exist, fields [{what}] duplicated"),
-            format!("数据唯一性校验失败， {what} 重复"),
+            format!("duplicated instances exist, fields [{shown}] duplicated"),
+            format!("数据唯一性校验失败， {shown} 重复"),
         ),
         E::UnknownClassification { is_new_model: true } => {
             cmdb(1_101_024, "Query model classification failed", "查询模型分类失败")

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use cmdb_associations::db::session::Database;
-use cmdb_associations::domain::permission::{Authorization, Scope};
+use cmdb_associations::domain::permission::{Authorization, GrantAction, Scope};
 use cmdb_associations::http::auth::Authenticator;
 use cmdb_associations::http::{AppState, ClientAddr, operations, router};
 use cmdb_associations::service::attempt::Caches;
@@ -210,6 +210,53 @@ impl TestApp {
         self.send(request).await
     }
 
+    /// As [`Self::new`], with the CMDB API for [`Self::cmdb`]. The user `admin` may also change
+    /// models, association kinds and model associations.
+    pub(crate) async fn of_models(pool: PgPool) -> Self {
+        let app = Self::with(pool, |setup| {
+            setup.authenticator.trusted_peers = vec!["10.1.2.3/32".parse().unwrap()];
+        })
+        .await;
+        let scope = Scope { action: GrantAction::Models, ..Scope::default() };
+        let mut conn = app.pool.acquire().await.unwrap();
+        service::permission::add(&mut conn, "admin", &[scope]).await.unwrap();
+        drop(conn);
+        app
+    }
+
+    /// Sends a body to an endpoint of the gateway API, with the credentials of [`Self::post`].
+    pub(crate) async fn gateway(&self, name: &str, body: Value) -> Reply {
+        self.post_to(&format!("/api/c/compapi/v2/cc/{name}/"), &[], body).await
+    }
+
+    /// Sends a body to the CMDB API, in English, as the user `admin` of a tenant. `to` is a method
+    /// and what follows `/api/v3/`, as in `PUT update/object/7`. Returns the code and the data.
+    pub(crate) async fn cmdb(&self, tenant: &str, to: &str, body: Value) -> (i64, Value) {
+        self.cmdb_as("admin", tenant, to, body.to_string()).await
+    }
+
+    /// As [`Self::cmdb`], as another user and with any body.
+    pub(crate) async fn cmdb_as(
+        &self, user: &str, tenant: &str, to: &str, body: impl Into<Body>,
+    ) -> (i64, Value) {
+        let mut reply = self.cmdb_reply(user, tenant, to, body.into()).await;
+        (reply.json["bk_error_code"].as_i64().unwrap(), reply.json["data"].take())
+    }
+
+    /// As [`Self::cmdb_as`], with the whole answer.
+    pub(crate) async fn cmdb_reply(&self, user: &str, tenant: &str, to: &str, body: Body) -> Reply {
+        let (method, path) = to.split_once(' ').unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v3/{path}"))
+            .header("x-bkcmdb-user", user)
+            .header("x-bkcmdb-app-code", "esb_test")
+            .header("x-bkcmdb-supplier-account", tenant)
+            .header("x-bkcmdb-language", "en")
+            .extension(ClientAddr("10.1.2.3".parse().unwrap()));
+        self.send(request.body(body).unwrap()).await
+    }
+
     /// Sends these bytes.
     pub(crate) async fn post_raw(&self, body: impl Into<Body>) -> Reply {
         self.send(Request::post(PATH).body(body.into()).unwrap()).await
@@ -254,6 +301,11 @@ impl TestApp {
     pub(crate) async fn status(&self, path: &str) -> StatusCode {
         let request = Request::get(path).body(Body::empty()).unwrap();
         self.router.clone().oneshot(request).await.unwrap().status()
+    }
+
+    /// The JSON that a query gives.
+    pub(crate) async fn json(&self, sql: &'static str) -> Value {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
     /// The one number that a query gives.

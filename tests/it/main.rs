@@ -38,11 +38,15 @@ mod fuzzing; // the inputs of the fuzz corpus
 mod golden; // the recorded exchanges, replayed at both APIs
 mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
+mod kinds; // association kinds: finding, creating, changing and deleting them
 mod limits; // rate limits, and the APIs and tenants of an application
 mod link_searches; // the links of a model that satisfy a condition
 mod linked_instances; // the instances of one model that an instance is linked with
 mod load; // limits on connections, requests and body sizes
 mod logins; // users verified by the login service
+mod model_associations; // creating, renaming and deleting model associations
+mod model_commands; // the commands model, kind and association
+mod models; // finding, creating, changing and deleting models
 mod operations; // metrics, logs, traces and TLS
 mod permissions; // what users may edit and view
 mod plan; // planning a batch, against a reference implementation

@@ -363,3 +363,71 @@ async fn a_grant_to_view_one_instance_cannot_be_stored(pool: PgPool) {
     let constraint = error.as_database_error().unwrap().constraint();
     assert_eq!(constraint, Some("permission_grant_view_check"));
 }
+
+/// The endpoints that change models, kinds and model associations, with a body, and the action
+/// that they require.
+const CHANGES: [(&str, &str, &str); 9] = [
+    (
+        "POST create/object",
+        r#"{"bk_obj_id":"r","bk_obj_name":"r","bk_classification_id":"bk_network","bk_obj_icon":"i"}"#,
+        "create_sys_model",
+    ),
+    ("PUT update/object/7", r#"{"bk_obj_icon":"i"}"#, "edit_sys_model"),
+    ("DELETE delete/object/10", "", "delete_sys_model"),
+    (
+        "POST create/objectassociation",
+        r#"{"bk_obj_asst_id":"k","bk_obj_id":"host","bk_asst_obj_id":"biz","bk_asst_id":"run","mapping":"n:n"}"#,
+        "edit_sys_model",
+    ),
+    ("PUT update/objectassociation/5", r#"{"bk_obj_asst_name":"k"}"#, "edit_sys_model"),
+    ("DELETE delete/objectassociation/5", "", "edit_sys_model"),
+    ("POST create/associationtype", r#"{"bk_asst_id":"k"}"#, "create_association_type"),
+    ("PUT update/associationtype/1", "", "edit_association_type"),
+    ("DELETE delete/associationtype/999", "", "delete_association_type"),
+];
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn changes_of_models_and_kinds_take_a_grant_of_their_own(pool: PgPool) {
+    let app = TestApp::of_models(pool).await;
+    grant(&app, "user", &[Scope::default(), view(Scope::default()), model("host")]).await;
+    let state = "select jsonb_agg(to_jsonb(model)) from cmdb.model";
+    let before = app.json(state).await;
+    for (to, body, action) in CHANGES {
+        let reply = app.cmdb_reply("user", "0", to, body.into()).await;
+        assert_eq!(reply.json["bk_error_code"], 9_900_403, "{to}");
+        let actions = reply.json["permission"]["actions"].as_array().unwrap();
+        assert_eq!((actions.len(), &actions[0]["id"]), (1, &json!(action)), "{to}");
+    }
+    assert_eq!(app.json(state).await, before);
+    assert_eq!(app.count("select count(*) from cmdb.audit_log").await, 0);
+    for (to, body, _) in CHANGES {
+        let (code, _) = app.cmdb_as("admin", "0", to, body).await;
+        assert_eq!(code, 0, "{to}");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_grant_to_change_models_allows_neither_to_view_nor_to_edit(pool: PgPool) {
+    let app = TestApp::of_models(pool).await;
+    let program = Program::on(&app.pool);
+    let run = |args: &str| program.run(&args.split(' ').collect::<Vec<_>>());
+    assert_eq!(run("grant add --user user --models").status, 0);
+    assert_eq!(run("grant list --user user").stdout, "user\t*\t*\tmodels\n");
+    assert_eq!(search(&app, "user", "host").await.json["code"], 9_900_403);
+    let body = json!({"bk_username": "user", "bk_obj_id": "host"});
+    assert_eq!(app.gateway("search_objects", body).await.json["code"], 9_900_403);
+    let batch = batch("bk_switch_default_host", &[(1, 1)]);
+    assert_eq!(as_user(&app, "user", &batch, "en").await.json["code"], 9_900_403);
+    let kind = async |key: &str| {
+        let body = json!({"bk_asst_id": key}).to_string();
+        app.cmdb_as("user", "0", "POST create/associationtype", body).await.0
+    };
+    assert_eq!(kind("a").await, 0);
+    for wrong in ["--models --view", "--models --all", "--models --model host"] {
+        assert_eq!(run(&format!("grant add --user user {wrong}")).status, 2, "{wrong}");
+    }
+    assert_eq!(run("grant remove --user user --all").status, 1);
+    assert_eq!(run("grant remove --user user --models").status, 0);
+    assert_eq!(kind("b").await, 9_900_403);
+    assert_eq!(run("grant remove --user user --models").status, 1);
+}

@@ -210,3 +210,23 @@ async fn a_purge_that_has_not_committed_blocks_no_batch(pool: PgPool) {
     tx.rollback().await.unwrap();
     assert_eq!(records(&app.pool).await.len(), 2);
 }
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_purge_deletes_the_records_of_changes_of_models_by_requests_and_commands(pool: PgPool) {
+    let app = TestApp::of_models(pool).await;
+    let program = Program::on(&app.pool);
+    for tenant in ["0", "t"] {
+        let id = crate::models::create(&app, tenant, &format!("rack_{tenant}")).await;
+        app.gateway("delete_object", json!({"id": id, "bk_supplier_account": tenant})).await;
+    }
+    for args in [["model", "add", "unit"], ["model", "remove", "unit"], ["kind", "add", "cools"]] {
+        assert_eq!(program.run(&args).status, 0);
+    }
+    age(&app.pool).await;
+    assert_eq!(program.run(&["kind", "remove", "cools"]).status, 0);
+    let output = purge_before(&app.pool, "now() - interval '2 days'").await;
+    assert_eq!((output.status, output.stdout.as_str()), (0, "7 audit records purged\n"));
+    assert_eq!(records(&app.pool).await, [record("command", "{}"), record("purge", "{}")]);
+    assert_sound(&app.pool).await;
+    assert_eq!(program.run(&["check", "--strict"]).status, 0);
+}

@@ -52,7 +52,7 @@ impl Endpoint for CreateAssociationType {
     const DESCRIPTION: &'static str = "Creates an association kind of the tenant.";
 
     fn check(body: CreateKindBody) -> Result<NewKind, RequestError> {
-        Ok(NewKind {
+        let new = NewKind {
             key: body.bk_asst_id.unwrap_or_default(),
             is_predefined: body.ispre,
             texts: KindTexts {
@@ -61,7 +61,9 @@ impl Endpoint for CreateAssociationType {
                 target_text: body.dest_des.unwrap_or_default(),
                 direction: body.direction.unwrap_or_default(),
             },
-        })
+        };
+        new.check()?;
+        Ok(new)
     }
 
     async fn handle(
@@ -85,9 +87,10 @@ impl Endpoint for CreateAssociationType {
 
     fn errors() -> Vec<RequestError> {
         vec![
-            ChangeError::Duplicate("bk_asst_id".into()).into(),
+            ChangeError::Duplicate { shown: "bk_asst_id".into(), problem: "" }.into(),
             ChangeError::TooLong { field: "bk_asst_id", limit: 128 }.into(),
             RequestError::MissingField("bk_asst_id"),
+            RequestError::InvalidField("src_des".into()),
         ]
     }
 }

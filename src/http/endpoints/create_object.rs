@@ -157,7 +157,7 @@ impl Endpoint for CreateObject {
             RequestError::MissingField("bk_obj_id"),
             ChangeError::UnknownClassification { is_new_model: true }.into(),
             RequestError::InvalidField("obj_sort_number".into()),
-            ChangeError::Duplicate("cable".into()).into(),
+            ChangeError::Duplicate { shown: "cable".into(), problem: "" }.into(),
         ]
     }
 }

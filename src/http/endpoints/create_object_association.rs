@@ -113,7 +113,7 @@ impl Endpoint for CreateObjectAssociation {
             ChangeError::TooLong { field: "bk_obj_asst_id", limit: 512 }.into(),
             ChangeError::NotAssociable(End::Source, "bk_project".to_owned()).into(),
             ChangeError::NotAssociable(End::Target, "bk_project".to_owned()).into(),
-            ChangeError::Duplicate("bk_obj_asst_id".into()).into(),
+            ChangeError::Duplicate { shown: "bk_obj_asst_id".into(), problem: "" }.into(),
         ]
     }
 }

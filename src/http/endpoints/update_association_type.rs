@@ -54,6 +54,7 @@ impl Endpoint for UpdateAssociationType {
             target_text: body.dest_des.unwrap_or_default(),
             direction: body.direction.unwrap_or_default(),
         };
+        texts.check()?;
         Ok((id, texts))
     }
 

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use crate::domain::change_error::ChangeError;
 use crate::domain::error::RequestError;
-use crate::domain::model::{ModelChange, check_key, check_name};
+use crate::domain::model::{ModelChange, check_key};
 use crate::http::json::Integer;
 use crate::http::nothing::Nothing;
 use crate::http::path::PathVariable;
@@ -62,7 +62,6 @@ impl Endpoint for UpdateObject {
         let id = body.id.and_then(|id| id.integer());
         let id = id.ok_or(RequestError::NotAnInteger("id"))?;
         body.bk_obj_id.as_deref().map_or(Ok(()), check_key)?;
-        body.bk_obj_name.as_deref().map_or(Ok(()), check_name)?;
         let change = ModelChange {
             name: body.bk_obj_name,
             classification: body.bk_classification_id,
@@ -74,6 +73,7 @@ impl Endpoint for UpdateObject {
             is_paused: body.bk_ispaused,
             is_predefined: body.ispre,
         };
+        change.check()?;
         Ok((id, change))
     }
 
@@ -96,7 +96,7 @@ impl Endpoint for UpdateObject {
             ChangeError::UnknownClassification { is_new_model: false }.into(),
             ChangeError::UnknownModel.into(),
             RequestError::InvalidField("obj_sort_number".into()),
-            ChangeError::Duplicate("Rack".into()).into(),
+            ChangeError::Duplicate { shown: "Rack".into(), problem: "" }.into(),
         ]
     }
 }

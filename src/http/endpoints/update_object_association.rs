@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Endpoint;
-use crate::domain::change_error::ChangeError;
+use crate::domain::change_error::{ChangeError, check_texts};
 use crate::domain::error::RequestError;
 use crate::http::json::RawJson;
 use crate::http::nothing::Nothing;
@@ -74,6 +74,7 @@ impl Endpoint for UpdateObjectAssociation {
         if fixed.iter().any(Option::is_some) {
             return Err(ChangeError::FixedFields.into());
         }
+        check_texts(body.bk_obj_asst_name.as_deref().map(|name| ("bk_obj_asst_name", name)))?;
         Ok((id, body.bk_obj_asst_name))
     }
 
@@ -92,6 +93,7 @@ impl Endpoint for UpdateObjectAssociation {
         vec![
             RequestError::MissingField("id"),
             ChangeError::FixedFields.into(),
+            RequestError::InvalidField("bk_obj_asst_name".into()),
             RequestError::UnknownModelAssociation,
             ChangeError::PredefinedAssociation { is_deletion: false }.into(),
         ]
