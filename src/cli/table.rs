@@ -9,12 +9,12 @@ use unicode_width::UnicodeWidthStr;
 pub(super) fn print<const N: usize>(
     head: [&str; N], rows: impl IntoIterator<Item = [String; N]>,
 ) -> io::Result<()> {
-    let rows: Vec<_> = rows.into_iter().map(|row| row.map(one_line)).collect();
+    let rows: Vec<_> = rows.into_iter().map(|row| row.map(|value| one_line(&value))).collect();
     let out = io::stdout().lock();
     if out.is_terminal() { write_aligned(out, head, &rows) } else { write_tabs(out, &rows) }
 }
 
-fn one_line(value: String) -> String {
+fn one_line(value: &str) -> String {
     value.replace(char::is_control, " ")
 }
 
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     fn rows() -> Vec<[String; 2]> {
-        [["rack", "a\tb\nc"], ["机柜", "x"]].map(|row| row.map(|v| one_line(v.to_owned()))).to_vec()
+        [["rack", "a\tb\nc"], ["机柜", "x"]].map(|row| row.map(one_line)).to_vec()
     }
 
     #[test]

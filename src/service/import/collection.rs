@@ -216,12 +216,11 @@ impl<'a> Fields<'a> {
     /// A time: `{"$date": "2026-01-31T18:00:00Z"}`, or with the milliseconds since 1970.
     fn optional_time(&self, field: &str) -> Option<OffsetDateTime> {
         let time = self.get(field)?.get("$date")?;
-        let time = match time.as_str() {
-            Some(text) => OffsetDateTime::parse(text, &Rfc3339).ok(),
-            None => {
-                let nanoseconds = i128::from(integer(time)?) * 1_000_000;
-                OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()
-            }
+        let time = if let Some(text) = time.as_str() {
+            OffsetDateTime::parse(text, &Rfc3339).ok()
+        } else {
+            let nanoseconds = i128::from(integer(time)?) * 1_000_000;
+            OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()
         };
         time.filter(|time| time.year() > 0)
     }
