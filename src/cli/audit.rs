@@ -13,7 +13,7 @@ use crate::service::database::Purpose;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
-    /// Delete old audit records of requests; the ids of their associations stay known
+    /// Delete old audit records of requests and commands; the ids of their associations stay known
     Purge {
         /// Delete records before this time, which has an offset (`2026-01-31T18:00:00Z`), or before
         /// this date in UTC (`2026-01-31`); at least 26 hours ago

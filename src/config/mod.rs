@@ -186,8 +186,7 @@ pub struct ServeSettings {
     #[arg(long, env = "CMDB_REQUESTS", value_name = "N")]
     pub requests: Option<NonZeroU32>,
 
-    /// `grants`: users may edit and view what is granted to them; `off`: users may edit and view
-    /// everything
+    /// `grants`: users may do what is granted to them; `off`: users may do everything
     #[arg(long, env = "CMDB_AUTHORIZATION", default_value = "grants", value_name = "HOW")]
     #[arg(value_parser = authorization())]
     pub authorization: Authorization,
@@ -247,9 +246,8 @@ fn network(text: &str) -> Result<IpNet, &'static str> {
 }
 
 fn authorization() -> impl TypedValueParser<Value = Authorization> {
-    let grants =
-        PossibleValue::new("grants").help("Users may edit and view what is granted to them");
-    let off = PossibleValue::new("off").help("Users may edit and view everything");
+    let grants = PossibleValue::new("grants").help("Users may do what is granted to them");
+    let off = PossibleValue::new("off").help("Users may do everything");
     PossibleValuesParser::new([grants, off])
         .map(|value| if value == "off" { Authorization::Off } else { Authorization::Grants })
 }

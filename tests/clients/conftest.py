@@ -26,7 +26,8 @@ outcomes = Counter()
 class Demo:
     """A running server with the demo inventory and the application `demo`.
 
-    At the CMDB API it trusts this machine. The user `admin` may edit every instance, any other user none.
+    At the CMDB API it trusts this machine. The user `admin` may edit every instance and change
+    models, any other user may do nothing.
     """
 
     url: str
@@ -39,7 +40,8 @@ def inventory():
     database = os.environ["CMDB_DATABASE_URL"]
     run_server("migrate", database=database)
     run_server("import", ROOT / "tests/demo/export", database=database)
-    run_server("grant", "add", "--user", "admin", "--all", database=database)
+    for scope in ("--all", "--models"):
+        run_server("grant", "add", "--user", "admin", scope, database=database)
     return database
 
 

@@ -1,8 +1,9 @@
 """A proxy that changes requests and answers as ESB does between a client and the CMDB.
 
 It drops most headers of the request, and the status and the headers of the answer. It moves the
-variables of the path from the body to the path, and forwards unknown keys of the body. It takes
-credentials from the body only, as the older ESB does, and believes them.
+variables of the path from the body to the path, and forwards unknown keys of the body. For models
+it sets fields of the body. It takes credentials from the body only, as the older ESB does, and
+believes them.
 """
 
 import json
@@ -15,12 +16,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-ROWS = re.findall(r"^\| `(\w+)` \| `([A-Z]+) (\S+)` \|", README, re.MULTILINE)
+# The name of each endpoint, or "" if only the CMDB API has it, and method and path there.
+ENDPOINTS = re.findall(r"(?:`(\w+)` → )?`([A-Z]+) (/api/v3/[^`]+)`", README)
 # By name: the method and the path at the CMDB API.
-COMPONENTS = {name: (method, path) for name, method, path in ROWS}
+COMPONENTS = {name: (method, path) for name, method, path in ENDPOINTS if name}
 NOT_FORWARDED = (
     "bk_app_code", "bk_app_secret", "bk_token", "bk_username", "bk_supplier_account",
 )
+# `extra_param_fields` in cc.yaml of BlueKing CMDB: what ESB adds to the body.
+ADDED = {
+    "create_object": ("bk_supplier_account", "creator"),
+    "search_objects": ("bk_supplier_account",),
+    "update_object": ("bk_supplier_account",),
+}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,6 +39,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         user, tenant = body["bk_username"], body.get("bk_supplier_account") or "0"
         forwarded = {key: value for key, value in body.items() if key not in NOT_FORWARDED}
+        values = {"bk_supplier_account": tenant, "creator": user}
+        forwarded |= {key: values[key] for key in ADDED.get(name, ())}
         request_id = uuid.uuid4().hex
         headers = {
             "BK_USER": user,

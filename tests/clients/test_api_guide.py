@@ -16,7 +16,7 @@ import urllib.request
 
 import pytest
 from conftest import ROOT, environment
-from esb import Esb
+from esb import ENDPOINTS, Esb
 
 GUIDE = ROOT / "docs/api.md"
 ADDRESS = "http://127.0.0.1:8090"
@@ -66,13 +66,20 @@ def test_each_command_is_answered_as_printed(demo, tmp_path):
 
 
 def test_guide_has_a_command_for_each_endpoint():
-    row = r"^\| (?:`(\w+)`|–) \| `[A-Z]+ (/api/v3/\S+)` \|"
-    endpoints = re.findall(row, (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert len(endpoints) > 8
-    sent = [re.search(rf"{ADDRESS}(\S+)", command)[1] for _, command, _ in commands()]
-    for name, path in endpoints:
-        pattern = f"/api/c/compapi/v2/cc/{name}/" if name else re.sub(r"{\w+}", "[^/]+", path)
-        assert any(re.fullmatch(pattern, url) for url in sent), pattern
+    assert len(ENDPOINTS) > 8
+    sent = [request_line(command) for _, command, _ in commands()]
+    for name, method, path in ENDPOINTS:
+        if name:
+            method, path = "POST", f"/api/c/compapi/v2/cc/{name}/"
+        pattern = f"{method} " + re.sub(r"{\w+}", "[^/]+", path)
+        assert any(re.fullmatch(pattern, line) for line in sent), pattern
+
+
+def request_line(command):
+    """The method and the path of a `curl` command."""
+    method = re.search(r"-X ([A-Z]+)", command)
+    path = re.search(rf"{ADDRESS}(\S+)", command)[1]
+    return f"{method[1] if method else 'POST'} {path}"
 
 
 @pytest.mark.parametrize(("language", "program", "expected"), programs())

@@ -8,7 +8,10 @@ use clap::Command;
 use cmdb_associations::cli::Cli;
 use cmdb_associations::config::ENVIRONMENT_ONLY;
 use cmdb_associations::http::Api;
-use cmdb_associations::http::endpoints::ENDPOINTS;
+use cmdb_associations::http::endpoints::{ENDPOINTS, EndpointEntry};
+use sqlx::PgPool;
+
+use crate::binary::Program;
 
 const CONFIGURATION: &str = "docs/configuration.md";
 
@@ -256,19 +259,45 @@ fn the_configuration_page_names_every_command_and_setting() {
     }
 }
 
-/// A row for each endpoint, in the order of the table in the code.
+/// The second column of the table names each endpoint once: its name, unless only the CMDB API has
+/// it, and method and path at the CMDB API.
 #[test]
 fn the_readme_lists_every_endpoint_of_the_table() {
-    let rows = |line: &&str| line.starts_with("| `") || line.starts_with("| – |");
     let readme = read("README.md");
-    let (_, table) = readme.split_once("| Gateway API | CMDB API |").unwrap();
-    let listed: Vec<_> = table.lines().skip(2).take_while(rows).collect();
-    assert_eq!(listed.len(), ENDPOINTS.len());
-    for (row, endpoint) in listed.iter().zip(ENDPOINTS) {
-        let (method, path) = (endpoint.method(Api::Cmdb), endpoint.path(Api::Cmdb));
-        let name = format!("`{}`", endpoint.name);
-        let name = if endpoint.is_at(Api::Gateway) { &name } else { "–" };
-        let wanted = format!("| {name} | `{method} {path}` | ");
-        assert!(row.starts_with(&wanted), "{row}");
+    let (_, table) = readme.split_once("| What they do, in this order |").unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let cells = rows.map(|row| row.strip_suffix(" |").and_then(|row| row.split(" | ").nth(1)));
+    let mut listed: Vec<_> = cells.flat_map(|cell| cell.unwrap().split("<br>")).collect();
+    let mut expected: Vec<_> = ENDPOINTS
+        .iter()
+        .map(|endpoint| {
+            let EndpointEntry { name, .. } = endpoint;
+            let name = endpoint.is_at(Api::Gateway).then(|| format!("`{name}` → "));
+            let (method, path) = (endpoint.method(Api::Cmdb), endpoint.path(Api::Cmdb));
+            format!("{}`{method} {path}`", name.unwrap_or_default())
+        })
+        .collect();
+    listed.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(listed, expected);
+}
+
+/// The commands that make models without an export, on an empty database.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_commands_of_the_readme_make_models_from_nothing(pool: PgPool) {
+    let readme = read("README.md");
+    let commands = readme.lines().map(|line| line.split('#').next().unwrap());
+    let commands: Vec<_> = commands
+        .filter_map(|line| line.strip_prefix("cmdb-associations "))
+        .map(|command| command.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| ["model", "association"].contains(&words[0]) || words.contains(&"--models"))
+        .collect();
+    assert!(commands.len() > 3);
+    let program = Program::on(&pool);
+    for command in commands {
+        let output = program.run(&command);
+        assert_eq!((output.status, output.stderr.as_str()), (0, ""), "{command:?}");
     }
+    let list = program.run(&["association", "list"]).stdout;
+    assert!(list.contains("\track_group_switch\track\tgroup\tswitch\t1:n\t0\n"), "{list}");
 }

@@ -71,8 +71,8 @@ use crate::domain::error::RequestError;
 use crate::service;
 use crate::service::context::RequestContext;
 
-/// Every endpoint, in the order of the README's table: name, method and path at the CMDB API. The
-/// variables of a path are fields of the body at the gateway API.
+/// Every endpoint: name, method and path at the CMDB API. The variables of a path are fields of the
+/// body at the gateway API.
 pub static ENDPOINTS: &[EndpointEntry] = &[
     entry::<BatchCreateInstanceAssociation>(
         "batch_create_instance_association",
