@@ -308,14 +308,14 @@ pub(crate) struct Changes {
 }
 
 /// Creates a model, a kind and a model association, and tries to delete them while their first
-/// instances and links are created, again and again until `is_over`.
+/// instances and links are created, in rounds. `goes_on` is asked before each.
 pub(crate) async fn change_models(
-    app: Arc<TestApp>, pool: PgPool, is_over: impl Fn() -> bool, name: &str,
+    app: Arc<TestApp>, pool: PgPool, goes_on: impl Fn() -> bool, name: &str,
 ) -> Changes {
     let mut conn = pool.acquire().await.unwrap();
     let mut changes = Changes::default();
     for round in 1_i64.. {
-        if is_over() {
+        if !goes_on() {
             break;
         }
         let key = format!("{name}_{round}");

@@ -122,7 +122,8 @@ async fn the_names_of_models_are_unique_but_for_those_that_an_import_has_marked(
             ("update cmdb.model set name = '主机' where key = 'rack'", name_key),
             (
                 "insert into cmdb.model (key, name, has_unique_name)
-                 values ('a', 'Rack', false), ('b', 'Rack', false), ('c', repeat('名', 9999), false)",
+                 values ('a', 'Rack', false), ('b', 'Rack', false),
+                     ('c', repeat('名', 9999), false)",
                 None,
             ),
             ("update cmdb.model set has_unique_name = true where key = 'a'", name_key),
@@ -194,7 +195,8 @@ async fn the_grants_for_a_model_are_deleted_with_it(pool: PgPool) {
             (
                 "insert into cmdb.permission_grant (user_name, action, model_id, instance_id)
                  values ('u', 'edit', 77, null), ('u', 'edit', 77, 1), ('u', 'view', 77, null),
-                     ('u', 'edit', 1, null), ('u', 'models', null, null), ('u', 'edit', null, null)",
+                     ('u', 'edit', 1, null), ('u', 'models', null, null),
+                     ('u', 'edit', null, null)",
                 None,
             ),
             ("delete from cmdb.model where key = 'rack'", None),

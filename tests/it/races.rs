@@ -393,6 +393,8 @@ async fn transaction(conn: &mut PgConnection, level: &str, statements: &[String]
 struct Progress {
     deleted: AtomicUsize,
     written: AtomicUsize,
+    /// Rounds of changes of models that were begun.
+    rounds: AtomicUsize,
     is_over: AtomicBool,
 }
 
@@ -454,9 +456,9 @@ async fn send(app: Arc<TestApp>, progress: Arc<Progress>, seed: u64) -> Vec<i64>
     let mut rng = Rng(seed);
     let mut ids = Vec::new();
     for batches in 0.. {
-        let is_busy = [&progress.deleted, &progress.written]
+        let is_busy = [(&progress.deleted, 50), (&progress.written, 50), (&progress.rounds, 20)]
             .iter()
-            .all(|count| count.load(Ordering::SeqCst) >= 50);
+            .all(|(count, enough)| count.load(Ordering::SeqCst) >= *enough);
         if batches >= 25 && is_busy {
             break;
         }
@@ -502,8 +504,11 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
     let changing: Vec<_> = ["one", "two"]
         .map(|name| {
             let (app, pool, progress) = (Arc::clone(&app), pool.clone(), Arc::clone(&progress));
-            let is_over = move || progress.is_over.load(Ordering::SeqCst);
-            tokio::spawn(async move { change_models(app, pool, is_over, name).await })
+            let goes_on = move || {
+                progress.rounds.fetch_add(1, Ordering::SeqCst);
+                !progress.is_over.load(Ordering::SeqCst)
+            };
+            tokio::spawn(async move { change_models(app, pool, goes_on, name).await })
         })
         .into();
     let mut acknowledged = Vec::new();
@@ -520,7 +525,7 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
         created += changes.created;
         deleted += changes.deleted;
     }
-    assert!(created > 30, "{created} models, kinds and model associations");
+    assert!(created > 50, "{created} models, kinds and model associations");
     assert_changes_are_recorded_once(&app, created, deleted).await;
 
     let once: HashSet<_> = acknowledged.iter().copied().collect();

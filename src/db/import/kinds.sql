@@ -81,7 +81,8 @@ with merged as (
     insert into cmdb.association_kind
         (id, key, tenant_id, name, source_text, target_text, direction, is_predefined,
          export_number)
-    select coalesce(stored.id, nextval('cmdb.association_kind_id_seq')), key, tenant_id, coalesce(ranked.name, stored.name, key),
+    select coalesce(stored.id, nextval('cmdb.association_kind_id_seq')), key, tenant_id,
+        coalesce(ranked.name, stored.name, key),
         coalesce(ranked.source_text, stored.source_text, ''),
         coalesce(ranked.target_text, stored.target_text, ''),
         coalesce(ranked.direction, stored.direction, 'src_to_dest'),

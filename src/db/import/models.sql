@@ -80,7 +80,8 @@ with merged as (
          is_predefined, position, description, sort_number, created_by, created_at, updated_by,
          updated_at, export_number)
     -- A stored id leads to the update, and none is assigned.
-    select coalesce(stored.id, nextval('cmdb.model_id_seq')), ranked.key, coalesce(ranked.name, stored.name, ranked.key), false, tenant.id,
+    select coalesce(stored.id, nextval('cmdb.model_id_seq')), ranked.key,
+        coalesce(ranked.name, stored.name, ranked.key), false, tenant.id,
         coalesce(ranked.classification, stored.classification),
         coalesce(ranked.icon, stored.icon, ''),
         coalesce(ranked.is_hidden, stored.is_hidden, false),
@@ -88,7 +89,9 @@ with merged as (
         coalesce(ranked.is_predefined, stored.is_predefined, false),
         coalesce(ranked.position, stored.position, ''),
         coalesce(ranked.description, stored.description, ''),
-        coalesce(ranked.sort_number, stored.sort_number, 0),
+        coalesce(
+            case when ranked.sort_number between 1 and 1000000000 then ranked.sort_number end,
+            stored.sort_number, 0),
         coalesce(ranked.created_by, stored.created_by, ''),
         coalesce(ranked.created_at, stored.created_at),
         coalesce(ranked.updated_by, stored.updated_by, ''),

@@ -13,9 +13,6 @@ use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_val
 /// The highest id of a link in an import. The sequence continues above it.
 const ASSOCIATION_ID_LIMIT: i64 = 1 << 62;
 
-/// The highest place of a model in its classification. Requests move models to higher ones.
-const PLACE_LIMIT: i64 = 1_000_000_000;
-
 /// The content of a file, which its name determines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Collection {
@@ -126,7 +123,7 @@ impl Collection {
                 .optional(fields.optional_boolean("ispre"))
                 .optional(fields.optional_text("position"))
                 .optional(fields.optional_text("description"))
-                .optional(fields.place("obj_sort_number"))
+                .optional(fields.get("obj_sort_number").and_then(integer))
                 .optional(fields.optional_text("creator"))
                 .optional(fields.optional_time("create_time"))
                 .optional(fields.optional_text("modifier"))
@@ -214,11 +211,6 @@ impl<'a> Fields<'a> {
     /// A valid key of at most [`KEY_LIMIT`] characters.
     fn optional_key(&self, field: &str) -> Option<&'a str> {
         self.optional_text(field).filter(|key| is_valid_key(key, KEY_LIMIT))
-    }
-
-    /// A place in an order, from 1. Another number counts as absent.
-    fn place(&self, field: &str) -> Option<i64> {
-        self.get(field).and_then(integer).filter(|place| (1..=PLACE_LIMIT).contains(place))
     }
 
     /// A time: `{"$date": "2026-01-31T18:00:00Z"}`, or with the milliseconds since 1970.
