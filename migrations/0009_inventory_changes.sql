@@ -45,7 +45,6 @@ update cmdb.model set classification = left(classification, 128)
 where char_length(classification) > 128;
 
 -- As in a new BlueKing CMDB, unless an import has set the number, or given it to another model.
--- Models that were imported have their places in the order of their numbers.
 update cmdb.model
 set is_predefined = initial.is_predefined, sort_number = initial.sort_number,
     created_by = 'cc_system',
@@ -60,6 +59,28 @@ from (values
     ('bk_biz_set_obj', 11, true, 2), ('bk_project', 12, true, 3)
 ) initial (key, number, is_predefined, sort_number)
 where initial.key = model.key;
+
+-- Callers see the number as the id, so two models cannot have the same one. Numbers that an import
+-- would not keep are replaced, too: new models get higher ones, which fit into an integer.
+update cmdb.model
+set export_number = highest.number + replaced.position
+from (
+    select id, row_number() over (order by id) as position
+    from (
+        select id, coalesce(export_number, id) as number, row_number() over (
+            partition by coalesce(export_number, id) order by export_number is null, id) as turn
+        from cmdb.model
+    ) numbered
+    where turn > 1 or number not between 1 and 1000000000
+) replaced, (
+    select greatest(
+        max(coalesce(export_number, id)), (select last_value from cmdb.model_id_seq)) as number
+    from cmdb.model
+    where coalesce(export_number, id) between 1 and 1000000000
+) highest
+where replaced.id = model.id;
+
+-- Models that were imported have their places in the order of their numbers.
 update cmdb.model
 set sort_number = placed.last + placed.turn
 from (
@@ -72,20 +93,12 @@ from (
 ) placed
 where model.id = placed.id and sort_number = 0;
 
--- Of models with the same name, the one with the lowest id has a unique name.
+-- Of models with the same name, the one with the lowest id has a unique name. A longer name than
+-- requests may give does not fit into an index.
 update cmdb.model
 set has_unique_name = false
-where exists (select from cmdb.model other where other.name = model.name and other.id < model.id);
-
--- Callers see the number as the id, so two models cannot have the same one.
-update cmdb.model
-set export_number = highest.number + model.id
-from (
-    select id, row_number() over (
-        partition by coalesce(export_number, id) order by export_number is null, id) as turn
-    from cmdb.model
-) numbered, (select max(greatest(export_number, id)) as number from cmdb.model) highest
-where numbered.id = model.id and numbered.turn > 1;
+where char_length(name) > 128
+    or exists (select from cmdb.model other where other.name = model.name and other.id < model.id);
 
 -- Likewise the triggers of these updates.
 set constraints all immediate;
@@ -94,6 +107,7 @@ alter table cmdb.model
     add column number bigint not null generated always as (coalesce(export_number, id)) stored,
     -- Deferrable: it is checked at the end of a statement, which may exchange numbers.
     add constraint model_number_key unique (number) deferrable,
+    add constraint model_number_check check (number between 1 and 2000000000),
     add constraint model_classification_fk
         foreign key (classification) references cmdb.classification (key);
 
@@ -115,18 +129,23 @@ comment on column cmdb.model.updated_at is
     'When the model was changed last (last_time). Null if that is not known.';
 comment on column cmdb.model.has_unique_name is
     'Whether no other such model has the name. It is false for an imported model with the name of '
-    'another model; requests and commands give no model the name of another.';
+    'another model, or with one of more than 128 characters; requests and commands give no model '
+    'such a name.';
 comment on column cmdb.model.number is
     'The id that callers see: the one that the model has in BlueKing CMDB, or else its own id.';
 comment on constraint model_number_key on cmdb.model is
     'No two models have the same number. Serves searches by the id that callers see.';
+comment on constraint model_number_check on cmdb.model is
+    'A number is positive, and the ids of many new models after it fit into an integer.';
 comment on constraint model_classification_fk on cmdb.model is 'The classification exists.';
 comment on index cmdb.model_name_key is
     'No two models have the same name, whatever their tenants, but for imported ones.';
 
--- The ids of new models and kinds are higher than the numbers of all others. A number from an
--- export may be too large for an id.
-select setval('cmdb.model_id_seq', max(number)) from cmdb.model where number <= 1000000000;
+-- The ids of new models are higher than the ids and the numbers of all others.
+select setval(
+    'cmdb.model_id_seq',
+    greatest(last_value, (select max(greatest(id, number)) from cmdb.model)))
+from cmdb.model_id_seq;
 
 create trigger model_restrict_built_in_delete before delete on cmdb.model
     for each row when (old.is_built_in)
@@ -135,7 +154,8 @@ create trigger model_restrict_built_in_delete before delete on cmdb.model
 alter table cmdb.association_kind add column export_number bigint;
 alter table cmdb.association_kind
     add column number bigint not null generated always as (coalesce(export_number, id)) stored,
-    add constraint association_kind_number_key unique (number) deferrable;
+    add constraint association_kind_number_key unique (number) deferrable,
+    add constraint association_kind_number_check check (number between 1 and 2000000000);
 
 comment on column cmdb.association_kind.export_number is
     'The id of the association kind in BlueKing CMDB. Null if it was not imported; its own id '
@@ -145,6 +165,8 @@ comment on column cmdb.association_kind.number is
     'own id.';
 comment on constraint association_kind_number_key on cmdb.association_kind is
     'No two association kinds have the same number. Serves searches by the id that callers see.';
+comment on constraint association_kind_number_check on cmdb.association_kind is
+    'A number is positive, and the ids of many new association kinds after it fit into an integer.';
 
 create trigger association_kind_restrict_predefined_delete before delete on cmdb.association_kind
     for each row when (old.is_predefined)

@@ -37,15 +37,13 @@ pub async fn list_behind(conn: &mut PgConnection) -> sqlx::Result<Vec<SequenceBe
                select 'tenant_id_seq', last_value, is_called, (select max(id) from cmdb.tenant)
                from cmdb.tenant_id_seq
                union all
-               -- The id of a new model is its number, too. A number from an export may be too large
-               -- for an id.
+               -- The id of a new model is its number, too.
                select 'model_id_seq', last_value, is_called,
-                   (select max(greatest(id, number)) from cmdb.model where number <= 1000000000)
+                   (select max(greatest(id, number)) from cmdb.model)
                from cmdb.model_id_seq
                union all
                select 'association_kind_id_seq', last_value, is_called,
-                   (select max(greatest(id, number)) from cmdb.association_kind
-                       where number <= 1000000000)
+                   (select max(greatest(id, number)) from cmdb.association_kind)
                from cmdb.association_kind_id_seq
                union all
                -- The ids of model associations are four times these numbers, plus the mapping.

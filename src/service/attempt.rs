@@ -1,5 +1,10 @@
 //! The attempts to serve a request: what each looks up, in caches or in the database, and whether
 //! it must be repeated, because a cached value was stale or another transaction conflicted.
+//!
+//! Each change of models, association kinds or model associations makes stale what all requests
+//! have looked up. So that a client that makes one after another does not keep other requests from
+//! ending, there are turns: a server makes one change at a time, and none while a request runs that
+//! has been stale several times.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +12,8 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use sqlx::PgConnection;
-use tokio::time::Instant;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::time::{Instant, timeout_at};
 
 use super::known_instances::KnownInstances;
 use super::{Error, Service, with_connection};
@@ -23,6 +29,10 @@ use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_val
 /// How often a request is run again at most. More conflicts than this within 15 s point to a bug,
 /// and the request fails.
 const MAX_RETRIES: usize = 100;
+
+/// After so many attempts, a request that is stale again waits until no change is being made, and
+/// none is made until it ends.
+const ATTEMPTS_WITHOUT_TURN: usize = 3;
 
 /// How long a version may be used for reads after a statement has found it current.
 const READ_STALENESS: Duration = Duration::from_secs(5);
@@ -46,6 +56,9 @@ pub struct Caches {
     /// The surrogate key of the model association and the application of batches of which the last
     /// one created nothing.
     pub(super) refusing: Cache<(i32, String), ()>,
+    /// Who may change models, association kinds and model associations, or rely on them: see
+    /// [`Turn`]. The lock is fair.
+    turns: Arc<RwLock<()>>,
     /// The version that was found current last, and when the statement was sent.
     current: Mutex<Option<(CacheVersion, Instant)>>,
 }
@@ -61,6 +74,7 @@ impl Default for Caches {
             permissions: new_cache(),
             known_instances: KnownInstances::default(),
             refusing: Cache::new(10_000),
+            turns: Arc::default(),
             current: Mutex::default(),
         }
     }
@@ -76,13 +90,17 @@ pub struct Lookups<'a> {
     service: &'a Service,
     deadline: Instant,
     uses_caches: bool,
+    has_turn: bool,
     used: Mutex<Used>,
 }
 
-/// The version of the lookups of an attempt.
+/// What is known of an attempt and its lookups.
 #[derive(Clone, Copy, Default)]
 struct Used {
+    /// The version of the lookups.
     version: Option<CacheVersion>,
+    /// Whether the attempt makes a change that has turns.
+    is_change: bool,
     /// Whether a statement of this attempt has found it to be the current one.
     is_current: bool,
 }
@@ -193,6 +211,17 @@ impl Lookups<'_> {
         self.used().is_current = true;
     }
 
+    /// Waits for the turn of this attempt to make a change, unless it has it. The turn ends when
+    /// the guard is dropped.
+    pub(super) async fn take_turn(&self) -> Result<Option<OwnedRwLockWriteGuard<()>>, Error> {
+        self.used().is_change = true;
+        if self.has_turn {
+            return Ok(None);
+        }
+        let turn = Arc::clone(&self.service.caches.turns).write_owned();
+        timeout_at(self.deadline, turn).await.map(Some).or(Err(Error::OutOfTime))
+    }
+
     /// The version of everything that was looked up; `None` if nothing was found.
     pub(super) fn version(&self) -> Option<CacheVersion> {
         self.used().version
@@ -202,7 +231,7 @@ impl Lookups<'_> {
     /// only after a statement of this attempt has found their version current. The answer to a read
     /// may follow from a version that was current within [`READ_STALENESS`].
     async fn are_current(&self, is_refusal: bool) -> Result<bool, Error> {
-        let Used { version, is_current } = *self.used();
+        let Used { version, is_current, .. } = *self.used();
         let Some(version) = version.filter(|_| !is_current) else { return Ok(true) };
         let recent = lock(&self.service.caches.current).filter(|_| !is_refusal);
         if recent
@@ -236,6 +265,14 @@ pub enum Next<T> {
     Repeat,
 }
 
+/// The turn of a request that was stale. It lasts until the request ends.
+enum Turn {
+    /// No other change is made by this server.
+    Change { _turn: OwnedRwLockWriteGuard<()> },
+    /// No change is made by this server.
+    Other { _turn: OwnedRwLockReadGuard<()> },
+}
+
 /// Decides whether a request is run again: because of a conflict with another transaction, or
 /// because lookups were stale.
 pub struct Retry<'a> {
@@ -243,36 +280,70 @@ pub struct Retry<'a> {
     deadline: Instant,
     uses_caches: bool,
     retries: usize,
+    turn: Option<Turn>,
 }
 
 impl<'a> Retry<'a> {
     /// For a request that must be answered at `deadline`.
     pub fn new(service: &'a Service, deadline: Instant) -> Self {
-        Self { service, deadline, uses_caches: true, retries: 0 }
+        Self { service, deadline, uses_caches: true, retries: 0, turn: None }
     }
 
     /// The lookups of the next attempt.
     pub fn lookups(&self) -> Lookups<'a> {
         let Self { service, deadline, uses_caches, .. } = *self;
-        Lookups { service, deadline, uses_caches, used: Mutex::default() }
+        let has_turn = self.turn.is_some();
+        Lookups { service, deadline, uses_caches, has_turn, used: Mutex::default() }
     }
 
     /// Whether the result of an attempt is final. If it is an error, returns it.
     pub async fn accept<T>(
         &mut self, lookups: &Lookups<'_>, result: Result<T, Error>,
     ) -> Result<Next<T>, Error> {
+        let mut is_stale = true;
         match result {
-            Err(Error::Stale) => self.uses_caches = false,
-            Err(Error::Conflict) => {}
+            Err(Error::Stale) => {}
+            Err(Error::Conflict) => is_stale = false,
             Err(error @ (Error::Database(_) | Error::OutOfTime)) => return Err(error),
             Ok(_) | Err(Error::Refused(_)) => {
                 if lookups.are_current(result.is_err()).await? {
                     return result.map(Next::Answer);
                 }
-                self.uses_caches = false;
             }
         }
         self.retries += 1;
-        if self.retries > MAX_RETRIES { Err(Error::Conflict) } else { Ok(Next::Repeat) }
+        if self.retries > MAX_RETRIES {
+            return Err(Error::Conflict);
+        }
+        if is_stale {
+            self.uses_caches = false;
+            let is_change = lookups.used().is_change;
+            if is_change || self.retries >= ATTEMPTS_WITHOUT_TURN {
+                self.take_turn(is_change).await?;
+            }
+        }
+        Ok(Next::Repeat)
+    }
+
+    /// Waits for a turn, unless the request has it.
+    async fn take_turn(&mut self, is_change: bool) -> Result<(), Error> {
+        match self.turn {
+            Some(Turn::Change { .. }) => return Ok(()),
+            Some(Turn::Other { .. }) if !is_change => return Ok(()),
+            Some(Turn::Other { .. }) | None => {}
+        }
+        // A turn of the other kind would never come.
+        self.turn = None;
+        let turns = Arc::clone(&self.service.caches.turns);
+        let turn = async {
+            if is_change {
+                Turn::Change { _turn: turns.write_owned().await }
+            } else {
+                Turn::Other { _turn: turns.read_owned().await }
+            }
+        };
+        let turn = timeout_at(self.deadline, turn).await.or(Err(Error::OutOfTime))?;
+        self.turn = Some(turn);
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::app::{TestApp, batch, pool_of};
 use crate::binary::{Program, is_transaction_pooled};
 
 /// Runs a statement. Returns the constraint that rejected it, or the SQLSTATE if none is named.
-async fn rejection(conn: &mut PgConnection, sql: &'static str) -> Option<String> {
+pub(crate) async fn rejection(conn: &mut PgConnection, sql: &'static str) -> Option<String> {
     let error = match sqlx::query(sql).execute(conn).await {
         Ok(_) => return None,
         Err(sqlx::Error::Database(error)) => error,

@@ -19,7 +19,7 @@ fn lines(documents: &[Value]) -> String {
 }
 
 /// A folder with these collections, each with its documents.
-fn export(collections: &[(&str, Vec<Value>)]) -> TempDir {
+pub(crate) fn export(collections: &[(&str, Vec<Value>)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, documents) in collections {
         fs::write(folder.path().join(format!("{name}.json")), lines(documents)).unwrap();
@@ -27,12 +27,12 @@ fn export(collections: &[(&str, Vec<Value>)]) -> TempDir {
     folder
 }
 
-fn import(pool: &PgPool, folder: &Path) -> Output {
+pub(crate) fn import(pool: &PgPool, folder: &Path) -> Output {
     Program::on(pool).run(&["import", folder.to_str().unwrap()])
 }
 
 /// Imports without warnings, and returns the rejected rows: file, line and reason.
-fn rejected_rows(pool: &PgPool, folder: &TempDir) -> Vec<(String, u64, String)> {
+pub(crate) fn rejected_rows(pool: &PgPool, folder: &TempDir) -> Vec<(String, u64, String)> {
     let rejected = |(kind, row)| {
         assert_eq!(kind, "rejected");
         row
@@ -41,7 +41,9 @@ fn rejected_rows(pool: &PgPool, folder: &TempDir) -> Vec<(String, u64, String)> 
 }
 
 /// Imports, and returns the kind of each reported row, and its file, line and reason.
-fn reported_rows(pool: &PgPool, folder: &TempDir) -> Vec<(String, (String, u64, String))> {
+pub(crate) fn reported_rows(
+    pool: &PgPool, folder: &TempDir,
+) -> Vec<(String, (String, u64, String))> {
     let report = folder.path().join("report");
     let args = ["import", folder.path().to_str().unwrap(), "--report", report.to_str().unwrap()];
     let output = Program::on(pool).run(&args);
@@ -68,18 +70,20 @@ fn model(number: i64, key: &str) -> Value {
     json!({"id": number, "bk_obj_id": key, "bk_obj_name": key, "bk_supplier_account": "0"})
 }
 
-fn association(number: i64, source: &str, target: &str, mapping: &str) -> Value {
+pub(crate) fn association(number: i64, source: &str, target: &str, mapping: &str) -> Value {
     json!({
         "id": number, "bk_obj_asst_id": format!("{source}_connect_{target}"), "bk_obj_id": source,
         "bk_asst_obj_id": target, "bk_asst_id": "connect", "mapping": mapping,
     })
 }
 
-fn instance(id: i64) -> Value {
+pub(crate) fn instance(id: i64) -> Value {
     json!({"bk_inst_id": id, "bk_inst_name": format!("name {id}")})
 }
 
-fn link(id: i64, [source_model, target_model]: [&str; 2], source: i64, target: i64) -> Value {
+pub(crate) fn link(
+    id: i64, [source_model, target_model]: [&str; 2], source: i64, target: i64,
+) -> Value {
     json!({
         "id": id, "bk_obj_asst_id": format!("{source_model}_connect_{target_model}"),
         "bk_obj_id": source_model, "bk_asst_obj_id": target_model, "bk_inst_id": source,
@@ -446,7 +450,7 @@ async fn model_association_ids(pool: &PgPool) -> Vec<(String, i32)> {
     sqlx::query_as(sql).fetch_all(pool).await.unwrap()
 }
 
-fn with_key(key: &str, mut association: Value) -> Value {
+pub(crate) fn with_key(key: &str, mut association: Value) -> Value {
     association["bk_obj_asst_id"] = json!(key);
     association
 }

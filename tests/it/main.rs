@@ -38,15 +38,25 @@ mod fuzzing; // the inputs of the fuzz corpus
 mod golden; // the recorded exchanges, replayed at both APIs
 mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
+<<<<<<< HEAD
 mod kinds; // association kinds: finding, creating, changing and deleting them
+=======
+mod inventory_races; // concurrent changes of models, association kinds and model associations
+>>>>>>> h-t2
 mod limits; // rate limits, and the APIs and tenants of an application
 mod link_searches; // the links of a model that satisfy a condition
 mod linked_instances; // the instances of one model that an instance is linked with
 mod load; // limits on connections, requests and body sizes
 mod logins; // users verified by the login service
+<<<<<<< HEAD
 mod model_associations; // creating, renaming and deleting model associations
 mod model_commands; // the commands model, kind and association
 mod models; // finding, creating, changing and deleting models
+=======
+mod migrations; // migrations of a database that has data
+mod model_constraints; // what the database rejects of models and of what depends on them
+mod model_imports; // importing models, association kinds and classifications
+>>>>>>> h-t2
 mod operations; // metrics, logs, traces and TLS
 mod permissions; // what users may edit and view
 mod plan; // planning a batch, against a reference implementation

@@ -15,6 +15,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use crate::additions;
 use crate::app::{TestApp, assert_sound, batch, pool_of};
 use crate::deletions::{MANY, ONE, many};
+use crate::inventory_races::{assert_changes_are_recorded_once, change_models, new_app};
 use crate::plan::Inventory;
 
 /// A pseudo-random number generator with a fixed seed.
@@ -392,6 +393,8 @@ async fn transaction(conn: &mut PgConnection, level: &str, statements: &[String]
 struct Progress {
     deleted: AtomicUsize,
     written: AtomicUsize,
+    /// Rounds of changes of models that were begun.
+    rounds: AtomicUsize,
     is_over: AtomicBool,
 }
 
@@ -453,9 +456,9 @@ async fn send(app: Arc<TestApp>, progress: Arc<Progress>, seed: u64) -> Vec<i64>
     let mut rng = Rng(seed);
     let mut ids = Vec::new();
     for batches in 0.. {
-        let is_busy = [&progress.deleted, &progress.written]
+        let is_busy = [(&progress.deleted, 50), (&progress.written, 50), (&progress.rounds, 20)]
             .iter()
-            .all(|count| count.load(Ordering::SeqCst) >= 50);
+            .all(|(count, enough)| count.load(Ordering::SeqCst) >= *enough);
         if batches >= 25 && is_busy {
             break;
         }
@@ -474,10 +477,10 @@ async fn send(app: Arc<TestApp>, progress: Arc<Progress>, seed: u64) -> Vec<i64>
 }
 
 /// Eight clients send at least 40,000 details. Meanwhile instances and links are deleted and
-/// inserted by plain SQL.
+/// inserted by plain SQL, and models, kinds and model associations are created and deleted.
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPool) {
-    let app = Arc::new(TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 8)).await);
+    let app = new_app(&pool, 16).await;
     // A trigger records deleted links, to distinguish them from lost ones.
     for sql in [
         // Writers that lock in any order may deadlock. A short timeout saves time.
@@ -498,6 +501,16 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
     let clients: Vec<_> = (10..18)
         .map(|seed| tokio::spawn(send(Arc::clone(&app), Arc::clone(&progress), seed)))
         .collect();
+    let changing: Vec<_> = ["one", "two"]
+        .map(|name| {
+            let (app, pool, progress) = (Arc::clone(&app), pool.clone(), Arc::clone(&progress));
+            let goes_on = move || {
+                progress.rounds.fetch_add(1, Ordering::SeqCst);
+                !progress.is_over.load(Ordering::SeqCst)
+            };
+            tokio::spawn(async move { change_models(app, pool, goes_on, name).await })
+        })
+        .into();
     let mut acknowledged = Vec::new();
     for client in clients {
         acknowledged.extend(client.await.unwrap());
@@ -505,6 +518,15 @@ async fn stored_data_stays_sound_under_concurrent_writes_of_all_kinds(pool: PgPo
     progress.is_over.store(true, Ordering::SeqCst);
     deleting.await.unwrap();
     writing.await.unwrap();
+    let (mut created, mut deleted) = (0, 0);
+    for client in changing {
+        let changes = client.await.unwrap();
+        acknowledged.extend(changes.links);
+        created += changes.created;
+        deleted += changes.deleted;
+    }
+    assert!(created > 50, "{created} models, kinds and model associations");
+    assert_changes_are_recorded_once(&app, created, deleted).await;
 
     let once: HashSet<_> = acknowledged.iter().copied().collect();
     assert_eq!(once.len(), acknowledged.len(), "an id was given twice");

@@ -20,7 +20,8 @@ update cmdb.association_kind kind
 set export_number = highest.number + kind.id
 from (
     select greatest(
-        (select max(number) from cmdb.association_kind where number <= 1000000000),
+        (select max(number) from cmdb.association_kind),
+        (select last_value from cmdb.association_kind_id_seq),
         (select max(export_number) from ranked_kind where export_number <= 1000000000)) as number
 ) highest
 where is_predefined and kind.export_number is null
@@ -50,7 +51,7 @@ winner as (
 ),
 highest as (
     select greatest(
-        (select max(number) from cmdb.association_kind where number <= 1000000000),
+        (select max(number) from cmdb.association_kind),
         (select last_value from cmdb.association_kind_id_seq),
         (select max(wanted) from winner),
         (select max(id) from staged_assigned_id
@@ -69,7 +70,7 @@ do $$
 begin
     perform setval('cmdb.association_kind_id_seq', greatest(
         (select last_value from cmdb.association_kind_id_seq),
-        (select max(number) from cmdb.association_kind where number <= 1000000000),
+        (select max(number) from cmdb.association_kind),
         (select max(export_number) from numbered_kind),
         (select max(id) from staged_assigned_id
             where collection = 'cc_AsstDes' and id <= 1000000000)));
@@ -78,8 +79,10 @@ $$;
 
 with merged as (
     insert into cmdb.association_kind
-        (key, tenant_id, name, source_text, target_text, direction, is_predefined, export_number)
-    select key, tenant_id, coalesce(ranked.name, stored.name, key),
+        (id, key, tenant_id, name, source_text, target_text, direction, is_predefined,
+         export_number)
+    select coalesce(stored.id, nextval('cmdb.association_kind_id_seq')), key, tenant_id,
+        coalesce(ranked.name, stored.name, key),
         coalesce(ranked.source_text, stored.source_text, ''),
         coalesce(ranked.target_text, stored.target_text, ''),
         coalesce(ranked.direction, stored.direction, 'src_to_dest'),
@@ -88,6 +91,7 @@ with merged as (
     from ranked_kind ranked
     join numbered_kind numbered using (key, tenant_id)
     left join cmdb.association_kind stored using (key, tenant_id)
+    order by ranked.file, ranked.line
     on conflict (key, tenant_id) do update
         set name = excluded.name, source_text = excluded.source_text,
             target_text = excluded.target_text, direction = excluded.direction,

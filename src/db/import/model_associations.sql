@@ -13,9 +13,14 @@ begin
             on stored.key = staged.key and stored.tenant_id = tenant.id
         left join cmdb.model source on source.key = staged.source_model
         left join cmdb.model target on target.key = staged.target_model
-        left join cmdb.association_kind kind on kind.id = stored.association_kind_id
-        where (stored.source_model_id, stored.target_model_id, kind.key, stored.mapping)
-                is distinct from (source.id, target.id, staged.kind, staged.mapping)
+        where (stored.source_model_id, stored.target_model_id, stored.association_kind_id,
+                stored.mapping)
+                is distinct from (source.id, target.id, (
+                    select id from cmdb.association_kind
+                    where key = staged.kind and tenant_id in (tenant.id, 0)
+                    order by tenant_id = 0
+                    limit 1
+                ), staged.mapping)
             or stored.id >> 2 <> staged.export_number
     ) then
         lock table cmdb.instance_association in share row exclusive mode;
@@ -87,7 +92,7 @@ declare
     replaced integer[] := array(
         select stored_id from candidate_model_association candidate
         where stored_id is not null and (differs
-            or (stored_id >> 2 <> export_number and export_number between 1 and 536870911
+            or (stored_id >> 2 <> export_number and export_number between 1 and 500000000
                 and not exists (
                     select from cmdb.model_association where id >> 2 = candidate.export_number)
                 and not exists (
@@ -115,7 +120,7 @@ with numbered as (
         where (key, tenant_id) = (candidate.key, candidate.tenant_id))
 )
 select key, tenant_id,
-    case when turn = 1 and export_number between 1 and 536870911
+    case when turn = 1 and export_number between 1 and 500000000
         and not exists (
             select from cmdb.model_association where id >> 2 = numbered.export_number)
     then export_number end as number
@@ -131,7 +136,7 @@ begin
             select number from new_model_association
             union all select max(id >> 2) from cmdb.model_association
             union all select id from staged_assigned_id
-            where collection = 'cc_ObjAsst' and id <= 536870911
+            where collection = 'cc_ObjAsst' and id <= 500000000
         ) assigned
     ) highest
     where highest.number >= (select last_value from cmdb.model_association_number_seq)

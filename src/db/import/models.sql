@@ -18,7 +18,7 @@ update cmdb.model
 set export_number = highest.number + model.id
 from (
     select greatest(
-        (select max(number) from cmdb.model where number <= 1000000000),
+        (select max(number) from cmdb.model), (select last_value from cmdb.model_id_seq),
         (select max(export_number) from ranked_model where export_number <= 1000000000)) as number
 ) highest
 where created_by = 'cc_system' and created_at is null
@@ -47,7 +47,7 @@ winner as (
 ),
 highest as (
     select greatest(
-        (select max(number) from cmdb.model where number <= 1000000000),
+        (select max(number) from cmdb.model),
         (select last_value from cmdb.model_id_seq),
         (select max(wanted) from winner),
         (select max(id) from staged_assigned_id
@@ -67,7 +67,7 @@ do $$
 begin
     perform setval('cmdb.model_id_seq', greatest(
         (select last_value from cmdb.model_id_seq),
-        (select max(number) from cmdb.model where number <= 1000000000),
+        (select max(number) from cmdb.model),
         (select max(export_number) from numbered_model),
         (select max(id) from staged_assigned_id
             where collection = 'cc_ObjDes' and id <= 1000000000)));
@@ -76,10 +76,12 @@ $$;
 
 with merged as (
     insert into cmdb.model
-        (key, name, has_unique_name, tenant_id, classification, icon, is_hidden, is_paused,
+        (id, key, name, has_unique_name, tenant_id, classification, icon, is_hidden, is_paused,
          is_predefined, position, description, sort_number, created_by, created_at, updated_by,
          updated_at, export_number)
-    select ranked.key, coalesce(ranked.name, stored.name, ranked.key), false, tenant.id,
+    -- A stored id leads to the update, and none is assigned.
+    select coalesce(stored.id, nextval('cmdb.model_id_seq')), ranked.key,
+        coalesce(ranked.name, stored.name, ranked.key), false, tenant.id,
         coalesce(ranked.classification, stored.classification),
         coalesce(ranked.icon, stored.icon, ''),
         coalesce(ranked.is_hidden, stored.is_hidden, false),
@@ -87,7 +89,9 @@ with merged as (
         coalesce(ranked.is_predefined, stored.is_predefined, false),
         coalesce(ranked.position, stored.position, ''),
         coalesce(ranked.description, stored.description, ''),
-        coalesce(ranked.sort_number, stored.sort_number, 0),
+        coalesce(
+            case when ranked.sort_number between 1 and 1000000000 then ranked.sort_number end,
+            stored.sort_number, 0),
         coalesce(ranked.created_by, stored.created_by, ''),
         coalesce(ranked.created_at, stored.created_at),
         coalesce(ranked.updated_by, stored.updated_by, ''),
@@ -97,6 +101,7 @@ with merged as (
     join numbered_model numbered using (key)
     join cmdb.tenant on tenant.key = ranked.tenant
     left join cmdb.model stored on stored.key = ranked.key
+    order by ranked.file, ranked.line
     on conflict (key) do update
         set name = excluded.name,
             has_unique_name = model.has_unique_name and model.name = excluded.name,
@@ -123,9 +128,22 @@ select file, count(*) filter (where added) as added, count(*) filter (where not 
 from merged join ranked_model using (key)
 group by file;
 
+-- Models without a place come after the others of their classification. BlueKing CMDB assigns
+-- places since version 3.12.
+update cmdb.model
+set sort_number = placed.last + placed.turn
+from (
+    select id, coalesce(max(sort_number) over (partition by classification), 0) as last,
+        row_number() over (partition by classification, sort_number = 0 order by number) as turn
+    from cmdb.model
+) placed
+where model.id = placed.id and sort_number = 0;
+
+-- Also those of other models, whose name this import has left to them. A longer name does not fit
+-- into the index.
 update cmdb.model
 set has_unique_name = true
-where not has_unique_name and key in (select key from ranked_model)
+where not has_unique_name and char_length(name) <= 128
     and not exists (
         select from cmdb.model other
         where other.name = model.name and other.id <> model.id
@@ -134,7 +152,9 @@ where not has_unique_name and key in (select key from ranked_model)
 insert into row_warning
 select file, line, format('model %s has the name of another model', ranked.key)
 from ranked_model ranked join cmdb.model stored using (key)
-where not stored.has_unique_name;
+where not stored.has_unique_name
+    and exists (
+        select from cmdb.model other where other.name = stored.name and other.id <> stored.id);
 
 insert into row_warning
 select file, line,
