@@ -3,8 +3,8 @@
 //!
 //! Each change of models, association kinds or model associations makes stale what all requests
 //! have looked up. So that a client that makes one after another does not keep other requests from
-//! ending, there are turns: a server makes one change at a time, and none while a request runs that
-//! has been stale several times.
+//! ending, there is a lock: a server makes one change at a time, and none while a request holds the
+//! lock that was stale several times.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use sqlx::PgConnection;
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Mutex as FairMutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 
 use super::known_instances::KnownInstances;
@@ -30,9 +30,9 @@ use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_val
 /// and the request fails.
 const MAX_RETRIES: usize = 100;
 
-/// After so many attempts, a request that is stale again waits until no change is being made, and
-/// none is made until it ends.
-const ATTEMPTS_WITHOUT_TURN: usize = 3;
+/// After so many attempts, a request that is stale acquires the lock of changes; after the first
+/// one, if it makes such a change itself.
+const ATTEMPTS_WITHOUT_LOCK: usize = 3;
 
 /// How long a version may be used for reads after a statement has found it current.
 const READ_STALENESS: Duration = Duration::from_secs(5);
@@ -56,9 +56,9 @@ pub struct Caches {
     /// The surrogate key of the model association and the application of batches of which the last
     /// one created nothing.
     pub(super) refusing: Cache<(i32, String), ()>,
-    /// Who may change models, association kinds and model associations, or rely on them: see
-    /// [`Turn`]. The lock is fair.
-    turns: Arc<RwLock<()>>,
+    /// The lock of changes of models, association kinds and model associations. It is acquired in
+    /// the order in which it is waited for.
+    changes: Arc<FairMutex<()>>,
     /// The version that was found current last, and when the statement was sent.
     current: Mutex<Option<(CacheVersion, Instant)>>,
 }
@@ -74,7 +74,7 @@ impl Default for Caches {
             permissions: new_cache(),
             known_instances: KnownInstances::default(),
             refusing: Cache::new(10_000),
-            turns: Arc::default(),
+            changes: Arc::default(),
             current: Mutex::default(),
         }
     }
@@ -90,19 +90,18 @@ pub struct Lookups<'a> {
     service: &'a Service,
     deadline: Instant,
     uses_caches: bool,
-    has_turn: bool,
+    holds_lock: bool,
     used: Mutex<Used>,
 }
 
-/// What is known of an attempt and its lookups.
+/// The version of the lookups of an attempt.
 #[derive(Clone, Copy, Default)]
 struct Used {
-    /// The version of the lookups.
     version: Option<CacheVersion>,
-    /// Whether the attempt makes a change that has turns.
-    is_change: bool,
     /// Whether a statement of this attempt has found it to be the current one.
     is_current: bool,
+    /// Whether the attempt makes a change that takes the lock.
+    is_change: bool,
 }
 
 impl Lookups<'_> {
@@ -211,15 +210,14 @@ impl Lookups<'_> {
         self.used().is_current = true;
     }
 
-    /// Waits for the turn of this attempt to make a change, unless it has it. The turn ends when
-    /// the guard is dropped.
-    pub(super) async fn take_turn(&self) -> Result<Option<OwnedRwLockWriteGuard<()>>, Error> {
+    /// Acquires the lock of changes, unless the request holds it.
+    pub(super) async fn lock_changes(&self) -> Result<Option<OwnedMutexGuard<()>>, Error> {
         self.used().is_change = true;
-        if self.has_turn {
+        if self.holds_lock {
             return Ok(None);
         }
-        let turn = Arc::clone(&self.service.caches.turns).write_owned();
-        timeout_at(self.deadline, turn).await.map(Some).or(Err(Error::OutOfTime))
+        let lock = Arc::clone(&self.service.caches.changes).lock_owned();
+        timeout_at(self.deadline, lock).await.map(Some).or(Err(Error::OutOfTime))
     }
 
     /// The version of everything that was looked up; `None` if nothing was found.
@@ -265,14 +263,6 @@ pub enum Next<T> {
     Repeat,
 }
 
-/// The turn of a request that was stale. It lasts until the request ends.
-enum Turn {
-    /// No other change is made by this server.
-    Change { _turn: OwnedRwLockWriteGuard<()> },
-    /// No change is made by this server.
-    Other { _turn: OwnedRwLockReadGuard<()> },
-}
-
 /// Decides whether a request is run again: because of a conflict with another transaction, or
 /// because lookups were stale.
 pub struct Retry<'a> {
@@ -280,20 +270,20 @@ pub struct Retry<'a> {
     deadline: Instant,
     uses_caches: bool,
     retries: usize,
-    turn: Option<Turn>,
+    lock: Option<OwnedMutexGuard<()>>,
 }
 
 impl<'a> Retry<'a> {
     /// For a request that must be answered at `deadline`.
     pub fn new(service: &'a Service, deadline: Instant) -> Self {
-        Self { service, deadline, uses_caches: true, retries: 0, turn: None }
+        Self { service, deadline, uses_caches: true, retries: 0, lock: None }
     }
 
     /// The lookups of the next attempt.
     pub fn lookups(&self) -> Lookups<'a> {
         let Self { service, deadline, uses_caches, .. } = *self;
-        let has_turn = self.turn.is_some();
-        Lookups { service, deadline, uses_caches, has_turn, used: Mutex::default() }
+        let holds_lock = self.lock.is_some();
+        Lookups { service, deadline, uses_caches, holds_lock, used: Mutex::default() }
     }
 
     /// Whether the result of an attempt is final. If it is an error, returns it.
@@ -318,32 +308,10 @@ impl<'a> Retry<'a> {
         if is_stale {
             self.uses_caches = false;
             let is_change = lookups.used().is_change;
-            if is_change || self.retries >= ATTEMPTS_WITHOUT_TURN {
-                self.take_turn(is_change).await?;
+            if self.lock.is_none() && (is_change || self.retries >= ATTEMPTS_WITHOUT_LOCK) {
+                self.lock = lookups.lock_changes().await?;
             }
         }
         Ok(Next::Repeat)
-    }
-
-    /// Waits for a turn, unless the request has it.
-    async fn take_turn(&mut self, is_change: bool) -> Result<(), Error> {
-        match self.turn {
-            Some(Turn::Change { .. }) => return Ok(()),
-            Some(Turn::Other { .. }) if !is_change => return Ok(()),
-            Some(Turn::Other { .. }) | None => {}
-        }
-        // A turn of the other kind would never come.
-        self.turn = None;
-        let turns = Arc::clone(&self.service.caches.turns);
-        let turn = async {
-            if is_change {
-                Turn::Change { _turn: turns.write_owned().await }
-            } else {
-                Turn::Other { _turn: turns.read_owned().await }
-            }
-        };
-        let turn = timeout_at(self.deadline, turn).await.or(Err(Error::OutOfTime))?;
-        self.turn = Some(turn);
-        Ok(())
     }
 }

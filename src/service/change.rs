@@ -2,7 +2,7 @@
 //!
 //! A change has two statements: one reads what decides about it, the other writes. The second
 //! writes nothing if the cache version has changed since the first. Then the change is tried again.
-//! The requests of a server take turns.
+//! A server makes one change at a time.
 
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -74,7 +74,7 @@ pub(super) async fn by_request<T>(
         authorized_on: cx.lookups.version(),
         deadline: Some(cx.deadline),
     };
-    let _turn = cx.lookups.take_turn().await?;
+    let _lock = cx.lookups.lock_changes().await?;
     let work = async |conn: &mut PgConnection| make(conn, &change).await;
     let result = with_connection(&cx.service.pool, cx.deadline, work).await?;
     cx.lookups.set_changed();

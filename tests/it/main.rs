@@ -8,20 +8,16 @@
 )]
 
 // Shared by the tests:
-mod app; // the production router on the test's database
-mod binary; // the compiled program as a child process
-mod cluster; // a PostgreSQL server of the test's own, which can be stopped and killed
-mod pooler; // a pooler of connections to PostgreSQL, in transaction mode
-mod proxy; // a TCP proxy to PostgreSQL that loses messages and counts statements
-mod recordings; // the exchanges recorded from BlueKing CMDB, and the deviations from them
-mod socket; // the server on a socket in this process, and a client that writes raw bytes
 
 // The tests:
 mod additions; // creating a single association
 mod apis; // the gateway API and the CMDB API: the caller's identity, headers, envelopes
+mod app; // the production router on the test's database
 mod batches; // what happens to each detail of a batch
+mod binary; // the compiled program as a child process
 mod cache; // cached look-ups, and when they become invalid
 mod checks; // what the `check` command finds
+mod cluster; // a PostgreSQL server of the test's own, which can be stopped and killed
 mod commands; // the command line
 mod conditions; // conditions of searches, in SQL
 mod connections; // the life of a client connection
@@ -38,37 +34,35 @@ mod fuzzing; // the inputs of the fuzz corpus
 mod golden; // the recorded exchanges, replayed at both APIs
 mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
-<<<<<<< HEAD
-mod kinds; // association kinds: finding, creating, changing and deleting them
-=======
 mod inventory_races; // concurrent changes of models, association kinds and model associations
->>>>>>> h-t2
+mod kinds; // association kinds: finding, creating, changing and deleting them
 mod limits; // rate limits, and the APIs and tenants of an application
 mod link_searches; // the links of a model that satisfy a condition
 mod linked_instances; // the instances of one model that an instance is linked with
 mod load; // limits on connections, requests and body sizes
 mod logins; // users verified by the login service
-<<<<<<< HEAD
+mod migrations; // migrations of a database that has data
 mod model_associations; // creating, renaming and deleting model associations
 mod model_commands; // the commands model, kind and association
-mod models; // finding, creating, changing and deleting models
-=======
-mod migrations; // migrations of a database that has data
 mod model_constraints; // what the database rejects of models and of what depends on them
 mod model_imports; // importing models, association kinds and classifications
->>>>>>> h-t2
+mod models; // finding, creating, changing and deleting models
 mod operations; // metrics, logs, traces and TLS
 mod permissions; // what users may edit and view
 mod plan; // planning a batch, against a reference implementation
 mod pool; // the connection pool
+mod pooler; // a pooler of connections to PostgreSQL, in transaction mode
+mod proxy; // a TCP proxy to PostgreSQL that loses messages and counts statements
 mod purges; // purging the audit log
 mod query_plans; // the plans of statements, whatever the tables hold
 mod races; // concurrent writers
+mod recordings; // the exchanges recorded from BlueKing CMDB, and the deviations from them
 mod related_links; // the links of one instance
 mod replay; // the requests of a whole inventory, in order
 mod requests; // the checks of a request before its details
 mod schema; // the schema: documentation, collations, dumps
 mod shutdown; // shutdown under load
+mod socket; // the server on a socket in this process, and a client that writes raw bytes
 mod statements; // how many statements a request takes
 mod tidy; // rules for the repository itself
 mod topology; // the topology of an instance, model associations by kind
