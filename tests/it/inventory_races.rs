@@ -97,10 +97,10 @@ const CREATIONS: &str = "select count(*) from cmdb.audit_log where before is nul
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn of_concurrent_creations_of_the_same_thing_one_succeeds(pool: PgPool) {
+    /// A body, by the round and the client.
+    type Body = fn(usize, usize) -> Value;
     const CLIENTS: usize = 16;
     let app = new_app(&pool, 16).await;
-    // What the requests of a round have in common, by the round and the client.
-    type Body = fn(usize, usize) -> Value;
     let cases: [(&str, Body, i64); 6] = [
         (MODEL, |round, n| model(&format!("key_{round}"), &format!("{round} {n}")), 1_199_014),
         (MODEL, |round, n| model(&format!("m_{round}_{n}"), &format!("{round}")), 1_199_014),
