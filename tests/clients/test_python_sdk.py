@@ -285,7 +285,7 @@ CALLS = {
         },
         MODEL
         | {
-            "id": 30,
+            "id": 27,
             "bk_obj_icon": "icon-cc-default",
             "bk_obj_id": "cable",
             "bk_obj_name": "Cable",

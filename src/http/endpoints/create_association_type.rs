@@ -82,7 +82,7 @@ impl Endpoint for CreateAssociationType {
             "dest_des": "is cooled by",
             "direction": "src_to_dest",
         });
-        (body, json!({"id": 12}))
+        (body, json!({"id": 9}))
     }
 
     fn errors() -> Vec<RequestError> {

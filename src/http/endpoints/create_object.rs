@@ -129,7 +129,7 @@ impl Endpoint for CreateObject {
             "creator": "admin",
         });
         let data = json!({
-            "id": 30,
+            "id": 27,
             "bk_classification_id": "bk_network",
             "bk_obj_icon": "icon-cc-default",
             "bk_obj_id": "cable",

@@ -47,7 +47,7 @@ impl Endpoint for DeleteAssociationType {
     }
 
     fn example() -> (Value, Value) {
-        (json!({"id": 12}), Value::Null)
+        (json!({"id": 9}), Value::Null)
     }
 
     fn errors() -> Vec<RequestError> {

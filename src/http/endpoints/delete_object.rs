@@ -47,7 +47,7 @@ impl Endpoint for DeleteObject {
     }
 
     fn example() -> (Value, Value) {
-        (json!({"id": 30}), Value::Null)
+        (json!({"id": 27}), Value::Null)
     }
 
     fn errors() -> Vec<RequestError> {

@@ -67,7 +67,7 @@ impl Endpoint for UpdateAssociationType {
 
     fn example() -> (Value, Value) {
         let body = json!({
-            "id": 12,
+            "id": 9,
             "bk_asst_name": "air conditioning",
             "src_des": "cools",
             "dest_des": "is cooled by",
