@@ -68,10 +68,10 @@ from (
     select id, row_number() over (order by id) as position
     from (
         select id, coalesce(export_number, id) as number, row_number() over (
-            partition by coalesce(export_number, id) order by export_number is null, id) as turn
+            partition by coalesce(export_number, id) order by export_number is null, id) as rank
         from cmdb.model
     ) numbered
-    where turn > 1 or number not between 1 and 1000000000
+    where rank > 1 or number not between 1 and 1000000000
 ) replaced, (
     select greatest(
         max(coalesce(export_number, id)), (select last_value from cmdb.model_id_seq)) as number
@@ -82,13 +82,13 @@ where replaced.id = model.id;
 
 -- Models that were imported have their places in the order of their numbers.
 update cmdb.model
-set sort_number = placed.last + placed.turn
+set sort_number = placed.last + placed.rank
 from (
     select id,
         coalesce(max(sort_number) over (partition by classification), 0) as last,
         row_number() over (
             partition by classification, sort_number = 0 order by coalesce(export_number, id)
-        ) as turn
+        ) as rank
     from cmdb.model
 ) placed
 where model.id = placed.id and sort_number = 0;
@@ -171,6 +171,28 @@ comment on constraint association_kind_number_check on cmdb.association_kind is
 create trigger association_kind_restrict_predefined_delete before delete on cmdb.association_kind
     for each row when (old.is_predefined)
     execute function cmdb.reject_change('a predefined association kind cannot be deleted');
+
+create trigger association_kind_restrict_truncate before truncate on cmdb.association_kind
+    for each statement execute function cmdb.reject_change(
+        'association kinds cannot be truncated: some are predefined');
+
+create function cmdb.model_association_restrict_truncate() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (select from cmdb.model_association where is_predefined) then
+        raise exception 'model associations cannot be truncated while one is predefined'
+            using errcode = 'restrict_violation', table = tg_table_name, constraint = tg_name;
+    end if;
+    return null;
+end
+$$;
+
+comment on function cmdb.model_association_restrict_truncate() is
+    'Rejects the truncation of model associations while one is predefined.';
+
+create trigger model_association_restrict_truncate before truncate on cmdb.model_association
+    for each statement execute function cmdb.model_association_restrict_truncate();
 
 -- Deferred: an import replaces model associations, by a deletion and an insertion.
 create function cmdb.model_association_keep_predefined() returns trigger
@@ -299,6 +321,26 @@ comment on function cmdb.audit_log_check() is
     'their model association, and if it deleted links no created ones. An import names its tenant '
     'and model association, and deletes nothing. A purge names its user, its time and the number '
     'of deleted records.';
+
+create function cmdb.audit_change(
+    request_id text, app text, user_name text, tenant_id integer, resource_type text,
+    resource_id integer, before jsonb, after jsonb
+) returns bigint
+    language sql set search_path = pg_catalog, pg_temp
+as $$
+    insert into cmdb.audit_log
+        (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
+         resource_id, before, after)
+    values
+        (case when request_id is null then 'command' else 'request' end, request_id, app,
+         coalesce(user_name, session_user), tenant_id, '{}', resource_type, resource_id, before,
+         after)
+    returning id
+$$;
+
+comment on function cmdb.audit_change is
+    'Inserts the audit record of a request that changed a row, or of a command if there is no '
+    'request id. Returns the id of the record.';
 
 comment on table cmdb.audit_log is
     'A request that created or deleted links, part of an import, which created links, or a request '

@@ -82,16 +82,19 @@ impl AssociationCommand {
                 table::print(head, rows)?;
             }
             Self::Remove { key, tenant: TenantArg { tenant } } => {
-                let Some(id) = model_association::find_number(&mut conn, &key, &tenant).await?
-                else {
-                    let tenant = tenant.as_str();
-                    writeln!(io::stderr(), "tenant {tenant} has no model association {key}")?;
-                    return Ok(Outcome::Negative);
+                let id = model_association::find_number(&mut conn, &key, &tenant).await?;
+                let is_removed = match id {
+                    Some(id) => {
+                        by_command(&mut conn, &tenant, async |conn, change| {
+                            model_association::remove(conn, change, id).await
+                        })
+                        .await?
+                    }
+                    None => false,
                 };
-                by_command(&mut conn, &tenant, async |conn, change| {
-                    model_association::remove(conn, change, id).await
-                })
-                .await?;
+                if !is_removed {
+                    return super::nothing_removed(&tenant, "model association", &key);
+                }
             }
         }
         Ok(Outcome::Success)

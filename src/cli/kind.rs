@@ -74,15 +74,19 @@ impl KindCommand {
                 table::print(head, rows)?;
             }
             Self::Remove { key, tenant: TenantArg { tenant } } => {
-                let Some(id) = association_kind::find_number(&mut conn, &key, &tenant).await?
-                else {
-                    writeln!(io::stderr(), "tenant {} has no kind {key}", tenant.as_str())?;
-                    return Ok(Outcome::Negative);
+                let id = association_kind::find_number(&mut conn, &key, &tenant).await?;
+                let is_removed = match id {
+                    Some(id) => {
+                        by_command(&mut conn, &tenant, async |conn, change| {
+                            association_kind::remove(conn, change, id).await
+                        })
+                        .await?
+                    }
+                    None => false,
                 };
-                by_command(&mut conn, &tenant, async |conn, change| {
-                    association_kind::remove(conn, change, id).await
-                })
-                .await?;
+                if !is_removed {
+                    return super::nothing_removed(&tenant, "kind", &key);
+                }
             }
         }
         Ok(Outcome::Success)

@@ -191,6 +191,12 @@ async fn connect(purpose: Purpose) -> anyhow::Result<PgConnection> {
     Ok(service::database::connect(&database, purpose).await?)
 }
 
+/// The outcome of a removal that found nothing, with a message.
+fn nothing_removed(tenant: &Tenant, what: &str, key: &str) -> anyhow::Result<Outcome> {
+    writeln!(io::stderr(), "tenant {} has no {what} {key}", tenant.as_str())?;
+    Ok(Outcome::Negative)
+}
+
 async fn migrate(args: &MigrateArgs) -> anyhow::Result<Outcome> {
     let mut conn = connect(Purpose::Migrate).await?;
     let applied = service::database::migrate(&mut conn, &args.lock_timeout).await?;

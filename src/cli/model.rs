@@ -67,14 +67,19 @@ impl ModelCommand {
                 table::print(["id", "key", "name", "classification", "tenant"], rows)?;
             }
             Self::Remove { key, tenant: TenantArg { tenant } } => {
-                let Some(id) = model::find_number(&mut conn, &key, &tenant).await? else {
-                    writeln!(io::stderr(), "tenant {} has no model {key}", tenant.as_str())?;
-                    return Ok(Outcome::Negative);
+                let id = model::find_number(&mut conn, &key, &tenant).await?;
+                let is_removed = match id {
+                    Some(id) => {
+                        by_command(&mut conn, &tenant, async |conn, change| {
+                            model::remove(conn, change, id).await
+                        })
+                        .await?
+                    }
+                    None => false,
                 };
-                by_command(&mut conn, &tenant, async |conn, change| {
-                    model::remove(conn, change, id).await
-                })
-                .await?;
+                if !is_removed {
+                    return super::nothing_removed(&tenant, "model", &key);
+                }
             }
         }
         Ok(Outcome::Success)

@@ -122,17 +122,10 @@ pub async fn insert(
                    (tenant_id, key, name, source_text, target_text, direction, is_predefined)
                select $5, $6, $7, $8, $9, $10, $11 from expected
                returning *
-           ),
-           audit_record as (
-               insert into cmdb.audit_log
-                   (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
-                    resource_id, after)
-               select case when $2::text is null then 'command' else 'request' end, $2, $3,
-                   coalesce($4, session_user), $5, '{}', 'association_kind', id,
-                   to_jsonb(inserted)
-               from inserted
            )
-           select number as "number!" from inserted"#,
+           select number as "number!"
+           from inserted, cmdb.audit_change(
+               $2, $3, $4, $5, 'association_kind', inserted.id, null, to_jsonb(inserted))"#,
         version.0,
         author.request_id(),
         author.app(),
@@ -189,17 +182,11 @@ pub async fn update(
                from stored
                where kind.id = stored.id
                returning kind.*
-           ),
-           audit_record as (
-               insert into cmdb.audit_log
-                   (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
-                    resource_id, before, after)
-               select case when $2::text is null then 'command' else 'request' end, $2, $3,
-                   coalesce($4, session_user), updated.tenant_id, '{}', 'association_kind',
-                   updated.id, to_jsonb(stored), to_jsonb(updated)
-               from updated, stored
            )
-           select true as "updated!" from updated"#,
+           select true as "updated!"
+           from updated, stored, cmdb.audit_change(
+               $2, $3, $4, updated.tenant_id, 'association_kind', updated.id,
+               to_jsonb(stored), to_jsonb(updated))"#,
         version.0,
         author.request_id(),
         author.app(),
@@ -220,23 +207,24 @@ pub async fn delete(
     conn: &mut PgConnection, version: CacheVersion, author: Author<'_>, id: i32,
 ) -> sqlx::Result<bool> {
     let deleted = sqlx::query_scalar!(
-        r#"with expected as materialized (
-               select from cmdb.cache_version where version = $1 for update
+        // An SQL client that inserts a model association locks the kind, and then the version.
+        r#"with target as materialized (
+               select from cmdb.association_kind where id = $5 for update
+           ),
+           expected as materialized (
+               select from cmdb.cache_version
+               -- The second condition is always true: the kind is locked first.
+               where version = $1 and (select count(*) from target) >= 0
+               for update
            ),
            deleted as (
                delete from cmdb.association_kind using expected where id = $5
                returning association_kind.*
-           ),
-           audit_record as (
-               insert into cmdb.audit_log
-                   (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
-                    resource_id, before)
-               select case when $2::text is null then 'command' else 'request' end, $2, $3,
-                   coalesce($4, session_user), tenant_id, '{}', 'association_kind', id,
-                   to_jsonb(deleted)
-               from deleted
            )
-           select true as "deleted!" from deleted"#,
+           select true as "deleted!"
+           from deleted, cmdb.audit_change(
+               $2, $3, $4, deleted.tenant_id, 'association_kind', deleted.id,
+               to_jsonb(deleted), null)"#,
         version.0,
         author.request_id(),
         author.app(),

@@ -4,7 +4,8 @@
 //! cache version, and changes nothing unless that is still the one of the statement that read what
 //! the change was decided on. So these changes are made one after another, each on current data.
 //!
-//! A place in a classification that was imported may be the highest of 64 bits. It stays the last.
+//! A place in a classification that an SQL client has stored may be the highest of 64 bits. It
+//! stays the last.
 
 use sqlx::{PgConnection, QueryBuilder};
 
@@ -13,7 +14,9 @@ use super::condition;
 use crate::domain::condition::{Condition, ModelField};
 use crate::domain::identity::Author;
 use crate::domain::keys::Tenant;
-use crate::domain::model::{ModelChange, ModelChangeFacts, ModelUse, NewModel, NewModelFacts};
+use crate::domain::model::{
+    ModelChange, ModelUse, NewModel, StateForModelChange, StateForNewModel,
+};
 
 /// A model.
 #[derive(Debug)]
@@ -126,10 +129,10 @@ pub async fn find_number(
 
 /// What decides about a new model, the surrogate key of its tenant, if that is stored, and the
 /// cache version.
-#[tracing::instrument(skip_all, name = "db.model.find_facts_for_new")]
-pub async fn find_facts_for_new(
+#[tracing::instrument(skip_all, name = "db.model.find_state_for_new")]
+pub async fn find_state_for_new(
     conn: &mut PgConnection, tenant: &Tenant, new: &NewModel,
-) -> sqlx::Result<(NewModelFacts, Option<i32>, CacheVersion)> {
+) -> sqlx::Result<(StateForNewModel, Option<i32>, CacheVersion)> {
     let row = sqlx::query!(
         r#"select version as "version: CacheVersion",
                (select id from cmdb.tenant where key = $1) as tenant_id,
@@ -143,12 +146,12 @@ pub async fn find_facts_for_new(
         new.name,
     );
     let row = row.fetch_one(conn).await?;
-    let facts = NewModelFacts {
+    let state = StateForNewModel {
         has_classification: row.has_classification,
         is_key_taken: row.is_key_taken,
         is_name_taken: row.is_name_taken,
     };
-    Ok((facts, row.tenant_id, row.version))
+    Ok((state, row.tenant_id, row.version))
 }
 
 /// Inserts a model, with its audit record, and returns its number. Returns `None`, with nothing
@@ -184,16 +187,10 @@ pub async fn insert(
                    coalesce($4, session_user), now(), coalesce($4, session_user), now()
                from placed
                returning *
-           ),
-           audit_record as (
-               insert into cmdb.audit_log
-                   (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
-                    resource_id, after)
-               select case when $2::text is null then 'command' else 'request' end, $2, $3,
-                   coalesce($4, session_user), $5, '{}', 'model', id, to_jsonb(inserted)
-               from inserted
            )
-           select number as "number!" from inserted"#,
+           select number as "number!"
+           from inserted, cmdb.audit_change(
+               $2, $3, $4, $5, 'model', inserted.id, null, to_jsonb(inserted))"#,
         version.0,
         author.request_id(),
         author.app(),
@@ -215,17 +212,19 @@ pub async fn insert(
 
 /// What decides about the change of the tenant's model with a number, its surrogate key, if there
 /// is such a model, and the cache version.
-#[tracing::instrument(skip_all, name = "db.model.find_facts_for_change")]
-pub async fn find_facts_for_change(
+#[tracing::instrument(skip_all, name = "db.model.find_state_for_change")]
+pub async fn find_state_for_change(
     conn: &mut PgConnection, tenant: &Tenant, number: i64, change: &ModelChange,
-) -> sqlx::Result<(ModelChangeFacts, Option<i32>, CacheVersion)> {
+) -> sqlx::Result<(StateForModelChange, Option<i32>, CacheVersion)> {
     let row = sqlx::query!(
         r#"select version as "version: CacheVersion",
                (select model.id from cmdb.model join cmdb.tenant on tenant.id = tenant_id
                    where number = $1 and tenant.key = $2) as model_id,
                $3::text is null or exists (select from cmdb.classification where key = $3)
                    as "has_classification!",
-               exists (select from cmdb.model where name = $4 and number <> $1) as "is_name_taken!"
+               exists (select from cmdb.model where name = $4 and number <> $1)
+                   and not exists (select from cmdb.model where name = $4 and number = $1)
+                   as "is_name_taken!"
            from cmdb.cache_version"#,
         number,
         tenant.as_str(),
@@ -233,11 +232,11 @@ pub async fn find_facts_for_change(
         change.name,
     );
     let row = row.fetch_one(conn).await?;
-    let facts = ModelChangeFacts {
+    let state = StateForModelChange {
         has_classification: row.has_classification,
         is_name_taken: row.is_name_taken,
     };
-    Ok((facts, row.model_id, row.version))
+    Ok((state, row.model_id, row.version))
 }
 
 /// Changes a model, with its audit record. Returns `false`, with nothing written, if the cache
@@ -278,7 +277,7 @@ pub async fn update(
                update cmdb.model
                set classification = new_classification,
                    name = coalesce($7, stored.name),
-                   has_unique_name = stored.has_unique_name or $7 is not null,
+                   has_unique_name = stored.has_unique_name or $7 <> stored.name,
                    icon = coalesce($8, stored.icon),
                    is_hidden = coalesce($9, stored.is_hidden),
                    is_paused = coalesce($10, stored.is_paused),
@@ -291,17 +290,11 @@ pub async fn update(
                from stored
                where model.id = stored.id
                returning model.*
-           ),
-           audit_record as (
-               insert into cmdb.audit_log
-                   (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
-                    resource_id, before, after)
-               select case when $2::text is null then 'command' else 'request' end, $2, $3,
-                   coalesce($4, session_user), updated.tenant_id, '{}', 'model', updated.id,
-                   to_jsonb(stored) - 'new_classification', to_jsonb(updated)
-               from updated, stored
            )
-           select true as "updated!" from updated"#,
+           select true as "updated!"
+           from updated, stored, cmdb.audit_change(
+               $2, $3, $4, updated.tenant_id, 'model', updated.id,
+               to_jsonb(stored) - 'new_classification', to_jsonb(updated))"#,
         version.0,
         author.request_id(),
         author.app(),
@@ -356,21 +349,26 @@ pub async fn delete(
     conn: &mut PgConnection, version: CacheVersion, author: Author<'_>, id: i32,
 ) -> sqlx::Result<bool> {
     let deleted = sqlx::query_scalar!(
-        r#"with expected as materialized (
-               select from cmdb.cache_version where version = $1 for update
+        // Who grants permissions for the model locks these rows, and then the version.
+        r#"with grants as materialized (
+               select from cmdb.permission_grant where model_id = $5 for update
+           ),
+           target as materialized (
+               select from cmdb.model where id = $5 for update
+           ),
+           expected as materialized (
+               select from cmdb.cache_version
+               where version = $1
+                   -- Always true: the other rows are locked first.
+                   and (select count(*) from target) + (select count(*) from grants) >= 0
+               for update
            ),
            deleted as (
                delete from cmdb.model using expected where id = $5 returning model.*
-           ),
-           audit_record as (
-               insert into cmdb.audit_log
-                   (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
-                    resource_id, before)
-               select case when $2::text is null then 'command' else 'request' end, $2, $3,
-                   coalesce($4, session_user), tenant_id, '{}', 'model', id, to_jsonb(deleted)
-               from deleted
            )
-           select true as "deleted!" from deleted"#,
+           select true as "deleted!"
+           from deleted, cmdb.audit_change(
+               $2, $3, $4, deleted.tenant_id, 'model', deleted.id, to_jsonb(deleted), null)"#,
         version.0,
         author.request_id(),
         author.app(),

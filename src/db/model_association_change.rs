@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use super::cache_version::CacheVersion;
 use crate::domain::association::{
-    AssociationEnds, ModelAssociationUse, NewModelAssociation, NewModelAssociationFacts,
+    AssociationEnds, ModelAssociationUse, NewModelAssociation, StateForNewModelAssociation,
 };
 use crate::domain::association_kind::MAINLINE;
 use crate::domain::identity::Author;
@@ -27,15 +27,15 @@ pub async fn find_number(
 
 /// What decides about a new model association, the surrogate key of its tenant, if that is stored,
 /// and the cache version. The tenant's own association kind is preferred to that of tenant "0".
-#[tracing::instrument(skip_all, name = "db.model_association.find_facts_for_new")]
-pub async fn find_facts_for_new(
+#[tracing::instrument(skip_all, name = "db.model_association.find_state_for_new")]
+pub async fn find_state_for_new(
     conn: &mut PgConnection, tenant: &Tenant, new: &NewModelAssociation,
-) -> sqlx::Result<(NewModelAssociationFacts, Option<i32>, CacheVersion)> {
+) -> sqlx::Result<(StateForNewModelAssociation, Option<i32>, CacheVersion)> {
     let row = sqlx::query!(
         r#"with visible as materialized (
                select id, key = $1 as is_own from cmdb.tenant where key in ($1, $2)
            ),
-           facts as materialized (
+           state as materialized (
                select
                    (select id from visible where is_own) as tenant_id,
                    (select model.id from cmdb.model join visible on visible.id = tenant_id
@@ -54,13 +54,13 @@ pub async fn find_facts_for_new(
                    join cmdb.association_kind kind on kind.id = association_kind_id
                    where association.tenant_id in (select id from visible)
                        and (association.source_model_id, association.target_model_id, kind.key)
-                           = (facts.source_model_id, facts.target_model_id, $5)
+                           = (state.source_model_id, state.target_model_id, $5)
                ) as "has_same!",
                exists (
                    select from cmdb.model_association association
-                   where key = $6 and association.tenant_id = facts.tenant_id
+                   where key = $6 and association.tenant_id = state.tenant_id
                ) as "is_key_taken!"
-           from cmdb.cache_version, facts"#,
+           from cmdb.cache_version, state"#,
         tenant.as_str(),
         Tenant::SHARED,
         new.source_model,
@@ -69,14 +69,14 @@ pub async fn find_facts_for_new(
         new.key,
     );
     let row = row.fetch_one(conn).await?;
-    let facts = NewModelAssociationFacts {
+    let state = StateForNewModelAssociation {
         source_model_id: row.source_model_id,
         target_model_id: row.target_model_id,
         kind_id: row.kind_id,
         has_same: row.has_same,
         is_key_taken: row.is_key_taken,
     };
-    Ok((facts, row.tenant_id, row.version))
+    Ok((state, row.tenant_id, row.version))
 }
 
 /// Inserts a model association, with its audit record, and returns its number. Returns `None`, with
@@ -96,17 +96,10 @@ pub async fn insert(
                     mapping, on_delete, is_predefined)
                select $5, $6, $7, $8, $9, $10, $11, $12, $13 from expected
                returning *
-           ),
-           audit_record as (
-               insert into cmdb.audit_log
-                   (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
-                    resource_id, after)
-               select case when $2::text is null then 'command' else 'request' end, $2, $3,
-                   coalesce($4, session_user), $5, '{}', 'model_association', id,
-                   to_jsonb(inserted)
-               from inserted
            )
-           select (id >> 2)::bigint as "number!" from inserted"#,
+           select (id >> 2)::bigint as "number!"
+           from inserted, cmdb.audit_change(
+               $2, $3, $4, $5, 'model_association', inserted.id, null, to_jsonb(inserted))"#,
         version.0,
         author.request_id(),
         author.app(),
@@ -174,17 +167,11 @@ pub async fn rename(
                from stored
                where association.id = stored.id
                returning association.*
-           ),
-           audit_record as (
-               insert into cmdb.audit_log
-                   (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
-                    resource_id, before, after)
-               select case when $2::text is null then 'command' else 'request' end, $2, $3,
-                   coalesce($4, session_user), updated.tenant_id, '{}', 'model_association',
-                   updated.id, to_jsonb(stored), to_jsonb(updated)
-               from updated, stored
            )
-           select true as "updated!" from updated"#,
+           select true as "updated!"
+           from updated, stored, cmdb.audit_change(
+               $2, $3, $4, updated.tenant_id, 'model_association', updated.id,
+               to_jsonb(stored), to_jsonb(updated))"#,
         version.0,
         author.request_id(),
         author.app(),
@@ -202,23 +189,19 @@ pub async fn delete(
     conn: &mut PgConnection, version: CacheVersion, author: Author<'_>, id: i32,
 ) -> sqlx::Result<bool> {
     let deleted = sqlx::query_scalar!(
+        // A trigger locks the table of links before the first row is deleted, so before the version
+        // is locked. SQL clients lock them in the same order.
         r#"with expected as materialized (
                select from cmdb.cache_version where version = $1 for update
            ),
            deleted as (
                delete from cmdb.model_association using expected where id = $5
                returning model_association.*
-           ),
-           audit_record as (
-               insert into cmdb.audit_log
-                   (origin, request_id, app, user_name, tenant_id, association_ids, resource_type,
-                    resource_id, before)
-               select case when $2::text is null then 'command' else 'request' end, $2, $3,
-                   coalesce($4, session_user), tenant_id, '{}', 'model_association', id,
-                   to_jsonb(deleted)
-               from deleted
            )
-           select true as "deleted!" from deleted"#,
+           select true as "deleted!"
+           from deleted, cmdb.audit_change(
+               $2, $3, $4, deleted.tenant_id, 'model_association', deleted.id,
+               to_jsonb(deleted), null)"#,
         version.0,
         author.request_id(),
         author.app(),

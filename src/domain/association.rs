@@ -75,7 +75,7 @@ pub struct NewModelAssociation {
 
 /// What is stored that decides about a new model association, as far as its tenant sees it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NewModelAssociationFacts {
+pub struct StateForNewModelAssociation {
     /// The surrogate key of the source model.
     pub source_model_id: Option<i32>,
     /// The surrogate key of the target model.
@@ -140,9 +140,9 @@ impl NewModelAssociation {
 
     /// Decides whether the model association can be created.
     pub fn decide(
-        &self, stored: NewModelAssociationFacts,
+        &self, stored: StateForNewModelAssociation,
     ) -> Result<AssociationEnds, RequestError> {
-        let NewModelAssociationFacts { source_model_id, target_model_id, kind_id, .. } = stored;
+        let StateForNewModelAssociation { source_model_id, target_model_id, kind_id, .. } = stored;
         if stored.has_same {
             let (source_model, target_model) =
                 (self.source_model.clone(), self.target_model.clone());
@@ -207,7 +207,7 @@ impl ModelAssociationUse {
 mod tests {
     use super::*;
 
-    const FREE: NewModelAssociationFacts = NewModelAssociationFacts {
+    const FREE: StateForNewModelAssociation = StateForNewModelAssociation {
         source_model_id: Some(1),
         target_model_id: Some(2),
         kind_id: Some(3),
@@ -244,10 +244,10 @@ mod tests {
     #[test]
     fn models_and_kind_must_exist() {
         let refused = |stored| new().decide(stored).unwrap_err();
-        let no_source = NewModelAssociationFacts { source_model_id: None, ..FREE };
-        let no_target = NewModelAssociationFacts { target_model_id: None, ..FREE };
-        let neither = NewModelAssociationFacts { target_model_id: None, ..no_source };
-        let no_kind = NewModelAssociationFacts { kind_id: None, ..FREE };
+        let no_source = StateForNewModelAssociation { source_model_id: None, ..FREE };
+        let no_target = StateForNewModelAssociation { target_model_id: None, ..FREE };
+        let neither = StateForNewModelAssociation { target_model_id: None, ..no_source };
+        let no_kind = StateForNewModelAssociation { kind_id: None, ..FREE };
         for (stored, unknown) in
             [(no_source, SOURCE), (no_target, TARGET), (neither, BOTH), (no_kind, KIND)]
         {

@@ -39,7 +39,7 @@ pub struct NewModel {
 
 /// What is stored that decides about a new model.
 #[derive(Debug, Clone, Copy)]
-pub struct NewModelFacts {
+pub struct StateForNewModel {
     /// Whether the classification exists.
     pub has_classification: bool,
     /// Whether a model of any tenant has the key.
@@ -71,7 +71,7 @@ impl NewModel {
     }
 
     /// Decides whether the model can be created.
-    pub fn decide(&self, tenant: &Tenant, stored: NewModelFacts) -> Result<(), RequestError> {
+    pub fn decide(&self, tenant: &Tenant, stored: StateForNewModel) -> Result<(), RequestError> {
         let is_reserved = self.key.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("bk"));
         let bytes = self.key.len() + tenant.as_str().len();
         Err(if !stored.has_classification {
@@ -150,7 +150,7 @@ pub struct ModelChange {
 
 /// What is stored that decides about the change of a model.
 #[derive(Debug, Clone, Copy)]
-pub struct ModelChangeFacts {
+pub struct StateForModelChange {
     /// Whether the new classification exists; true if there is none.
     pub has_classification: bool,
     /// Whether another model of any tenant has the new name.
@@ -173,7 +173,7 @@ impl ModelChange {
     }
 
     /// Decides about the change of a model that exists or not.
-    pub fn decide(&self, exists: bool, stored: ModelChangeFacts) -> Result<(), RequestError> {
+    pub fn decide(&self, exists: bool, stored: StateForModelChange) -> Result<(), RequestError> {
         if !stored.has_classification {
             return Err(ChangeError::UnknownClassification { is_new_model: false }.into());
         }
@@ -222,8 +222,8 @@ impl ModelUse {
 mod tests {
     use super::*;
 
-    const FREE: NewModelFacts =
-        NewModelFacts { has_classification: true, is_key_taken: false, is_name_taken: false };
+    const FREE: StateForNewModel =
+        StateForNewModel { has_classification: true, is_key_taken: false, is_name_taken: false };
 
     fn new(key: &str) -> NewModel {
         NewModel {
@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    fn decide(new: &NewModel, stored: NewModelFacts) -> Result<(), RequestError> {
+    fn decide(new: &NewModel, stored: StateForNewModel) -> Result<(), RequestError> {
         new.check().and_then(|()| new.decide(&Tenant::default(), stored))
     }
 
@@ -276,16 +276,16 @@ mod tests {
     fn the_classification_is_checked_first_and_the_name_last() {
         let unknown = ChangeError::UnknownClassification { is_new_model: true };
         let nothing =
-            NewModelFacts { has_classification: false, is_key_taken: true, is_name_taken: true };
+            StateForNewModel { has_classification: false, is_key_taken: true, is_name_taken: true };
         let without_icon = NewModel { icon: String::new(), ..new("bkx") };
         assert_eq!(decide(&without_icon, nothing), Err(unknown.into()));
-        let taken = NewModelFacts { has_classification: true, ..nothing };
+        let taken = StateForNewModel { has_classification: true, ..nothing };
         let shown = |taken| match decide(&new("rack"), taken).unwrap_err() {
             RequestError::Change(ChangeError::Duplicate { shown, .. }) => shown,
             error => panic!("{error}"),
         };
         assert_eq!(shown(taken), "rack");
-        assert_eq!(shown(NewModelFacts { is_key_taken: false, ..taken }), "a rack");
+        assert_eq!(shown(StateForNewModel { is_key_taken: false, ..taken }), "a rack");
     }
 
     #[test]

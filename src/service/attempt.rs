@@ -30,8 +30,8 @@ use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_val
 /// and the request fails.
 const MAX_RETRIES: usize = 100;
 
-/// After so many attempts, a request that is stale acquires the lock of changes; after the first
-/// one, if it makes such a change itself.
+/// After so many attempts, a request that is stale acquires the lock of changes and holds it until
+/// it ends. A change acquires it in each attempt, and holds it until it ends if it was stale.
 const ATTEMPTS_WITHOUT_LOCK: usize = 3;
 
 /// How long a version may be used for reads after a statement has found it current.
@@ -59,8 +59,8 @@ pub struct Caches {
     /// The lock of changes of models, association kinds and model associations. It is acquired in
     /// the order in which it is waited for.
     changes: Arc<FairMutex<()>>,
-    /// The version that was found current last, and when the statement was sent.
-    current: Mutex<Option<(CacheVersion, Instant)>>,
+    /// What is known of the current version.
+    current: Mutex<Option<Current>>,
 }
 
 impl Default for Caches {
@@ -80,8 +80,31 @@ impl Default for Caches {
     }
 }
 
+impl Caches {
+    /// Those of a replica. Changes of the primary make stale what is looked up there, too.
+    pub(super) fn for_replica(&self) -> Self {
+        Self { changes: Arc::clone(&self.changes), ..Self::default() }
+    }
+
+    /// Notes what a statement has found or done, unless a later one was noted.
+    fn set_current(&self, version: Option<CacheVersion>, sent: Instant) {
+        let mut current = lock(&self.current);
+        if current.is_none_or(|current| current.sent <= sent) {
+            *current = Some(Current { version, sent });
+        }
+    }
+}
+
 fn new_cache<K: Hash + Eq + Send + Sync + 'static, T: Send + Sync + 'static>() -> Cache<K, Arc<T>> {
     Cache::builder().max_capacity(10_000).time_to_live(Duration::from_mins(5)).build()
+}
+
+/// The version that the statement sent at this time has found to be the current one; `None` if it
+/// has changed the version.
+#[derive(Clone, Copy)]
+struct Current {
+    version: Option<CacheVersion>,
+    sent: Instant,
 }
 
 /// The lookups of one attempt to serve a request. All that they find is of one version, or the
@@ -100,7 +123,7 @@ struct Used {
     version: Option<CacheVersion>,
     /// Whether a statement of this attempt has found it to be the current one.
     is_current: bool,
-    /// Whether the attempt makes a change that takes the lock.
+    /// Whether the attempt changes models, association kinds or model associations.
     is_change: bool,
 }
 
@@ -197,22 +220,26 @@ impl Lookups<'_> {
     /// Must be called when a statement that was sent at `sent` has found this version to be the
     /// current one. Fails unless everything that was looked up is of this version.
     pub(super) fn set_current(&self, version: CacheVersion, sent: Instant) -> Result<(), Error> {
-        *lock(&self.service.caches.current) = Some((version, sent));
+        self.service.caches.set_current(Some(version), sent);
         self.require_version(version)?;
         self.used().is_current = true;
         Ok(())
     }
 
     /// Must be called when a statement of this attempt has found the version of everything that was
-    /// looked up to be the current one, and has changed it. Later reads look for the new one.
+    /// looked up to be the current one, and may have changed it. Later reads look for the new one.
     pub(super) fn set_changed(&self) {
-        *lock(&self.service.caches.current) = None;
+        self.service.caches.set_current(None, Instant::now());
         self.used().is_current = true;
     }
 
-    /// Acquires the lock of changes, unless the request holds it.
-    pub(super) async fn lock_changes(&self) -> Result<Option<OwnedMutexGuard<()>>, Error> {
+    /// Acquires the lock of changes for a change, unless the request holds it.
+    pub(super) async fn lock_for_change(&self) -> Result<Option<OwnedMutexGuard<()>>, Error> {
         self.used().is_change = true;
+        self.lock_changes().await
+    }
+
+    async fn lock_changes(&self) -> Result<Option<OwnedMutexGuard<()>>, Error> {
         if self.holds_lock {
             return Ok(None);
         }
@@ -232,9 +259,9 @@ impl Lookups<'_> {
         let Used { version, is_current, .. } = *self.used();
         let Some(version) = version.filter(|_| !is_current) else { return Ok(true) };
         let recent = lock(&self.service.caches.current).filter(|_| !is_refusal);
-        if recent
-            .is_some_and(|(current, sent)| current == version && sent.elapsed() < READ_STALENESS)
-        {
+        if recent.is_some_and(|current| {
+            current.version == Some(version) && current.sent.elapsed() < READ_STALENESS
+        }) {
             return Ok(true);
         }
         let sent = Instant::now();
@@ -313,5 +340,24 @@ impl<'a> Retry<'a> {
             }
         }
         Ok(Next::Repeat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_sent_before_a_change_does_not_bring_the_old_version_back() {
+        let (caches, version) = (Caches::default(), CacheVersion(1));
+        let sent = Instant::now();
+        let known = || lock(&caches.current).and_then(|current| current.version);
+        caches.set_current(Some(version), sent);
+        assert_eq!(known(), Some(version));
+        caches.set_current(None, sent + Duration::from_millis(2));
+        caches.set_current(Some(version), sent + Duration::from_millis(1));
+        assert_eq!(known(), None);
+        caches.set_current(Some(version), sent + Duration::from_millis(3));
+        assert_eq!(known(), Some(version));
     }
 }

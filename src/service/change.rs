@@ -74,7 +74,7 @@ pub(super) async fn by_request<T>(
         authorized_on: cx.lookups.version(),
         deadline: Some(cx.deadline),
     };
-    let _lock = cx.lookups.lock_changes().await?;
+    let _lock = cx.lookups.lock_for_change().await?;
     let work = async |conn: &mut PgConnection| make(conn, &change).await;
     let result = with_connection(&cx.service.pool, cx.deadline, work).await?;
     cx.lookups.set_changed();

@@ -61,7 +61,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// The same for a replica with these connections. The limits are shared, the caches are not.
+    /// The same for a replica with these connections. The limits and the lock of changes are
+    /// shared, the caches are not.
     #[must_use]
     pub fn for_replica(&self, pool: Pool) -> Self {
         Self {
@@ -70,7 +71,7 @@ impl Service {
             limiter: self.limiter.clone(),
             permits: Arc::clone(&self.permits),
             stream_permits: Arc::clone(&self.stream_permits),
-            caches: Caches::default(),
+            caches: self.caches.for_replica(),
         }
     }
 

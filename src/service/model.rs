@@ -45,10 +45,10 @@ pub async fn create(cx: &RequestContext<'_>, new: &NewModel) -> Result<i64, Erro
 pub async fn add(
     conn: &mut PgConnection, change: &Change<'_>, new: &NewModel,
 ) -> Result<i64, Error> {
-    let (facts, tenant_id, version) =
-        db::model::find_facts_for_new(conn, change.tenant, new).await?;
+    let (state, tenant_id, version) =
+        db::model::find_state_for_new(conn, change.tenant, new).await?;
     change.require_version(version)?;
-    new.decide(change.tenant, facts)?;
+    new.decide(change.tenant, state)?;
     let tenant_id = change.require_tenant(conn, tenant_id).await?;
     let number = db::model::insert(conn, version, change.author, tenant_id, new).await?;
     number.ok_or(Error::Stale)
@@ -59,10 +59,10 @@ pub async fn update(
     cx: &RequestContext<'_>, number: i64, wanted: &ModelChange,
 ) -> Result<(), Error> {
     by_request(cx, Action::EditModels, async |conn, change| {
-        let (facts, id, version) =
-            db::model::find_facts_for_change(conn, change.tenant, number, wanted).await?;
+        let (state, id, version) =
+            db::model::find_state_for_change(conn, change.tenant, number, wanted).await?;
         change.require_version(version)?;
-        wanted.decide(id.is_some(), facts)?;
+        wanted.decide(id.is_some(), state)?;
         let Some(id) = id.filter(|_| *wanted != ModelChange::default()) else { return Ok(()) };
         change.require_time()?;
         let is_updated = db::model::update(conn, version, change.author, id, wanted).await?;

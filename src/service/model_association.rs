@@ -66,10 +66,10 @@ pub async fn create(cx: &RequestContext<'_>, new: &NewModelAssociation) -> Resul
 pub async fn add(
     conn: &mut PgConnection, change: &Change<'_>, new: &NewModelAssociation,
 ) -> Result<i64, Error> {
-    let find = db::model_association_change::find_facts_for_new(conn, change.tenant, new);
-    let (facts, tenant_id, version) = find.await?;
+    let find = db::model_association_change::find_state_for_new(conn, change.tenant, new);
+    let (state, tenant_id, version) = find.await?;
     change.require_version(version)?;
-    let ends = new.decide(facts)?;
+    let ends = new.decide(state)?;
     let tenant_id = change.require_tenant(conn, tenant_id).await?;
     let author = change.author;
     let insert = db::model_association_change::insert(conn, version, author, tenant_id, ends, new);

@@ -40,6 +40,7 @@ async fn built_in_models_and_predefined_kinds_cannot_be_deleted(pool: PgPool) {
             ),
             ("delete from cmdb.association_kind where key in ('cools', 'heats')", None),
             ("delete from cmdb.association_kind where key = 'feeds'", predefined),
+            ("truncate cmdb.association_kind cascade", Some("association_kind_restrict_truncate")),
         ],
     )
     .await;
@@ -65,6 +66,8 @@ async fn a_predefined_model_association_can_only_be_replaced(pool: PgPool) {
     assert_eq!(rejection(&mut conn, predefine).await, None);
     let keep = Some("model_association_keep_predefined".to_owned());
     assert_eq!(rejection(&mut conn, delete).await, keep);
+    let restricted = Some("model_association_restrict_truncate".to_owned());
+    assert_eq!(rejection(&mut conn, "truncate cmdb.model_association").await, restricted);
     for (key, is_kept) in [("another", false), ("bk_switch_connect_host", true)] {
         let mut tx = conn.begin().await.unwrap();
         assert_eq!(rejection(&mut tx, delete).await, None);

@@ -1,5 +1,7 @@
 //! Models: finding, creating, changing and deleting them.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -373,6 +375,24 @@ async fn a_change_of_nothing_is_neither_stored_nor_audited(pool: PgPool) {
     assert_eq!(app.count("select count(*) from cmdb.audit_log").await, 1);
 }
 
+/// An import may give two models one name.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_model_may_be_sent_back_with_its_name_that_another_has_too(pool: PgPool) {
+    let app = TestApp::of_models(pool).await;
+    let (first, second) = (create(&app, "0", "rack").await, create(&app, "0", "shelf").await);
+    let rename = "update cmdb.model set name = 'rack', has_unique_name = false where key = 'shelf'";
+    sqlx::query(rename).execute(&app.pool).await.unwrap();
+    for id in [first, second] {
+        let change = json!({"bk_obj_name": "rack", "description": "sent back"});
+        assert_eq!(update(&app, id, change).await, 0);
+    }
+    let unique = "select count(*) from cmdb.model
+                  where name = 'rack' and has_unique_name and description = 'sent back'";
+    assert_eq!(app.count(unique).await, 1);
+    assert_eq!(update(&app, second, json!({"bk_obj_name": "shelf"})).await, 0);
+    assert_eq!(update(&app, second, json!({"bk_obj_name": "rack"})).await, 1_199_014);
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_model_of_another_tenant_is_unknown(pool: PgPool) {
     let app = TestApp::of_models(pool).await;
@@ -433,6 +453,30 @@ async fn a_model_that_gets_an_instance_meanwhile_is_not_deleted(pool: PgPool) {
         importing.commit().await.unwrap();
     };
     tokio::join!(deletion, commit);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_deletion_waits_for_a_grant_for_the_model_without_a_deadlock(pool: PgPool) {
+    let app = Arc::new(TestApp::of_models(pool).await);
+    let id = create(&app, "0", "rack").await;
+    let mut granting = app.pool.begin().await.unwrap();
+    let grant = "insert into cmdb.permission_grant (user_name, model_id)
+                 select 'another', id from cmdb.model where key = 'rack'";
+    sqlx::query(grant).execute(&mut *granting).await.unwrap();
+    let deleting = {
+        let app = Arc::clone(&app);
+        let path = format!("DELETE delete/object/{id}");
+        tokio::spawn(async move { app.cmdb("0", &path, json!({})).await.0 })
+    };
+    wait_until_blocked(&app.pool, 1).await;
+    granting.commit().await.unwrap();
+    assert_eq!(deleting.await.unwrap(), 0);
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    assert_eq!(app.count(deadlocks).await, 0);
+    assert_eq!(
+        app.count("select count(*) from cmdb.permission_grant where model_id > 12").await,
+        0
+    );
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -101,7 +101,8 @@ declare
                 and not exists (
                     select from cmdb.audit_log
                     where model_association_id = stored_id
-                        or stored_id = any (model_association_ids)))));
+                        or stored_id = any (model_association_ids)
+                        or resource_type = 'model_association' and resource_id = stored_id))));
 begin
     if cardinality(replaced) > 0 then
         delete from cmdb.model_association where id = any (replaced);

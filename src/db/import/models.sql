@@ -131,10 +131,10 @@ group by file;
 -- Models without a place come after the others of their classification. BlueKing CMDB assigns
 -- places since version 3.12.
 update cmdb.model
-set sort_number = placed.last + placed.turn
+set sort_number = placed.last + placed.rank
 from (
     select id, coalesce(max(sort_number) over (partition by classification), 0) as last,
-        row_number() over (partition by classification, sort_number = 0 order by number) as turn
+        row_number() over (partition by classification, sort_number = 0 order by number) as rank
     from cmdb.model
 ) placed
 where model.id = placed.id and sort_number = 0;
