@@ -83,16 +83,7 @@ impl AssociationCommand {
             }
             Self::Remove { key, tenant: TenantArg { tenant } } => {
                 let id = model_association::find_number(&mut conn, &key, &tenant).await?;
-                let is_removed = match id {
-                    Some(id) => {
-                        by_command(&mut conn, &tenant, async |conn, change| {
-                            model_association::remove(conn, change, id).await
-                        })
-                        .await?
-                    }
-                    None => false,
-                };
-                if !is_removed {
+                if !super::remove(&mut conn, &tenant, id, model_association::remove).await? {
                     return super::nothing_removed(&tenant, "model association", &key);
                 }
             }

@@ -75,16 +75,7 @@ impl KindCommand {
             }
             Self::Remove { key, tenant: TenantArg { tenant } } => {
                 let id = association_kind::find_number(&mut conn, &key, &tenant).await?;
-                let is_removed = match id {
-                    Some(id) => {
-                        by_command(&mut conn, &tenant, async |conn, change| {
-                            association_kind::remove(conn, change, id).await
-                        })
-                        .await?
-                    }
-                    None => false,
-                };
-                if !is_removed {
+                if !super::remove(&mut conn, &tenant, id, association_kind::remove).await? {
                     return super::nothing_removed(&tenant, "kind", &key);
                 }
             }

@@ -27,6 +27,7 @@ use self::kind::KindCommand;
 use self::model::ModelCommand;
 use crate::config::{self, Listen, LogSettings, ServeSettings};
 use crate::domain::keys::Tenant;
+use crate::service::change::{Change, by_command};
 use crate::service::database::{Database, Purpose};
 use crate::telemetry::traces::Traces;
 use crate::{service, telemetry};
@@ -189,6 +190,15 @@ impl Command {
 async fn connect(purpose: Purpose) -> anyhow::Result<PgConnection> {
     let database = Database::new(config::database()?);
     Ok(service::database::connect(&database, purpose).await?)
+}
+
+/// Removes what has this id. Returns whether there was anything.
+async fn remove(
+    conn: &mut PgConnection, tenant: &Tenant, id: Option<i64>,
+    remove: impl AsyncFn(&mut PgConnection, &Change<'_>, i64) -> Result<bool, service::Error>,
+) -> Result<bool, service::Error> {
+    let Some(id) = id else { return Ok(false) };
+    by_command(conn, tenant, async |conn, change| remove(conn, change, id).await).await
 }
 
 /// The outcome of a removal that found nothing, with a message.

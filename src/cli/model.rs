@@ -68,16 +68,7 @@ impl ModelCommand {
             }
             Self::Remove { key, tenant: TenantArg { tenant } } => {
                 let id = model::find_number(&mut conn, &key, &tenant).await?;
-                let is_removed = match id {
-                    Some(id) => {
-                        by_command(&mut conn, &tenant, async |conn, change| {
-                            model::remove(conn, change, id).await
-                        })
-                        .await?
-                    }
-                    None => false,
-                };
-                if !is_removed {
+                if !super::remove(&mut conn, &tenant, id, model::remove).await? {
                     return super::nothing_removed(&tenant, "model", &key);
                 }
             }

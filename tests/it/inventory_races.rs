@@ -241,13 +241,18 @@ async fn a_model_association_is_deleted_or_gets_its_first_links_but_not_both(poo
     assert_eq!(app.count(DEADLOCKS).await, 0);
 }
 
+/// The path of the deletion of a model association.
+async fn deletion_path(app: &TestApp) -> String {
+    let number = "select (id >> 2)::bigint from cmdb.model_association
+                  where key = 'bk_switch_default_host'";
+    format!("/api/v3/delete/objectassociation/{}", app.count(number).await)
+}
+
 /// The same, with the other side in a transaction that has not ended.
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_deletion_of_a_model_association_waits_for_writers_and_writers_for_it(pool: PgPool) {
     let app = new_app(&pool, 8).await;
-    let number = "select (id >> 2)::bigint from cmdb.model_association
-                  where key = 'bk_switch_default_host'";
-    let path = format!("/api/v3/delete/objectassociation/{}", app.count(number).await);
+    let path = deletion_path(&app).await;
     let mut writer = pool.begin().await.unwrap();
     let insert =
         "insert into cmdb.instance_association (model_association_id, source_id, target_id)
@@ -280,9 +285,7 @@ async fn a_deletion_of_a_model_association_waits_for_writers_and_writers_for_it(
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn a_deletion_of_a_model_association_does_not_deadlock_with_one_of_instances(pool: PgPool) {
     let app = new_app(&pool, 8).await;
-    let number = "select (id >> 2)::bigint from cmdb.model_association
-                  where key = 'bk_switch_default_host'";
-    let path = format!("/api/v3/delete/objectassociation/{}", app.count(number).await);
+    let path = deletion_path(&app).await;
     let mut deleter = pool.begin().await.unwrap();
     let instances = "delete from cmdb.instance where instance_id = 9";
     assert_eq!(rejection(&mut deleter, instances).await, None);

@@ -369,14 +369,16 @@ async fn a_grant_to_view_one_instance_cannot_be_stored(pool: PgPool) {
 const CHANGES: [(&str, &str, &str); 9] = [
     (
         "POST create/object",
-        r#"{"bk_obj_id":"r","bk_obj_name":"r","bk_classification_id":"bk_network","bk_obj_icon":"i"}"#,
+        r#"{"bk_obj_id":"r","bk_obj_name":"r","bk_classification_id":"bk_network",
+            "bk_obj_icon":"i"}"#,
         "create_sys_model",
     ),
     ("PUT update/object/7", r#"{"bk_obj_icon":"i"}"#, "edit_sys_model"),
     ("DELETE delete/object/10", "", "delete_sys_model"),
     (
         "POST create/objectassociation",
-        r#"{"bk_obj_asst_id":"k","bk_obj_id":"host","bk_asst_obj_id":"biz","bk_asst_id":"run","mapping":"n:n"}"#,
+        r#"{"bk_obj_asst_id":"k","bk_obj_id":"host","bk_asst_obj_id":"biz","bk_asst_id":"run",
+            "mapping":"n:n"}"#,
         "edit_sys_model",
     ),
     ("PUT update/objectassociation/5", r#"{"bk_obj_asst_name":"k"}"#, "edit_sys_model"),
