@@ -62,7 +62,7 @@ fn encode(c: &mut Criterion) {
                 let id = "06111a8efac445bcbb0269614e86e14c";
                 let language = Language::English;
                 let data = CreateManyData::new(black_box(&outcomes), &links, language);
-                let envelope = Envelope::new(Api::Gateway, Ok(data), language, id);
+                let envelope = Envelope::new(Api::Gateway, Some(data), None, language, id);
                 serde_json::to_vec(&envelope).unwrap()
             });
         });

@@ -272,7 +272,7 @@ fn columns(stage: Stage) -> usize {
     match stage {
         Stage::Classifications => 1,
         Stage::AssignedIds => 2,
-        Stage::Instances => 4,
+        Stage::Instances => 6,
         Stage::Links => 7,
         Stage::Kinds => 8,
         Stage::Models => 16,

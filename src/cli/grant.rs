@@ -11,7 +11,7 @@ use crate::service::database::Purpose;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GrantCommand {
-    /// Let a user edit instances, view models, or change models
+    /// Let a user edit, view, create or delete instances, or change models
     Add(GrantArgs),
     /// List grants
     List {
@@ -25,14 +25,22 @@ pub(super) enum GrantCommand {
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("scope").required(true).args(["all", "model", "models"])))]
+#[command(group(ArgGroup::new("action").args(["view", "create", "delete", "models"])))]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of the command line")]
 pub(super) struct GrantArgs {
     /// Name of the user
     #[arg(long)]
     user: String,
-    /// Only to view the models with their instances and associations. Without it, to edit the
-    /// instances; who may edit all of a model may view it, too
-    #[arg(long, conflicts_with_all = ["instance", "models"])]
+    /// Only to view the models with their instances and associations. Without this and the next
+    /// two, to edit the instances; who may edit all of a model may view it, too
+    #[arg(long, conflicts_with = "instance")]
     view: bool,
+    /// Only to create instances of the models. No other grant allows it
+    #[arg(long, conflicts_with = "instance")]
+    create: bool,
+    /// Only to delete instances of the models. No other grant allows it
+    #[arg(long, conflicts_with = "instance")]
+    delete: bool,
     /// All instances of all models
     #[arg(long, conflicts_with = "instance")]
     all: bool,
@@ -53,6 +61,8 @@ impl GrantArgs {
         let action = match self {
             Self { models: true, .. } => GrantAction::Models,
             Self { view: true, .. } => GrantAction::View,
+            Self { create: true, .. } => GrantAction::Create,
+            Self { delete: true, .. } => GrantAction::Delete,
             _ => GrantAction::Edit,
         };
         let scope = |instance| Scope { action, model: self.model.clone(), instance };

@@ -7,8 +7,10 @@ mod check;
 mod grant;
 mod healthcheck;
 mod import;
+mod instance;
 mod kind;
 mod model;
+mod rows;
 mod serve;
 mod table;
 
@@ -23,6 +25,7 @@ use self::app::AppCommand;
 use self::association::AssociationCommand;
 use self::audit::AuditCommand;
 use self::grant::GrantCommand;
+use self::instance::InstanceCommand;
 use self::kind::KindCommand;
 use self::model::ModelCommand;
 use crate::config::{self, Listen, LogSettings, ServeSettings};
@@ -77,10 +80,13 @@ enum Command {
     /// Manage model associations, which say which models can be associated and how
     #[command(subcommand)]
     Association(AssociationCommand),
+    /// Manage instances, which are what associations associate
+    #[command(subcommand)]
+    Instance(InstanceCommand),
     /// Manage applications, which are the clients of the API
     #[command(subcommand)]
     App(AppCommand),
-    /// Manage what users may do: edit instances, view models, change models
+    /// Manage what users may do: edit, view, create and delete instances, change models
     #[command(subcommand)]
     Grant(GrantCommand),
     /// Manage the audit log, which has a record of each request that changed something
@@ -177,6 +183,7 @@ impl Command {
             Self::Model(command) => command.run().await,
             Self::Kind(command) => command.run().await,
             Self::Association(command) => command.run().await,
+            Self::Instance(command) => command.run().await,
             Self::App(command) => command.run().await,
             Self::Grant(command) => command.run().await,
             Self::Audit(command) => command.run().await,

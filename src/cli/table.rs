@@ -1,6 +1,6 @@
 //! Rows on stdout: aligned columns with a head on a terminal, else separated by tabs.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use unicode_width::UnicodeWidthStr;
 
@@ -9,9 +9,20 @@ use unicode_width::UnicodeWidthStr;
 pub(super) fn print<const N: usize>(
     head: [&str; N], rows: impl IntoIterator<Item = [String; N]>,
 ) -> io::Result<()> {
+    print_page(head, rows, true)
+}
+
+/// As [`print()`], a part of the rows. Only the first part has a head.
+pub(super) fn print_page<const N: usize>(
+    head: [&str; N], rows: impl IntoIterator<Item = [String; N]>, is_first: bool,
+) -> io::Result<()> {
     let rows: Vec<_> = rows.into_iter().map(|row| row.map(|value| one_line(&value))).collect();
     let out = io::stdout().lock();
-    if out.is_terminal() { write_aligned(out, head, &rows) } else { write_tabs(out, &rows) }
+    if out.is_terminal() {
+        write_aligned(out, head, &rows, is_first)
+    } else {
+        write_tabs(BufWriter::new(out), &rows)
+    }
 }
 
 fn one_line(value: &str) -> String {
@@ -26,7 +37,7 @@ fn write_tabs<const N: usize>(mut out: impl Write, rows: &[[String; N]]) -> io::
 }
 
 fn write_aligned<const N: usize>(
-    mut out: impl Write, head: [&str; N], rows: &[[String; N]],
+    mut out: impl Write, head: [&str; N], rows: &[[String; N]], has_head: bool,
 ) -> io::Result<()> {
     let head = head.map(str::to_uppercase);
     let lines = || std::iter::once(&head).chain(rows);
@@ -36,7 +47,7 @@ fn write_aligned<const N: usize>(
             *width = (*width).max(value.width());
         }
     }
-    for line in lines() {
+    for line in lines().skip(usize::from(!has_head)) {
         let cells = widths.iter().zip(line).map(|(width, value)| {
             let padding = width.saturating_sub(value.width());
             format!("{value}{:padding$}", "")
@@ -57,8 +68,10 @@ mod tests {
     #[test]
     fn columns_are_aligned_on_a_terminal() {
         let mut out = Vec::new();
-        write_aligned(&mut out, ["key", "name"], &rows()).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "KEY   NAME\nrack  a b c\n机柜  x\n");
+        write_aligned(&mut out, ["key", "name"], &rows(), true).unwrap();
+        write_aligned(&mut out, ["key", "name"], &rows()[1..], false).unwrap();
+        let lines = "KEY   NAME\nrack  a b c\n机柜  x\n机柜  x\n";
+        assert_eq!(String::from_utf8(out).unwrap(), lines);
     }
 
     #[test]

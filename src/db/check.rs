@@ -20,7 +20,7 @@ pub struct Violations {
 }
 
 /// The rules that sound data follows.
-pub const INVARIANTS: [Invariant; 14] = [
+pub const INVARIANTS: [Invariant; 20] = [
     Invariant {
         name: "every instance's model and tenant exist",
         sql: "select instance_id,
@@ -29,6 +29,61 @@ pub const INVARIANTS: [Invariant; 14] = [
               from cmdb.instance
               where not exists (select from cmdb.model where id = model_id)
                   or not exists (select from cmdb.tenant where id = instance.tenant_id)",
+    },
+    Invariant {
+        name: "every instance has one document, which has its tenant",
+        sql: "select instance_id,
+                  format('instance %s of model %s: %s', instance_id,
+                      coalesce((select key from cmdb.model where id = model_id), '(unknown)'),
+                      case
+                          when documents is null then 'it has no document'
+                          when instance.tenant_id is null
+                          then 'it does not exist, but has a document'
+                          when documents > 1 then format('it has %s documents', documents)
+                          else 'its document belongs to another tenant'
+                      end)
+              from cmdb.instance
+              full join (
+                  select model_id, instance_id, min(tenant_id) as tenant_id, count(*) as documents
+                  from cmdb.instance_document group by model_id, instance_id
+              ) document using (model_id, instance_id)
+              where (documents, instance.tenant_id)
+                  is distinct from (1::bigint, document.tenant_id)",
+    },
+    Invariant {
+        name: "every document has the id, the name, the model and the tenant of its instance",
+        sql: "select instance_id,
+                  format('instance %s of model %s: its document has not %s', instance_id, model.key,
+                      expected)
+              from cmdb.instance
+              join cmdb.instance_document using (model_id, instance_id)
+              join cmdb.model on model.id = model_id
+              join cmdb.tenant on tenant.id = instance.tenant_id
+              cross join cmdb.new_document(model.key, tenant.key, instance_id, instance.name)
+                  expected
+              where not document @> expected",
+    },
+    Invariant {
+        name: "a name that is kept from other instances is the one of its instance",
+        sql: "select instance_id,
+                  format('instance %s of model %s: the name %s is kept from others', instance_id,
+                      model.key, unique_name)
+              from cmdb.instance
+              join cmdb.instance_document using (model_id, instance_id)
+              join cmdb.model on model.id = model_id
+              where unique_name
+                  <> coalesce(cmdb.unique_name(model.key, document, instance.name), '')",
+    },
+    Invariant {
+        name: "no two instances of a model and a tenant have a name that is kept from others",
+        sql: "select min(instance_id),
+                  format('instances %s of model %s have the name %s',
+                      string_agg(instance_id::text, ', ' order by instance_id),
+                      coalesce((select key from cmdb.model where id = model_id), '(unknown)'),
+                      unique_name)
+              from cmdb.instance_document
+              where unique_name is not null
+              group by model_id, tenant_id, unique_name having count(*) > 1",
     },
     Invariant {
         name: "every link's model association exists",
@@ -151,6 +206,46 @@ pub const INVARIANTS: [Invariant; 14] = [
                       (select max(upper(deleted_ids)) - 1 from cmdb.audit_log)) as id
               ) highest, cmdb.instance_association_id_seq
               where highest.id > last_value or (highest.id = last_value and not is_called)",
+    },
+    // An import may bring back a deleted instance, but ids are assigned once.
+    Invariant {
+        name: "no instance is in two audit records of creations",
+        sql: "select instance_id,
+                  format('instance %s of model %s is in the audit records %s', instance_id,
+                      coalesce((select key from cmdb.model where model.id = resource_id),
+                          '(unknown)'),
+                      string_agg(audit_log.id::text, ', ' order by audit_log.id))
+              from cmdb.audit_log
+              cross join unnest(instance_ids) instance_id
+              where before is null
+              group by resource_id, instance_id having count(*) > 1",
+    },
+    Invariant {
+        name: "the next id of an instance is higher than every one assigned before",
+        sql: "select highest,
+                  format('id %s is assigned, but the sequence %s is at %s', highest, name,
+                      last_value)
+              from (
+                  select coalesce(key = 'host', false) as is_host, max(assigned_id) as highest
+                  from (
+                      select resource_id as model_id, assigned_id
+                      from cmdb.audit_log
+                      cross join unnest(instance_ids) assigned_id
+                      where before is null
+                      union all
+                      select model_id, max(instance_id) from cmdb.instance group by model_id
+                  ) assigned
+                  left join cmdb.model on model.id = model_id
+                  where key = 'host' or is_built_in is not true
+                  group by is_host
+              ) assigned
+              join (
+                  select false as is_host, 'instance_id_seq' as name, last_value, is_called
+                  from cmdb.instance_id_seq
+                  union all
+                  select true, 'host_id_seq', last_value, is_called from cmdb.host_id_seq
+              ) sequence using (is_host)
+              where highest > last_value or highest = last_value and not is_called",
     },
     Invariant {
         name: "cached data has a version",

@@ -15,22 +15,33 @@ pub fn push<F: Copy>(
     builder: &mut QueryBuilder<Postgres>, condition: &Condition<F>,
     column: &impl Fn(F) -> &'static str,
 ) {
+    push_with(builder, condition, &|builder, field, test| {
+        push_test(builder, column(*field), test);
+    });
+}
+
+/// Appends a condition as an expression that may be null for false. `push_test` appends a test.
+pub(super) fn push_with<F>(
+    builder: &mut QueryBuilder<Postgres>, condition: &Condition<F>,
+    push_test: &impl Fn(&mut QueryBuilder<Postgres>, &F, &Test),
+) {
     match condition {
-        Condition::All(parts) => push_list(builder, parts, column, " and ", "true"),
-        Condition::Any(parts) => push_list(builder, parts, column, " or ", "false"),
+        Condition::All(parts) => push_list(builder, parts, push_test, " and ", "true"),
+        Condition::Any(parts) => push_list(builder, parts, push_test, " or ", "false"),
         Condition::Not(condition) => {
             // Null is false, so its negation is true.
             builder.push("((");
-            push(builder, condition, column);
+            push_with(builder, condition, push_test);
             builder.push(") is not true)");
         }
-        Condition::Test(field, test) => push_test(builder, column(*field), test),
+        Condition::Test(field, test) => push_test(builder, field, test),
     }
 }
 
-fn push_list<F: Copy>(
+fn push_list<F>(
     builder: &mut QueryBuilder<Postgres>, parts: &[Condition<F>],
-    column: &impl Fn(F) -> &'static str, operator: &'static str, if_empty: &'static str,
+    push_test: &impl Fn(&mut QueryBuilder<Postgres>, &F, &Test), operator: &'static str,
+    if_empty: &'static str,
 ) {
     if parts.is_empty() {
         builder.push(if_empty);
@@ -38,7 +49,7 @@ fn push_list<F: Copy>(
     }
     for (index, part) in parts.iter().enumerate() {
         builder.push(if index == 0 { "(" } else { operator });
-        push(builder, part, column);
+        push_with(builder, part, push_test);
     }
     builder.push(")");
 }
@@ -63,6 +74,10 @@ fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &
         }
         Test::IsNull => {
             builder.push(column).push(" is null");
+        }
+        // Only fields of documents are tested so. See `document_condition`.
+        Test::JsonIn(_) | Test::NumberCompare(..) | Test::Exists | Test::HasSize(_) => {
+            builder.push("false");
         }
     }
 }

@@ -12,11 +12,17 @@ pub mod check;
 pub mod commit;
 pub mod condition;
 pub mod deletion;
+mod document_condition;
 pub mod hosts;
 pub mod idempotency;
 pub mod import;
 pub mod index;
+pub mod instance;
 pub mod instance_association;
+pub mod instance_change;
+pub mod instance_list;
+pub mod instance_name;
+pub mod instance_search;
 pub mod link_search;
 pub mod linked_instance;
 pub mod model;
@@ -106,7 +112,9 @@ fn is_conflict(error: &PgDatabaseError) -> bool {
             matches!(
                 error.table(),
                 Some(
-                    "instance_association"
+                    "instance"
+                        | "instance_document"
+                        | "instance_association"
                         | "idempotency_record"
                         | "model"
                         | "association_kind"
@@ -118,10 +126,12 @@ fn is_conflict(error: &PgDatabaseError) -> bool {
     }
 }
 
-/// Whether a sequence has assigned an id that exists.
+/// Whether a sequence has assigned an id that exists. SQL clients assign ids of instances, too:
+/// when such a transaction has ended, the sequence is past them.
 fn is_assigned_id(error: &PgDatabaseError) -> bool {
     error.code() == "23505"
-        && error.table() != Some("idempotency_record")
+        && !["idempotency_record", "instance", "instance_document"]
+            .contains(&error.table().unwrap_or_default())
         && error
             .constraint()
             .is_some_and(|name| name.ends_with("_pkey") || name.ends_with("_number_key"))

@@ -31,6 +31,8 @@ pub struct Model {
     pub name: String,
     /// The id that callers see, which is also in the ids of its permission actions.
     pub number: i64,
+    /// Whether it is out of use: `create_inst` refuses new instances then.
+    pub is_paused: bool,
 }
 
 /// Finds a model of the tenant or of tenant "0" by its key.
@@ -41,7 +43,7 @@ pub async fn find(
     let model = sqlx::query_as!(
         Model,
         r#"select (select version from cmdb.cache_version) as "version!: CacheVersion",
-               model.id, model.key, name, number as "number!"
+               model.id, model.key, name, number as "number!", is_paused
            from cmdb.model join cmdb.tenant on tenant.id = tenant_id
            where model.key = $1 and tenant.key in ($2, $3)"#,
         key,

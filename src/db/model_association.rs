@@ -80,6 +80,8 @@ pub struct AssociationOfModel {
     pub source_model_id: i32,
     /// The source model's key.
     pub source_model: String,
+    /// The target model's surrogate key.
+    pub target_model_id: i32,
     /// The target model's key.
     pub target_model: String,
 }
@@ -93,7 +95,7 @@ pub async fn list_of_model(
     let rows = sqlx::query!(
         r#"select (select version from cmdb.cache_version) as "version!: CacheVersion",
                association.id, association.key, kind.key as kind, source_model_id,
-               source.key as source_model, target.key as target_model
+               source.key as source_model, target_model_id, target.key as target_model
            from cmdb.model_association association
            join cmdb.association_kind kind on kind.id = association_kind_id
            join cmdb.model source on source.id = source_model_id
@@ -109,6 +111,7 @@ pub async fn list_of_model(
             kind: row.kind,
             source_model_id: row.source_model_id,
             source_model: row.source_model,
+            target_model_id: row.target_model_id,
             target_model: row.target_model,
         };
         (row.id, association)

@@ -8,6 +8,7 @@ use crate::domain::permission::{Action, GrantAction, MissingPermission, Scope};
 
 /// The models of which a user may edit every instance, and those that the user may view.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are columns of a row")]
 pub struct UserPermissions {
     /// The cache version when they were read.
     pub version: CacheVersion,
@@ -22,12 +23,30 @@ pub struct UserPermissions {
     /// Whether the user may create, change and delete models, association kinds and model
     /// associations.
     pub may_change_models: bool,
+    /// Whether the user may create instances of all models, those of the future included.
+    pub may_create_all: bool,
+    /// The surrogate keys of the models that are granted one by one to create instances of.
+    pub creatable_model_ids: Vec<i32>,
+    /// Whether the user may delete instances of all models, those of the future included.
+    pub may_delete_all: bool,
+    /// The surrogate keys of the models that are granted one by one to delete instances of.
+    pub deletable_model_ids: Vec<i32>,
 }
 
 impl UserPermissions {
     /// Whether the user may edit every instance of the model.
     pub fn may_edit_all_of(&self, model_id: i32) -> bool {
         self.may_edit_all_models || self.editable_model_ids.contains(&model_id)
+    }
+
+    /// Whether the user may create instances of the model.
+    pub fn may_create(&self, model_id: i32) -> bool {
+        self.may_create_all || self.creatable_model_ids.contains(&model_id)
+    }
+
+    /// Whether the user may delete instances of the model.
+    pub fn may_delete(&self, model_id: i32) -> bool {
+        self.may_delete_all || self.deletable_model_ids.contains(&model_id)
     }
 
     /// Whether the user may view the model with its instances and links.
@@ -80,10 +99,27 @@ pub async fn find(conn: &mut PgConnection, user: &str) -> sqlx::Result<UserPermi
                array(
                    select distinct model_id from cmdb.permission_grant
                    where user_name = $1 and model_id is not null and instance_id is null
+                       and action in ('edit', 'view')
                ) as "viewable_model_ids!",
                exists (
                    select from cmdb.permission_grant where user_name = $1 and action = 'models'
-               ) as "may_change_models!"
+               ) as "may_change_models!",
+               exists (
+                   select from cmdb.permission_grant
+                   where user_name = $1 and model_id is null and action = 'create'
+               ) as "may_create_all!",
+               array(
+                   select model_id from cmdb.permission_grant
+                   where user_name = $1 and model_id is not null and action = 'create'
+               ) as "creatable_model_ids!",
+               exists (
+                   select from cmdb.permission_grant
+                   where user_name = $1 and model_id is null and action = 'delete'
+               ) as "may_delete_all!",
+               array(
+                   select model_id from cmdb.permission_grant
+                   where user_name = $1 and model_id is not null and action = 'delete'
+               ) as "deletable_model_ids!"
            from cmdb.cache_version"#,
         user,
     );

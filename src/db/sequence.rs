@@ -61,6 +61,19 @@ pub async fn list_behind(conn: &mut PgConnection) -> sqlx::Result<Vec<SequenceBe
                select 'permission_grant_id_seq', last_value, is_called,
                    (select max(id) from cmdb.permission_grant)
                from cmdb.permission_grant_id_seq
+               union all
+               select 'instance_id_seq', last_value, is_called,
+                   (select max((
+                       select instance_id from cmdb.instance where model_id = model.id
+                       order by model_id desc, instance_id desc limit 1))
+                   from cmdb.model where not is_built_in)
+               from cmdb.instance_id_seq
+               union all
+               select 'host_id_seq', last_value, is_called,
+                   (select instance_id from cmdb.instance
+                   where model_id = (select id from cmdb.model where key = 'host')
+                   order by model_id desc, instance_id desc limit 1)
+               from cmdb.host_id_seq
            ) assigned (sequence, last_value, is_called, highest)
            where highest > last_value or (highest = last_value and not is_called)
            order by sequence"#

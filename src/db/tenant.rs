@@ -5,6 +5,9 @@ use sqlx::PgConnection;
 use super::cache_version::CacheVersion;
 use crate::domain::keys::Tenant;
 
+/// The surrogate key of the tenant whose instances of built-in models all tenants see.
+pub const SHARED_ID: i32 = 0;
+
 /// A tenant as it is stored.
 #[derive(Debug)]
 pub struct StoredTenant {

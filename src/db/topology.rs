@@ -94,7 +94,7 @@ pub async fn list_neighbors(
            select is_outgoing as "is_outgoing!",
                (select version from cmdb.cache_version) as "version!: CacheVersion",
                model.id as model_id, model.key, model.name, icon,
-               number as "number!", count(*) as "count!",
+               number as "number!", is_paused, count(*) as "count!",
                coalesce(array_agg(link.id order by link.id)
                    filter (where neighbor.instance_id is not null), '{}') as "link_ids!",
                coalesce(array_agg(neighbor.instance_id order by link.id)
@@ -128,6 +128,7 @@ pub async fn list_neighbors(
             key: row.key,
             name: row.name,
             number: row.number,
+            is_paused: row.is_paused,
         };
         let neighbors = row.link_ids.into_iter().zip(row.instance_ids).zip(row.names);
         NeighborGroup {

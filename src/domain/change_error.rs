@@ -1,11 +1,12 @@
-//! Why a change of models, association kinds or model associations is refused. Codes and texts are
-//! in `http::change_error`.
+//! Why a change of models, association kinds, model associations or instances is refused. Codes and
+//! texts are in `http::change_error`.
 
 use std::borrow::Cow;
 
 use strum::EnumCount;
 
 use super::error::{End, RequestError};
+use super::instance::InvalidName;
 
 /// Why a change is refused. The messages are for the log and for commands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, EnumCount)]
@@ -66,6 +67,24 @@ pub enum ChangeError {
     PredefinedKind,
     #[error("model associations have the association kind")]
     KindIsUsed,
+    #[error("instances of a built-in model have endpoints of their own")]
+    BuiltInInstance,
+    #[error("the model is out of use")]
+    PausedModel,
+    #[error("there is no such instance")]
+    UnknownInstance,
+    #[error("{0}")]
+    InvalidInstanceName(InvalidName),
+    #[error("there is no cloud area with this id")]
+    UnknownCloudArea {
+        /// The place of the host in the request, from 0.
+        index: usize,
+        address: String,
+    },
+    #[error("not all hosts were created")]
+    HostsRefused,
+    #[error("an instance is linked")]
+    LinkedInstance,
 }
 
 /// Refuses a text with a NUL, which PostgreSQL cannot store. Each text comes with its field.

@@ -76,7 +76,7 @@ pub enum RequestError {
     #[error("the parameter {0} is missing")]
     MissingPathVariable(&'static str),
     #[error("{0} is missing, invalid or unknown")]
-    MissingField(&'static str),
+    MissingField(Cow<'static, str>),
     #[error("{0} is missing or empty")]
     UnassignedField(&'static str),
     #[error("{0} is not an integer")]

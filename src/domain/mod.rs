@@ -7,6 +7,7 @@ pub mod change_error;
 pub mod condition;
 pub mod error;
 pub mod identity;
+pub mod instance;
 pub mod keys;
 pub mod language;
 pub mod model;

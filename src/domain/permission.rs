@@ -22,6 +22,10 @@ pub enum GrantAction {
     /// To create, change and delete models, association kinds and model associations. No other
     /// grant allows it, and it allows nothing else.
     Models,
+    /// To create instances of the models.
+    Create,
+    /// To delete instances of the models.
+    Delete,
 }
 
 /// What a grant is for; by default to edit every instance of every model.
@@ -46,6 +50,10 @@ pub enum Action {
     ViewInstances,
     /// To view the model itself, and its model associations.
     ViewModel,
+    /// To create instances of a model.
+    CreateInstances,
+    /// To delete instances of a model.
+    DeleteInstances,
     /// To create models.
     CreateModels,
     /// To change models and to create, change and delete model associations.

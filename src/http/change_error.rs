@@ -1,10 +1,12 @@
-//! The rows of the error table for changes of models, kinds and model associations.
+//! The rows of the error table for changes of models, kinds, model associations and instances.
 
 use super::error::{ErrorAnswer, answer_to as answer_to_request, cmdb};
 use crate::domain::change_error::ChangeError;
 use crate::domain::error::{End, RequestError};
+use crate::domain::instance::InvalidName;
 
 /// The row of the table for an error.
+#[expect(clippy::too_many_lines, reason = "it is the table")]
 pub(super) fn answer_to(error: &ChangeError) -> ErrorAnswer {
     use ChangeError as E;
     match error {
@@ -18,7 +20,7 @@ pub(super) fn answer_to(error: &ChangeError) -> ErrorAnswer {
             format!("{field} field exceeds maximum value {limit}"),
             format!("字段{field}超过最大值{limit}"),
         ),
-        E::Invalid { field, .. } => answer_to_request(&RequestError::MissingField(field)),
+        E::Invalid { field, .. } => answer_to_request(&RequestError::MissingField((*field).into())),
         E::Duplicate { shown, .. } => cmdb(
             1_199_014,
             format!("duplicated instances exist, fields [{shown}] duplicated"),
@@ -91,6 +93,39 @@ pub(super) fn answer_to(error: &ChangeError) -> ErrorAnswer {
             "can not delete a pre-defined association kind.",
             "预置的关联类型不能被删除",
         ),
+        E::BuiltInInstance => cmdb(
+            1_199_084,
+            "forbidden operate inner model instance with common instance API",
+            "禁止使用通用实例接口操作内置模型实例",
+        ),
+        E::PausedModel => cmdb(1_101_084, "the model stopped to use", "模型已经停用"),
+        E::UnknownInstance => cmdb(1_199_019, "No relevant data found", "未找到相关数据"),
+        E::InvalidInstanceName(InvalidName::NotAddresses) => cmdb(
+            1_199_011,
+            "''内网IPv4' Field regular check failed' the parameter is invalid or does not exist",
+            "''内网IPv4' 字段正则校验失败' 参数无效或不存在",
+        ),
+        E::InvalidInstanceName(why) => {
+            let (english, chinese) = match why {
+                InvalidName::Empty => (" unassigned", " 未赋值"),
+                InvalidName::NotAText => (" must be a string type", " 必须为字符串类型"),
+                InvalidName::TooLong | InvalidName::NotAddresses => {
+                    (" data out of bounds", " 数据越界")
+                }
+            };
+            cmdb(
+                1_199_011,
+                format!("''Instance Name'{english}' the parameter is invalid or does not exist"),
+                format!("''实例名'{chinese}' 参数无效或不存在"),
+            )
+        }
+        E::UnknownCloudArea { index, address } => cmdb(
+            1_110_004,
+            format!("{index} line {address} new failed bk-network area does not exist"),
+            format!("{index}行{address}新加失败管控区域不存在"),
+        ),
+        E::HostsRefused => cmdb(1_110_004, "Failed to create host", "创建主机失败"),
+        E::LinkedInstance => cmdb(1_101_075, "the inst has association", "实例下有关联关系"),
         E::KindIsUsed => {
             cmdb(1_101_060, "association kind has already been used.", "关联类型已经被使用")
         }

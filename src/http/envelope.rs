@@ -33,7 +33,7 @@ pub struct GatewayAnswer<'a, D> {
     permission: Option<Permission>,
     /// The request's id; in a replayed answer, that of the first request.
     request_id: &'a str,
-    /// The result; null if the request was refused.
+    /// The result; null if the whole request was refused.
     #[schema(required)]
     data: Option<D>,
 }
@@ -50,24 +50,26 @@ pub struct CmdbAnswer<D> {
     /// The permissions that the user lacks, if the request was refused for them.
     #[schema(required)]
     permission: Option<Permission>,
-    /// The result; null if the request was refused.
+    /// The result; null if the whole request was refused.
     #[schema(required)]
     data: Option<D>,
 }
 
 impl<'a, D> Envelope<'a, D> {
-    /// The answer to a request that was carried out, or the reason why it was refused.
+    /// The answer to a request: what it returns if it was carried out, and why it was refused, as
+    /// a whole or in a part.
     pub fn new(
-        api: Api, result: Result<D, &RequestError>, language: Language, request_id: &'a str,
+        api: Api, data: Option<D>, error: Option<&RequestError>, language: Language,
+        request_id: &'a str,
     ) -> Self {
-        let permission = match result {
-            Err(RequestError::PermissionDenied(missing)) => Some(Permission::new(missing)),
+        let permission = match error {
+            Some(RequestError::PermissionDenied(missing)) => Some(Permission::new(missing)),
             _ => None,
         };
-        let error = result.as_ref().err().map(|error| answer_to(error));
+        let result = error.is_none();
+        let error = error.map(answer_to);
         let code = error.as_ref().map_or(0, |error| error.code);
         let text = error.map(|error| error.text(language));
-        let (result, data) = (result.is_ok(), result.ok());
         match api {
             Api::Gateway => {
                 let message = text.unwrap_or_default();

@@ -8,15 +8,17 @@ use super::auth::CredentialFields;
 use super::idempotency::IdempotencyField;
 use super::json::{RawJson, field_names};
 use super::read_from::ReadFromField;
+pub(super) use crate::domain::condition::query_filter::Dialect;
 use crate::domain::condition::{Condition, Field, mongo, query_filter};
 use crate::domain::error::RequestError;
 
-/// The condition of a query filter. Without one, every row satisfies it.
+/// The condition of the query filter that a body has under `name`. Without one, every row satisfies
+/// it.
 pub(super) fn parse_query_filter<F: Field>(
-    conditions: Option<RawJson>,
+    dialect: Dialect, name: &str, filter: Option<RawJson>,
 ) -> Result<Condition<F>, RequestError> {
-    let Some(RawJson(json)) = conditions else { return Ok(Condition::always()) };
-    require_few_patterns(query_filter::parse("conditions", &json)?)
+    let Some(RawJson(json)) = filter else { return Ok(Condition::always()) };
+    checked(query_filter::parse(dialect, name, &json)?)
 }
 
 /// The condition of a body in MongoDB's form. Without one, every row satisfies it. What it says at
@@ -25,7 +27,7 @@ pub(super) fn parse_mongo_condition<F: Field>(
     condition: Option<RawJson>,
 ) -> Result<Condition<F>, RequestError> {
     let Some(RawJson(json)) = condition else { return Ok(Condition::always()) };
-    require_few_patterns(mongo::parse_without("condition", &json, &["bk_supplier_account"])?)
+    checked(mongo::parse_without("condition", &json, &["bk_supplier_account"])?)
 }
 
 /// The condition that a whole body is, in MongoDB's form, but for the fields with another meaning.
@@ -33,23 +35,34 @@ pub(super) fn parse_body_as_condition<F: Field>(
     body: Option<RawJson>,
 ) -> Result<Condition<F>, RequestError> {
     let Some(RawJson(json)) = body else { return Ok(Condition::always()) };
-    let others = [
+    let reserved = [&reserved_fields(), field_names::<ReadFromField>()].concat();
+    checked(mongo::parse_without("body", &json, &reserved)?)
+}
+
+/// The fields that any body may have, which say nothing to the endpoint.
+pub(super) fn reserved_fields() -> Vec<&'static str> {
+    [
         field_names::<CredentialFields>(),
         field_names::<TenantField>(),
         field_names::<IdempotencyField>(),
-        field_names::<ReadFromField>(),
-    ];
-    require_few_patterns(mongo::parse_without("body", &json, &others.concat())?)
+    ]
+    .concat()
 }
 
 /// The most regular expressions in a condition. PostgreSQL keeps 32 of them compiled.
 const PATTERN_LIMIT: usize = 30;
 
-fn require_few_patterns<F>(condition: Condition<F>) -> Result<Condition<F>, RequestError> {
-    if condition.patterns() > PATTERN_LIMIT {
+/// Refuses a condition with too many regular expressions.
+pub(super) fn require_few_patterns(patterns: usize) -> Result<(), RequestError> {
+    if patterns > PATTERN_LIMIT {
         let why = format!("a condition has at most {PATTERN_LIMIT} regular expressions");
         return Err(RequestError::WithoutCode(why.into()));
     }
+    Ok(())
+}
+
+fn checked<F>(condition: Condition<F>) -> Result<Condition<F>, RequestError> {
+    require_few_patterns(condition.patterns())?;
     Ok(condition)
 }
 

@@ -4,6 +4,7 @@
 //! wrong type is reported with its place and without its value, and a repeated key is found.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
@@ -232,6 +233,13 @@ impl<'de> Deserializer<'de> for Value<'de> {
         }
     }
 
+    /// An object with any keys.
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        let members: BTreeMap<String, &RawValue> = self.parse("an object")?;
+        let members = members.into_iter().map(|(key, value)| (key, Value(value)));
+        visitor.visit_map(MapDeserializer::new(members))
+    }
+
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         visitor.visit_unit()
     }
@@ -239,7 +247,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
     // Bodies have no other types.
     forward_to_deserialize_any! {
         i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf unit unit_struct tuple
-        tuple_struct map enum identifier
+        tuple_struct enum identifier
     }
 }
 

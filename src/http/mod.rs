@@ -13,6 +13,8 @@ mod error;
 mod filter;
 mod health;
 mod idempotency;
+mod instance;
+mod instance_search;
 pub mod json;
 mod kind;
 mod known_models;

@@ -24,7 +24,7 @@ pub(super) struct ModelData {
     pub(super) bk_ishidden: bool,
     /// Whether it is shown as a part of BlueKing CMDB.
     pub(super) ispre: bool,
-    /// Whether it is out of use in user interfaces.
+    /// Whether it is out of use: `create_inst` refuses new instances then.
     pub(super) bk_ispaused: bool,
     /// Its place in user interfaces.
     pub(super) position: String,

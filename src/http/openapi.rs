@@ -240,7 +240,11 @@ fn parameters(api: Api) -> Vec<Value> {
 /// The possible answers by HTTP status, with an example of each error.
 fn responses<E: Endpoint>(api: Api, name: &'static str, schema: &Value) -> BTreeMap<String, Value> {
     let example = |result: Result<Value, &RequestError>| {
-        let envelope = Envelope::new(api, result, Language::English, REQUEST_ID);
+        let (data, error) = match result {
+            Ok(data) => (Some(data), None),
+            Err(error) => (None, Some(error)),
+        };
+        let envelope = Envelope::new(api, data, error, Language::English, REQUEST_ID);
         json!({ "value": envelope })
     };
     let mut examples: BTreeMap<u16, Map<String, Value>> = BTreeMap::new();

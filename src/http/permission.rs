@@ -157,6 +157,25 @@ fn action(missing: &[MissingPermission]) -> Option<Action> {
             format!("comobj_{number}"),
             model_name.clone(),
         ],
+        (Needed::CreateInstances, Some(BuiltIn { model: "host", .. })) => [
+            "create_resource_pool_host",
+            "主机池主机创建",
+            "sys_resource_pool_directory",
+            "主机池目录",
+        ]
+        .map(str::to_owned),
+        (Needed::CreateInstances, _) => [
+            format!("create_comobj_{number}"),
+            format!("{model_name}实例新建"),
+            format!("comobj_{number}"),
+            model_name.clone(),
+        ],
+        (Needed::DeleteInstances, _) => [
+            format!("delete_comobj_{number}"),
+            format!("{model_name}实例删除"),
+            format!("comobj_{number}"),
+            model_name.clone(),
+        ],
         (Needed::ViewInstances, None) => [
             format!("view_comobj_{number}"),
             format!("{model_name}实例查看"),
@@ -168,10 +187,8 @@ fn action(missing: &[MissingPermission]) -> Option<Action> {
     };
     let instance = |one: &MissingPermission| {
         let (id, name) = match one.action {
-            Needed::EditInstances | Needed::ViewInstances => {
-                (one.instance_id?, one.instance_name.as_ref())
-            }
-            _ => (one.model_number, Some(&one.model_name)),
+            Needed::ViewModel => (one.model_number, Some(&one.model_name)),
+            _ => (one.instance_id?, one.instance_name.as_ref()),
         };
         Some([Instance {
             kind: kind.clone(),
@@ -203,7 +220,11 @@ fn change_action(needed: Needed) -> Option<Action> {
         Needed::CreateKinds => ("create_association_type", "关联类型新建", None),
         Needed::EditKinds => ("edit_association_type", "关联类型编辑", KINDS),
         Needed::DeleteKinds => ("delete_association_type", "关联类型删除", KINDS),
-        Needed::EditInstances | Needed::ViewInstances | Needed::ViewModel => return None,
+        Needed::EditInstances
+        | Needed::ViewInstances
+        | Needed::CreateInstances
+        | Needed::DeleteInstances
+        | Needed::ViewModel => return None,
     };
     let related = resource_type.map(|(kind, type_name)| ResourceType {
         system_id: SYSTEM_ID,

@@ -101,10 +101,10 @@ async fn handle<E: Endpoint>(
     for (name, value) in &variables {
         json.set(name, value);
     }
-    if E::BODY_IS_CONDITION
+    if let Some(field) = E::WHOLE_BODY
         && let Some(body) = text.and_then(|text| serde_json::from_str(text).ok())
     {
-        json.set("condition", body);
+        json.set(field, body);
     }
 
     // The credentials, without any I/O.
@@ -241,7 +241,10 @@ impl<'a> Received<'a> {
         // The types of the body, then its own checks.
         json.require_unique_keys()?;
         let mut path_variables = entry.path_variables();
-        if let Some(missing) = path_variables.find(|name| !json.has(name)) {
+        // The tenant has a default.
+        let optional = Api::Gateway.tenant_fields();
+        let is_missing = |name: &&str| !optional.contains(name) && !json.has(name);
+        if let Some(missing) = path_variables.find(is_missing) {
             return Err(RequestError::MissingPathVariable(missing).into());
         }
         let body = match E::USER_FIELD.filter(|_| exchange.api == Api::Gateway) {

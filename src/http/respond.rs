@@ -97,7 +97,10 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 fn answer<T: Serialize + Send + 'static>(
     state: &AppState, exchange: Exchange, result: Result<Success<T>, Error>,
 ) -> Response {
-    let error = result.as_ref().err().map(Error::request_error);
+    let error = match &result {
+        Ok(success) => success.error.clone(),
+        Err(error) => Some(error.request_error()),
+    };
     let status = error.as_ref().map_or(StatusCode::OK, |error| answer_to(error).status);
     let mut headers = error.as_ref().map(headers_of).unwrap_or_default();
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
@@ -105,7 +108,7 @@ fn answer<T: Serialize + Send + 'static>(
         headers.extend(HeaderValue::from_str(&exchange.request_id).ok().map(|id| (name, id)));
     }
     let (data, pages, replay_of, end) = match result {
-        Ok(Success { data, pages, replay_of, counts }) => {
+        Ok(Success { data, pages, replay_of, counts, .. }) => {
             (Some(data), pages, replay_of, Ok(counts))
         }
         Err(error) => (None, None, None, Err(error)),
@@ -118,16 +121,19 @@ fn answer<T: Serialize + Send + 'static>(
         }
         None => (exchange.language, &*exchange.request_id),
     };
-    let result = data.ok_or(error.as_ref().unwrap_or(&RequestError::Internal));
-    let json = stream::to_json(&Envelope::new(exchange.api, result, language, request_id));
+    let envelope = Envelope::new(exchange.api, data, error.as_ref(), language, request_id);
+    let json = stream::to_json(&envelope);
     let Some(pages) = pages else {
-        finish(&exchange, status, end, replay_of.as_ref().map(|first| &*first.request_id));
+        let replay_of = replay_of.as_ref().map(|first| &*first.request_id);
+        finish(&exchange, status, error.as_ref(), end, replay_of);
         return (status, headers, json).into_response();
     };
     let (counts, span) = (end.unwrap_or_default(), exchange.span.clone());
     let (body, sending) = stream::body(json, pages, counts, state.draining.clone());
     let streaming = async move {
-        finish(&exchange, status, sending.await, None);
+        let result = sending.await;
+        let error = result.as_ref().err().map(Error::request_error);
+        finish(&exchange, status, error.as_ref(), result, None);
     };
     state.in_flight.spawn(streaming.instrument(span));
     (status, headers, body).into_response()
@@ -136,12 +142,12 @@ fn answer<T: Serialize + Send + 'static>(
 /// Writes the log line of a request, counts it, and ends its span in the trace. Callers are not
 /// told the cause of a failure; it is in the log.
 fn finish(
-    exchange: &Exchange, status: StatusCode, result: Result<Counts, Error>, replay_of: Option<&str>,
+    exchange: &Exchange, status: StatusCode, error: Option<&RequestError>,
+    result: Result<Counts, Error>, replay_of: Option<&str>,
 ) {
     let elapsed = exchange.started.elapsed();
     let duration_ms = f64::from(u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX)) / 1000.0;
-    let error = result.as_ref().err().map(Error::request_error);
-    let code = error.as_ref().map_or(0, |error| answer_to(error).code);
+    let code = error.map_or(0, |error| answer_to(error).code);
     match result {
         Ok(Counts { created, refused, deleted, rows, is_cut_off }) => {
             let cut_off = is_cut_off.then_some(true);
@@ -164,6 +170,6 @@ fn finish(
             }
         }
     }
-    metrics::count_request(&exchange.route, status, code, error.as_ref(), elapsed);
+    metrics::count_request(&exchange.route, status, code, error, elapsed);
     traces::answered(&exchange.trace, status, code);
 }

@@ -1,15 +1,18 @@
 //! What an endpoint returns: typed data, or the first rows of a list and a stream of the others.
 
 use super::stream::RemainingPages;
+use crate::domain::error::RequestError;
 use crate::domain::language::Language;
 use crate::service::idempotency::Replay;
 
-/// The result of a request that was carried out.
+/// The result of a request that was carried out, or of which a part was.
 pub(super) struct Success<T> {
     /// The `data` of the answer; of a streamed list, its first page.
     pub(super) data: T,
     /// The other pages of a list that is too long to be held at once.
     pub(super) pages: Option<RemainingPages>,
+    /// Why the answer is a refusal, although it has `data`: a part of the request was refused.
+    pub(super) error: Option<RequestError>,
     /// What the log line says about it.
     pub(super) counts: Counts,
     /// The first request, if this is the stored answer to it.
@@ -36,7 +39,7 @@ pub(super) struct ReplayOf {
 
 impl<T> Success<T> {
     pub(super) fn new(data: T, counts: Counts) -> Self {
-        Self { data, pages: None, counts, replay_of: None }
+        Self { data, pages: None, error: None, counts, replay_of: None }
     }
 
     /// The stored answer to an earlier request. `success` makes it from the outcome.

@@ -3,9 +3,10 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::known_models::{id_field, name_in};
+use super::known_models::name_in;
 use super::path::PathVariable;
 use crate::domain::error::RequestError;
+use crate::domain::instance::FixedFields;
 use crate::domain::language::Language;
 use crate::service::Error;
 use crate::service::context::RequestContext;
@@ -68,9 +69,10 @@ impl TopologyRequest {
         &self, cx: &RequestContext<'_>,
     ) -> Result<(TopologyNode, Topology), Error> {
         let model = find_model(cx, &self.model).await?;
-        let model = model.ok_or(RequestError::MissingField("bk_obj_id"))?;
+        let model = model.ok_or(RequestError::MissingField("bk_obj_id".into()))?;
         let topology = find_topology(cx, &model, self.instance_id, self.directions).await?;
-        let topology = topology.ok_or(RequestError::MissingField(id_field(&model.key)))?;
+        let topology =
+            topology.ok_or(RequestError::MissingField(FixedFields::of(&model.key).id.into()))?;
         let node = TopologyNode {
             id: self.instance_id.to_string(),
             bk_inst_id: self.instance_id,

@@ -1,10 +1,10 @@
 //! The attempts to serve a request: what each looks up, in caches or in the database, and whether
 //! it must be repeated, because a cached value was stale or another transaction conflicted.
 //!
-//! Each change of models, association kinds or model associations makes stale what all requests
-//! have looked up. So that a client that makes one after another does not keep other requests from
-//! ending, there is a lock: a server makes one change at a time, and none while a request holds the
-//! lock that was stale several times.
+//! Each change of models, association kinds or model associations, and each deletion of instances,
+//! makes stale what all requests have looked up. So that a client that makes one after another does
+//! not keep other requests from ending, there is a lock: a server makes one change at a time, and
+//! none while a request holds the lock that was stale several times.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,8 +56,8 @@ pub struct Caches {
     /// The surrogate key of the model association and the application of batches of which the last
     /// one created nothing.
     pub(super) refusing: Cache<(i32, String), ()>,
-    /// The lock of changes of models, association kinds and model associations. It is acquired in
-    /// the order in which it is waited for.
+    /// The lock of changes of models, association kinds and model associations, and of deletions of
+    /// instances. It is acquired in the order in which it is waited for.
     changes: Arc<FairMutex<()>>,
     /// What is known of the current version.
     current: Mutex<Option<Current>>,
@@ -123,7 +123,7 @@ struct Used {
     version: Option<CacheVersion>,
     /// Whether a statement of this attempt has found it to be the current one.
     is_current: bool,
-    /// Whether the attempt changes models, association kinds or model associations.
+    /// Whether the attempt makes stale what other requests have looked up.
     is_change: bool,
 }
 

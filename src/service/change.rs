@@ -30,7 +30,17 @@ pub struct Change<'a> {
     deadline: Option<Instant>,
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    /// A change by a request whose user was authorized.
+    pub(super) fn of_request(cx: &'a RequestContext<'_>) -> Self {
+        Self {
+            author: Author::Request { id: cx.request_id, caller: &cx.caller },
+            tenant: &cx.tenant,
+            authorized_on: cx.lookups.version(),
+            deadline: Some(cx.deadline),
+        }
+    }
+
     /// Fails with [`Error::Stale`] if the user was authorized on another version than that of the
     /// statement that reads what decides about the change.
     pub(super) fn require_version(&self, version: CacheVersion) -> Result<(), Error> {
@@ -68,12 +78,7 @@ pub(super) async fn by_request<T>(
         let missing = MissingPermission { action, ..MissingPermission::default() };
         return Err(RequestError::PermissionDenied(vec![missing]).into());
     }
-    let change = Change {
-        author: Author::Request { id: cx.request_id, caller: &cx.caller },
-        tenant: &cx.tenant,
-        authorized_on: cx.lookups.version(),
-        deadline: Some(cx.deadline),
-    };
+    let change = Change::of_request(cx);
     let _lock = cx.lookups.lock_for_change().await?;
     let work = async |conn: &mut PgConnection| make(conn, &change).await;
     let result = with_connection(&cx.service.pool, cx.deadline, work).await?;

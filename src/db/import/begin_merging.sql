@@ -6,7 +6,8 @@ lock table cmdb.model, cmdb.association_kind, cmdb.model_association in share ro
 -- Millions of staged rows are sorted and joined.
 set local work_mem = '64MB';
 
-analyze staged_model, staged_kind, staged_model_association, staged_instance, staged_link;
+analyze staged_model, staged_kind, staged_model_association, staged_link,
+    staged_instance (tenant, model, instance_id);
 
 -- PostgreSQL checks constraints before it looks for conflicts, and the tenant "0" has a fixed id.
 insert into cmdb.tenant (key)

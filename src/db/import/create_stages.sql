@@ -32,7 +32,7 @@ create temporary table staged_kind (
 create temporary table staged_instance (
     file integer not null, line bigint not null,
     tenant text collate "C" not null, model text collate "C" not null,
-    instance_id bigint not null, name text
+    instance_id bigint not null, name text, document jsonb, document_hash bigint
 ) on commit drop;
 
 create temporary table staged_model_association (

@@ -83,6 +83,15 @@ pub struct Chunk {
     pub rows: String,
     /// Rows that are invalid in any database: the reason, and the association id or null.
     pub rejected_rows: String,
+    /// What is imported otherwise than it is in the export.
+    pub warnings: String,
+}
+
+impl Chunk {
+    /// Its size, in bytes.
+    pub fn length(&self) -> usize {
+        self.rows.len() + self.rejected_rows.len() + self.warnings.len()
+    }
 }
 
 /// How many rows of a file were merged.
@@ -138,7 +147,11 @@ pub async fn create_stages(conn: &mut PgConnection) -> sqlx::Result<()> {
 
 /// Copies rows into a stage, and those that are invalid into the rejected ones.
 pub async fn copy(conn: &mut PgConnection, stage: Stage, chunk: Chunk) -> sqlx::Result<()> {
-    for (table, rows) in [(stage.table(), chunk.rows), ("rejected_row", chunk.rejected_rows)] {
+    for (table, rows) in [
+        (stage.table(), chunk.rows),
+        ("rejected_row", chunk.rejected_rows),
+        ("row_warning", chunk.warnings),
+    ] {
         if !rows.is_empty() {
             let mut copy = conn.copy_in_raw(&format!("copy {table} from stdin")).await?;
             copy.send(rows.into_bytes()).await?;

@@ -10,17 +10,24 @@ use super::pattern::Pattern;
 use super::{Comparison, Condition, Field, Test, ValueType};
 
 /// Whether the field equals the value.
-pub(super) fn equal<F: Field>(field: Option<F>, value: Json<'_>) -> Condition<F> {
+pub(super) fn equal<F: Field>(field: Option<&F>, value: Json<'_>) -> Condition<F> {
     one_of(field, [value])
 }
 
 /// Whether the field equals one of the values.
 pub(super) fn one_of<'a, F: Field>(
-    field: Option<F>, values: impl IntoIterator<Item = Json<'a>>,
+    field: Option<&F>, values: impl IntoIterator<Item = Json<'a>>,
 ) -> Condition<F> {
     let Some(field) = field else {
         return Condition::constant(values.into_iter().any(|value| matches!(value, Json::Null)));
     };
+    if field.field_type().value == ValueType::Json {
+        let values: Vec<_> = values.into_iter().filter_map(json_text).collect();
+        let has_null = values.iter().any(|value| value == "null");
+        let test = Condition::Test(field.clone(), Test::JsonIn(distinct(values)));
+        let is_missing = has_null.then(|| Condition::not(exists(Some(field))));
+        return Condition::any([test].into_iter().chain(is_missing));
+    }
     let (mut integers, mut texts, mut booleans) = (Vec::new(), Vec::new(), Vec::new());
     let mut has_null = false;
     for value in values {
@@ -37,8 +44,9 @@ pub(super) fn one_of<'a, F: Field>(
         ValueType::Integer => (!integers.is_empty(), Test::IntegerIn(distinct(integers))),
         ValueType::Text => (!texts.is_empty(), Test::TextIn(distinct(texts))),
         ValueType::Boolean => (!booleans.is_empty(), Test::BooleanIn(distinct(booleans))),
+        ValueType::Json => return Condition::never(),
     };
-    let values = has_values.then_some(Condition::Test(field, test));
+    let values = has_values.then(|| Condition::Test(field.clone(), test));
     let null = has_null.then(|| is_null(Some(field)));
     Condition::any(values.into_iter().chain(null))
 }
@@ -50,16 +58,21 @@ fn distinct<T: Ord>(mut values: Vec<T>) -> Vec<T> {
 }
 
 /// Whether the field is null or missing.
-pub(super) fn is_null<F: Field>(field: Option<F>) -> Condition<F> {
+pub(super) fn is_null<F: Field>(field: Option<&F>) -> Condition<F> {
     match field {
-        Some(field) if field.field_type().is_nullable => Condition::Test(field, Test::IsNull),
+        Some(field) if field.field_type().value == ValueType::Json => {
+            one_of(Some(field), [Json::Null])
+        }
+        Some(field) if field.field_type().is_nullable => {
+            Condition::Test(field.clone(), Test::IsNull)
+        }
         field => Condition::constant(field.is_none()),
     }
 }
 
 /// Whether the field is less or greater than the value, and of the same type.
 pub(super) fn compare<F: Field>(
-    field: Option<F>, comparison: Comparison, value: Json<'_>,
+    field: Option<&F>, comparison: Comparison, value: Json<'_>,
 ) -> Condition<F> {
     if matches!(value, Json::Null) {
         // Nothing is less or greater than null, but `$lte` and `$gte` include equality.
@@ -71,8 +84,15 @@ pub(super) fn compare<F: Field>(
     let Some(field) = field else { return Condition::never() };
     let test = match (field.field_type().value, value) {
         (ValueType::Integer, Json::Number(number)) => integer_range(comparison, number),
-        (ValueType::Text, Json::Text(text)) => Some(compare_text(comparison, text)),
-        (ValueType::Boolean, Json::Boolean(boolean)) => compare_boolean(comparison, boolean),
+        (ValueType::Text | ValueType::Json, Json::Text(text)) => {
+            Some(compare_text(comparison, text))
+        }
+        (ValueType::Boolean | ValueType::Json, Json::Boolean(boolean)) => {
+            compare_boolean(comparison, boolean)
+        }
+        (ValueType::Json, Json::Number(number)) => {
+            Some(Test::NumberCompare(comparison, number.json()))
+        }
         _ => None,
     };
     match test {
@@ -81,7 +101,7 @@ pub(super) fn compare<F: Field>(
         {
             Condition::always()
         }
-        Some(test) => Condition::Test(field, test),
+        Some(test) => Condition::Test(field.clone(), test),
         None => Condition::never(),
     }
 }
@@ -130,18 +150,44 @@ fn compare_boolean(comparison: Comparison, value: bool) -> Option<Test> {
 }
 
 /// Whether the field is a text that matches the pattern.
-pub(super) fn matches<F: Field>(field: Option<F>, pattern: Pattern) -> Condition<F> {
+pub(super) fn matches<F: Field>(field: Option<&F>, pattern: Pattern) -> Condition<F> {
     match field {
-        Some(field) if field.field_type().value == ValueType::Text => {
-            Condition::Test(field, Test::TextMatches(pattern))
+        Some(field) if matches!(field.field_type().value, ValueType::Text | ValueType::Json) => {
+            Condition::Test(field.clone(), Test::TextMatches(pattern))
         }
         _ => Condition::never(),
     }
 }
 
 /// Whether the field exists, also as null.
-pub(super) fn exists<F: Field>(field: Option<F>) -> Condition<F> {
-    Condition::constant(field.is_some())
+pub(super) fn exists<F: Field>(field: Option<&F>) -> Condition<F> {
+    match field {
+        Some(field) if field.field_type().value == ValueType::Json => {
+            Condition::Test(field.clone(), Test::Exists)
+        }
+        field => Condition::constant(field.is_some()),
+    }
+}
+
+/// Whether the field is an array of so many elements.
+pub(super) fn has_size<F: Field>(field: Option<&F>, size: i64) -> Condition<F> {
+    match field {
+        Some(field) if field.field_type().value == ValueType::Json => {
+            Condition::Test(field.clone(), Test::HasSize(size))
+        }
+        _ => Condition::never(),
+    }
+}
+
+/// The JSON text of a value that is no array and no object.
+fn json_text(value: Json<'_>) -> Option<String> {
+    Some(match value {
+        Json::Null => "null".to_owned(),
+        Json::Boolean(boolean) => boolean.to_string(),
+        Json::Number(number) => number.json(),
+        Json::Text(text) if !text.contains('\0') => serde_json::Value::from(text).to_string(),
+        Json::Text(_) | Json::List(_) | Json::Object(_) => return None,
+    })
 }
 
 #[cfg(test)]
@@ -157,8 +203,8 @@ mod tests {
             None
         }
 
-        fn field_type(self) -> FieldType {
-            self
+        fn field_type(&self) -> FieldType {
+            *self
         }
     }
 
@@ -182,13 +228,13 @@ mod tests {
             (TEXT, &["5", "true", "[\"a\"]", "{\"a\":1}", "\"a\\u0000\"", "null"]),
             (BOOLEAN, &["0", "\"true\"", "[true]"]),
         ] {
-            assert!(one_of(Some(field), list(values)).is_never(), "{field:?}");
+            assert!(one_of(Some(&field), list(values)).is_never(), "{field:?}");
         }
         for comparison in COMPARISONS {
             for (field, value) in [(INTEGER, "\"5\""), (INTEGER, "true"), (TEXT, "5"), (TEXT, "[]")]
             {
                 assert!(
-                    compare(Some(field), comparison, json(value)).is_never(),
+                    compare(Some(&field), comparison, json(value)).is_never(),
                     "{comparison:?} {value}"
                 );
             }
@@ -199,32 +245,32 @@ mod tests {
     fn values_of_the_type_are_kept_once_each() {
         let values = ["7", "5.0", "\"x\"", "5", "true"];
         let expected = C::Test(INTEGER, Test::IntegerIn(vec![5, 7]));
-        assert_eq!(one_of(Some(INTEGER), list(&values)), expected);
+        assert_eq!(one_of(Some(&INTEGER), list(&values)), expected);
         let expected = C::Test(TEXT, Test::TextIn(vec!["x".to_owned()]));
-        assert_eq!(one_of(Some(TEXT), list(&values)), expected);
+        assert_eq!(one_of(Some(&TEXT), list(&values)), expected);
     }
 
     #[test]
     fn null_equals_null_and_a_missing_field() {
         let null = C::Test(BOOLEAN, Test::IsNull);
-        assert_eq!(equal(Some(BOOLEAN), json("null")), null);
-        assert!(equal(None::<FieldType>, json("null")).is_always());
-        assert!(equal(None::<FieldType>, json("0")).is_never());
+        assert_eq!(equal(Some(&BOOLEAN), json("null")), null);
+        assert!(equal(None::<&FieldType>, json("null")).is_always());
+        assert!(equal(None::<&FieldType>, json("0")).is_never());
         let either = C::any([C::Test(BOOLEAN, Test::BooleanIn(vec![true])), null.clone()]);
-        assert_eq!(one_of(Some(BOOLEAN), list(&["null", "true"])), either);
+        assert_eq!(one_of(Some(&BOOLEAN), list(&["null", "true"])), either);
         for comparison in COMPARISONS {
             let is_equal = matches!(comparison, LessOrEqual | GreaterOrEqual);
             let expected = if is_equal { null.clone() } else { C::never() };
-            assert_eq!(compare(Some(BOOLEAN), comparison, json("null")), expected);
-            assert!(compare(Some(INTEGER), comparison, json("null")).is_never());
-            assert_eq!(compare(None::<FieldType>, comparison, json("null")).is_always(), is_equal);
-            assert!(compare(None::<FieldType>, comparison, json("1")).is_never());
+            assert_eq!(compare(Some(&BOOLEAN), comparison, json("null")), expected);
+            assert!(compare(Some(&INTEGER), comparison, json("null")).is_never());
+            assert_eq!(compare(None::<&FieldType>, comparison, json("null")).is_always(), is_equal);
+            assert!(compare(None::<&FieldType>, comparison, json("1")).is_never());
         }
     }
 
     #[test]
     fn comparisons_of_integers_become_ranges() {
-        let range = |comparison, value| match compare(Some(INTEGER), comparison, json(value)) {
+        let range = |comparison, value| match compare(Some(&INTEGER), comparison, json(value)) {
             C::Test(_, Test::IntegerRange { min, max }) => Some((min, max)),
             condition => {
                 assert!(condition.is_never() || condition.is_always());
@@ -262,13 +308,13 @@ mod tests {
             (GreaterOrEqual, Greater),
         ] {
             let expected = C::Test(TEXT, Test::TextCompare(expected, "a".to_owned()));
-            assert_eq!(compare(Some(TEXT), comparison, json("\"a\\u0000b\"")), expected);
+            assert_eq!(compare(Some(&TEXT), comparison, json("\"a\\u0000b\"")), expected);
         }
     }
 
     #[test]
     fn false_is_less_than_true() {
-        let booleans = |comparison, value| match compare(Some(BOOLEAN), comparison, json(value)) {
+        let booleans = |comparison, value| match compare(Some(&BOOLEAN), comparison, json(value)) {
             C::Test(_, Test::BooleanIn(booleans)) => booleans,
             condition => {
                 assert!(condition.is_never());

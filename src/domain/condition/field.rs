@@ -66,7 +66,7 @@ pub enum ModelField {
     Icon,
     /// Whether user interfaces do not list it.
     IsHidden,
-    /// Whether it is out of use in user interfaces.
+    /// Whether it is out of use.
     IsPaused,
     /// Whether it is shown as a part of BlueKing CMDB.
     IsPredefined,
@@ -118,7 +118,7 @@ impl Field for LinkField {
         })
     }
 
-    fn field_type(self) -> FieldType {
+    fn field_type(&self) -> FieldType {
         let value = match self {
             Self::Id | Self::SourceId | Self::TargetId => ValueType::Integer,
             Self::SourceModel
@@ -148,7 +148,7 @@ impl Field for ModelAssociationField {
         })
     }
 
-    fn field_type(self) -> FieldType {
+    fn field_type(&self) -> FieldType {
         let value = match self {
             Self::Id => ValueType::Integer,
             Self::IsPredefined => ValueType::Boolean,
@@ -161,7 +161,7 @@ impl Field for ModelAssociationField {
             | Self::Mapping
             | Self::OnDelete => ValueType::Text,
         };
-        FieldType { value, is_nullable: self == Self::IsPredefined }
+        FieldType { value, is_nullable: *self == Self::IsPredefined }
     }
 }
 
@@ -186,7 +186,7 @@ impl Field for ModelField {
         })
     }
 
-    fn field_type(self) -> FieldType {
+    fn field_type(&self) -> FieldType {
         let value = match self {
             Self::Id | Self::SortNumber => ValueType::Integer,
             Self::IsHidden | Self::IsPaused | Self::IsPredefined => ValueType::Boolean,
@@ -219,7 +219,7 @@ impl Field for KindField {
         })
     }
 
-    fn field_type(self) -> FieldType {
+    fn field_type(&self) -> FieldType {
         let value = match self {
             Self::Id => ValueType::Integer,
             Self::IsPredefined => ValueType::Boolean,
@@ -230,6 +230,29 @@ impl Field for KindField {
             | Self::TargetText
             | Self::Direction => ValueType::Text,
         };
-        FieldType { value, is_nullable: self == Self::IsPredefined }
+        FieldType { value, is_nullable: *self == Self::IsPredefined }
+    }
+}
+
+/// A field of documents, with any name: the keys that lead to it, from the outermost.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DocumentField(pub Vec<String>);
+
+impl Field for DocumentField {
+    fn by_name(name: &str) -> Option<Self> {
+        // jsonb has no key with a NUL.
+        (!name.contains('\0')).then(|| Self(name.split('.').map(str::to_owned).collect()))
+    }
+
+    fn field_type(&self) -> FieldType {
+        FieldType { value: ValueType::Json, is_nullable: true }
+    }
+
+    fn inner(&self, Self(inner): &Self) -> Option<Self> {
+        Some(Self([self.0.as_slice(), inner].concat()))
+    }
+
+    fn is_known(_: &str) -> bool {
+        false
     }
 }

@@ -85,6 +85,14 @@ impl<'a> Json<'a> {
 }
 
 impl Number {
+    /// Its JSON text. Numbers that are too large become the largest one.
+    pub(super) fn json(self) -> String {
+        match self {
+            Self::Integer(integer) => integer.to_string(),
+            Self::Other(number) => number.clamp(f64::MIN, f64::MAX).to_string(),
+        }
+    }
+
     fn parse(json: &str) -> Option<Self> {
         if let Ok(integer) = json.parse() {
             return Some(Self::Integer(integer));

@@ -11,8 +11,9 @@ mod json;
 pub mod mongo;
 pub mod pattern;
 pub mod query_filter;
+pub mod time;
 
-pub use field::{KindField, LinkField, ModelAssociationField, ModelField};
+pub use field::{DocumentField, KindField, LinkField, ModelAssociationField, ModelField};
 use pattern::Pattern;
 
 /// A condition on rows with fields `F`. For every row it is true or false.
@@ -50,6 +51,15 @@ pub enum Test {
     BooleanIn(Vec<bool>),
     /// The value is null.
     IsNull,
+    /// The JSON value, or an element of the array that it is, is one of these: JSON texts of nulls,
+    /// booleans, numbers and strings. The strings hold no NUL.
+    JsonIn(Vec<String>),
+    /// The number is less or greater than another one, which is a JSON text.
+    NumberCompare(Comparison, String),
+    /// There is a value, perhaps null.
+    Exists,
+    /// The value is an array of so many elements.
+    HasSize(i64),
 }
 
 /// How a value is compared with another.
@@ -66,12 +76,22 @@ pub enum Comparison {
 }
 
 /// A field of the rows that a condition selects.
-pub trait Field: Copy {
+pub trait Field: Clone {
     /// The field that callers call `name`.
     fn by_name(name: &str) -> Option<Self>;
 
     /// What values it has.
-    fn field_type(self) -> FieldType;
+    fn field_type(&self) -> FieldType;
+
+    /// The field that callers call `inner`, of the object that this field is.
+    fn inner(&self, _inner: &Self) -> Option<Self> {
+        None
+    }
+
+    /// Whether refusals may repeat `name`: it is not a text of the caller.
+    fn is_known(name: &str) -> bool {
+        Self::by_name(name).is_some()
+    }
 }
 
 /// The values of a field.
@@ -92,6 +112,8 @@ pub enum ValueType {
     Text,
     /// A boolean.
     Boolean,
+    /// Any JSON value, or none.
+    Json,
 }
 
 impl<F> Condition<F> {
@@ -166,7 +188,7 @@ impl<F> Condition<F> {
                 .fold((0, 0), |(tests, values), part| (tests + part.0, values + part.1)),
             Self::Not(condition) => condition.size(),
             Self::Test(_, Test::IntegerIn(list)) => (1, list.len()),
-            Self::Test(_, Test::TextIn(list)) => (1, list.len()),
+            Self::Test(_, Test::TextIn(list) | Test::JsonIn(list)) => (1, list.len()),
             Self::Test(..) => (1, 1),
         }
     }
@@ -177,6 +199,15 @@ impl<F> Condition<F> {
             Self::All(parts) | Self::Any(parts) => parts.iter().map(Self::patterns).sum(),
             Self::Not(condition) => condition.patterns(),
             Self::Test(_, test) => usize::from(matches!(test, Test::TextMatches(_))),
+        }
+    }
+
+    /// Whether every test satisfies `is_such`.
+    pub fn all_tests(&self, is_such: &impl Fn(&F, &Test) -> bool) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().all(|part| part.all_tests(is_such)),
+            Self::Not(condition) => condition.all_tests(is_such),
+            Self::Test(field, test) => is_such(field, test),
         }
     }
 

@@ -73,8 +73,8 @@ impl Endpoint for BatchCreateInstanceAssociation {
     const REQUIRES_BODY: bool = true;
 
     fn check(body: CreateManyBody) -> Result<CreateLinks, RequestError> {
-        let present = |field: Option<String>, name| {
-            field.filter(|key| !key.is_empty()).ok_or(RequestError::MissingField(name))
+        let present = |field: Option<String>, name: &'static str| {
+            field.filter(|key| !key.is_empty()).ok_or(RequestError::MissingField(name.into()))
         };
         let model_association = present(body.bk_obj_asst_id, "bk_obj_asst_id")?;
         let source_model = present(body.bk_obj_id, "bk_obj_id")?;
@@ -139,7 +139,7 @@ impl Endpoint for BatchCreateInstanceAssociation {
 
     fn errors() -> Vec<RequestError> {
         vec![
-            RequestError::MissingField("bk_obj_asst_id"),
+            RequestError::MissingField("bk_obj_asst_id".into()),
             RequestError::NoDetails,
             RequestError::TooManyDetails,
             RequestError::IdempotencyKeyReused,

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::Endpoint;
 use crate::domain::condition::{Condition, LinkField};
 use crate::domain::error::RequestError;
-use crate::http::filter::{QueryFilter, parse_query_filter};
+use crate::http::filter::{Dialect, QueryFilter, parse_query_filter};
 use crate::http::json::RawJson;
 use crate::http::path::PathVariable;
 use crate::http::success::{Counts, Success};
@@ -49,7 +49,7 @@ impl Endpoint for CountInstanceAssociations {
     const ONLY_READS: bool = true;
 
     fn check(body: CountLinksBody) -> Result<Self::Input, RequestError> {
-        Ok((body.bk_obj_id.0, parse_query_filter(body.conditions)?))
+        Ok((body.bk_obj_id.0, parse_query_filter(Dialect::Links, "conditions", body.conditions)?))
     }
 
     async fn handle(

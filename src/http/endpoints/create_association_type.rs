@@ -89,7 +89,7 @@ impl Endpoint for CreateAssociationType {
         vec![
             ChangeError::Duplicate { shown: "bk_asst_id".into(), problem: "" }.into(),
             ChangeError::TooLong { field: "bk_asst_id", limit: 128 }.into(),
-            RequestError::MissingField("bk_asst_id"),
+            RequestError::MissingField("bk_asst_id".into()),
             RequestError::InvalidField("src_des".into()),
         ]
     }

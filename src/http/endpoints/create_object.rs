@@ -41,7 +41,7 @@ pub(super) struct CreateModelBody {
     ispre: Option<bool>,
     /// Whether user interfaces do not list it.
     bk_ishidden: Option<bool>,
-    /// Whether it is out of use in user interfaces.
+    /// Whether it is out of use: `create_inst` refuses new instances then.
     bk_ispaused: Option<bool>,
     /// Only in the answer. The creator is the user of the request.
     creator: Option<String>,
@@ -154,7 +154,7 @@ impl Endpoint for CreateObject {
             ChangeError::NotAText("bk_obj_id").into(),
             RequestError::UnassignedField("bk_classification_id"),
             ChangeError::TooLong { field: "bk_obj_id", limit: 128 }.into(),
-            RequestError::MissingField("bk_obj_id"),
+            RequestError::MissingField("bk_obj_id".into()),
             ChangeError::UnknownClassification { is_new_model: true }.into(),
             RequestError::InvalidField("obj_sort_number".into()),
             ChangeError::Duplicate { shown: "cable".into(), problem: "" }.into(),

@@ -107,7 +107,7 @@ impl Endpoint for CreateObjectAssociation {
             ChangeError::MainlineKind.into(),
             ChangeError::MissingParameters.into(),
             ChangeError::SameAssociation { source_model, target_model }.into(),
-            RequestError::MissingField("bk_obj_id"),
+            RequestError::MissingField("bk_obj_id".into()),
             RequestError::InvalidField("mapping".into()),
             RequestError::UnassignedField("bk_obj_asst_id"),
             ChangeError::TooLong { field: "bk_obj_asst_id", limit: 512 }.into(),

@@ -96,6 +96,6 @@ impl Endpoint for FindInstAssociationTopo {
     }
 
     fn errors() -> Vec<RequestError> {
-        vec![RequestError::MissingField("bk_obj_id"), too_many_links()]
+        vec![RequestError::MissingField("bk_obj_id".into()), too_many_links()]
     }
 }

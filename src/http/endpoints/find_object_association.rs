@@ -51,7 +51,7 @@ impl Endpoint for FindObjectAssociation {
     const ONLY_READS: bool = true;
 
     fn check(body: FindModelAssociationsBody) -> Result<ModelAssociationSearch, RequestError> {
-        let missing = || RequestError::MissingField("condition");
+        let missing = || RequestError::MissingField("condition".into());
         let RawJson(json) = body.condition.ok_or_else(missing)?;
         // What is no object is refused with the condition.
         let fields: Option<Map<String, Value>> = serde_json::from_str(&json).ok();
@@ -93,6 +93,6 @@ impl Endpoint for FindObjectAssociation {
     }
 
     fn errors() -> Vec<RequestError> {
-        vec![RequestError::MissingField("condition")]
+        vec![RequestError::MissingField("condition".into())]
     }
 }

@@ -1,72 +1,95 @@
 //! The list of endpoints, and what an endpoint is. The routes of both APIs, the `Allow` header,
 //! the API description, the labels of metrics and the names for `app limit --api` follow from it.
 
+mod add_host_to_resource_pool;
 mod add_instance_association;
+mod batch_create_inst;
 pub mod batch_create_instance_association;
+mod batch_delete_inst;
+mod batch_update_inst;
 mod count_instance_associations;
+mod count_object_instances;
 mod count_topo_association_type;
 mod create_association_type;
+mod create_inst;
 mod create_object;
 mod create_object_association;
 mod delete_association_type;
+mod delete_inst;
 mod delete_instance_association;
 mod delete_object;
 mod delete_object_association;
 mod delete_related_inst_asso;
+mod entry;
 mod find_association_type;
 mod find_biz_instance_association;
 mod find_inst_association_topo;
 mod find_instance_association;
+mod find_instassociation_with_inst;
 mod find_object_association;
 mod find_topo_association_type;
+mod list_hosts_without_biz;
+mod search_inst;
 mod search_inst_association_topo;
 mod search_inst_asst_object_inst_base_info;
+mod search_inst_by_object;
 mod search_instance_associations;
+mod search_object_instances;
 mod search_objects;
 mod search_related_inst_asso;
 mod update_association_type;
+mod update_inst;
 mod update_object;
 mod update_object_association;
 
-use axum::extract::Request;
 use axum::http::Method;
-use axum::response::Response;
-use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use self::add_host_to_resource_pool::AddHostToResourcePool;
 use self::add_instance_association::AddInstanceAssociation;
+use self::batch_create_inst::BatchCreateInst;
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
+use self::batch_delete_inst::BatchDeleteInst;
+use self::batch_update_inst::BatchUpdateInst;
 use self::count_instance_associations::CountInstanceAssociations;
+use self::count_object_instances::CountObjectInstances;
 use self::count_topo_association_type::CountTopoAssociationType;
 use self::create_association_type::CreateAssociationType;
+use self::create_inst::CreateInst;
 use self::create_object::CreateObject;
 use self::create_object_association::CreateObjectAssociation;
 use self::delete_association_type::DeleteAssociationType;
+use self::delete_inst::DeleteInst;
 use self::delete_instance_association::DeleteInstanceAssociation;
 use self::delete_object::DeleteObject;
 use self::delete_object_association::DeleteObjectAssociation;
 use self::delete_related_inst_asso::DeleteRelatedInstAsso;
+pub use self::entry::EndpointEntry;
+use self::entry::{cmdb_only, entry};
 use self::find_association_type::FindAssociationType;
 use self::find_biz_instance_association::FindBizInstanceAssociation;
 use self::find_inst_association_topo::FindInstAssociationTopo;
 use self::find_instance_association::FindInstanceAssociation;
+use self::find_instassociation_with_inst::FindInstassociationWithInst;
 use self::find_object_association::FindObjectAssociation;
 use self::find_topo_association_type::FindTopoAssociationType;
+use self::list_hosts_without_biz::ListHostsWithoutBiz;
+use self::search_inst::SearchInst;
 use self::search_inst_association_topo::SearchInstAssociationTopo;
 use self::search_inst_asst_object_inst_base_info::SearchInstAsstObjectInstBaseInfo;
+use self::search_inst_by_object::SearchInstByObject;
 use self::search_instance_associations::SearchInstanceAssociations;
+use self::search_object_instances::SearchObjectInstances;
 use self::search_objects::SearchObjects;
 use self::search_related_inst_asso::SearchRelatedInstAsso;
 use self::update_association_type::UpdateAssociationType;
+use self::update_inst::UpdateInst;
 use self::update_object::UpdateObject;
 use self::update_object_association::UpdateObjectAssociation;
-use super::api::Api;
-use super::openapi::{self, Schemas};
 use super::success::Success;
-use super::{AppState, pipeline};
 use crate::domain::error::RequestError;
 use crate::service;
 use crate::service::context::RequestContext;
@@ -188,6 +211,67 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         Method::DELETE,
         "/api/v3/delete/associationtype/{id}",
     ),
+    entry::<CreateInst>("create_inst", Method::POST, "/api/v3/create/instance/object/{bk_obj_id}"),
+    entry::<BatchCreateInst>(
+        "batch_create_inst",
+        Method::POST,
+        "/api/v3/createmany/instance/object/{bk_obj_id}",
+    ),
+    entry::<UpdateInst>(
+        "update_inst",
+        Method::PUT,
+        "/api/v3/update/instance/object/{bk_obj_id}/inst/{bk_inst_id}",
+    ),
+    entry::<BatchUpdateInst>(
+        "batch_update_inst",
+        Method::PUT,
+        "/api/v3/updatemany/instance/object/{bk_obj_id}",
+    ),
+    entry::<DeleteInst>(
+        "delete_inst",
+        Method::DELETE,
+        "/api/v3/delete/instance/object/{bk_obj_id}/inst/{bk_inst_id}",
+    ),
+    entry::<BatchDeleteInst>(
+        "batch_delete_inst",
+        Method::DELETE,
+        "/api/v3/deletemany/instance/object/{bk_obj_id}",
+    ),
+    entry::<SearchObjectInstances>(
+        "search_object_instances",
+        Method::POST,
+        "/api/v3/search/instances/object/{bk_obj_id}",
+    ),
+    entry::<CountObjectInstances>(
+        "count_object_instances",
+        Method::POST,
+        "/api/v3/count/instances/object/{bk_obj_id}",
+    ),
+    entry::<FindInstassociationWithInst>(
+        "find_instassociation_with_inst",
+        Method::POST,
+        "/api/v3/find/instassociation/object/{bk_obj_id}/inst/detail",
+    ),
+    entry::<SearchInst>(
+        "search_inst",
+        Method::POST,
+        "/api/v3/find/instassociation/object/{bk_obj_id}",
+    ),
+    entry::<SearchInstByObject>(
+        "search_inst_by_object",
+        Method::POST,
+        "/api/v3/inst/search/{bk_supplier_account}/{bk_obj_id}",
+    ),
+    entry::<AddHostToResourcePool>(
+        "add_host_to_resource_pool",
+        Method::POST,
+        "/api/v3/hosts/add/resource",
+    ),
+    entry::<ListHostsWithoutBiz>(
+        "list_hosts_without_biz",
+        Method::POST,
+        "/api/v3/hosts/list_hosts_without_app",
+    ),
 ];
 
 /// An endpoint: what it takes, what it does and what it answers. The pipeline calls `check`,
@@ -216,8 +300,8 @@ pub(super) trait Endpoint: Send + 'static {
     /// Whether the endpoint changes nothing, so that a replica can answer it.
     const ONLY_READS: bool = false;
 
-    /// Whether the body is a condition. It is then also the value of the field `condition`.
-    const BODY_IS_CONDITION: bool = false;
+    /// The field whose value is the whole body, if there is one.
+    const WHOLE_BODY: Option<&'static str> = None;
 
     /// The field that the original's gateway sets to the user.
     const USER_FIELD: Option<&'static str> = None;
@@ -248,75 +332,4 @@ pub(super) trait Endpoint: Send + 'static {
 
     /// One of each error with which these functions refuse a request.
     fn errors() -> Vec<RequestError>;
-}
-
-/// An endpoint in the list.
-pub struct EndpointEntry {
-    /// The name at the gateway API, and for `app limit --api`.
-    pub name: &'static str,
-    /// Whether the endpoint is at the gateway API, too.
-    has_gateway_path: bool,
-    /// One of each error that the endpoint has besides those of the pipeline.
-    pub errors: fn() -> Vec<RequestError>,
-    cmdb_method: Method,
-    cmdb_path: &'static str,
-    pub(super) serve: fn(&'static Self, AppState, Api, Request) -> BoxFuture<'static, Response>,
-    pub(super) describe: fn(&'static Self, Api) -> (Value, Schemas),
-}
-
-/// An endpoint at both APIs.
-const fn entry<E: Endpoint>(
-    name: &'static str, cmdb_method: Method, cmdb_path: &'static str,
-) -> EndpointEntry {
-    new_entry::<E>(name, true, cmdb_method, cmdb_path)
-}
-
-/// An endpoint that the gateway API does not have.
-const fn cmdb_only<E: Endpoint>(
-    name: &'static str, cmdb_method: Method, cmdb_path: &'static str,
-) -> EndpointEntry {
-    new_entry::<E>(name, false, cmdb_method, cmdb_path)
-}
-
-const fn new_entry<E: Endpoint>(
-    name: &'static str, has_gateway_path: bool, cmdb_method: Method, cmdb_path: &'static str,
-) -> EndpointEntry {
-    EndpointEntry {
-        name,
-        has_gateway_path,
-        errors: E::errors,
-        cmdb_method,
-        cmdb_path,
-        serve: |entry, state, api, request| {
-            Box::pin(pipeline::serve::<E>(entry, state, api, request))
-        },
-        describe: openapi::operation::<E>,
-    }
-}
-
-impl EndpointEntry {
-    /// Whether the endpoint is served at an API.
-    pub fn is_at(&self, api: Api) -> bool {
-        api == Api::Cmdb || self.has_gateway_path
-    }
-
-    /// The names of the variables in the path at the CMDB API.
-    pub fn path_variables(&self) -> impl Iterator<Item = &'static str> {
-        let segments = self.cmdb_path.split('/');
-        segments.filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
-    }
-
-    /// The path at an API.
-    pub fn path(&self, api: Api) -> String {
-        match api {
-            Api::Gateway => format!("/api/c/compapi/v2/cc/{}/", self.name),
-            Api::Cmdb => self.cmdb_path.to_owned(),
-        }
-    }
-
-    /// The method at an API. At the gateway API it is always POST.
-    pub fn method(&'static self, api: Api) -> &'static Method {
-        static POST: Method = Method::POST;
-        if api == Api::Cmdb { &self.cmdb_method } else { &POST }
-    }
 }

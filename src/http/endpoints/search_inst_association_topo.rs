@@ -69,6 +69,6 @@ impl Endpoint for SearchInstAssociationTopo {
     }
 
     fn errors() -> Vec<RequestError> {
-        vec![RequestError::MissingField("bk_obj_id"), too_many_links()]
+        vec![RequestError::MissingField("bk_obj_id".into()), too_many_links()]
     }
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::Endpoint;
 use crate::domain::error::RequestError;
-use crate::http::filter::{QueryFilter, parse_query_filter};
+use crate::http::filter::{Dialect, QueryFilter, parse_query_filter};
 use crate::http::json::RawJson;
 use crate::http::link::{self, LinkData, LinkFields};
 use crate::http::page::Page;
@@ -71,7 +71,7 @@ impl Endpoint for SearchInstanceAssociations {
         if !(1..=PAGE_LIMIT).contains(&limit) {
             return Err(RequestError::InvalidField("page.limit".into()));
         }
-        let condition = parse_query_filter(body.conditions)?;
+        let condition = parse_query_filter(Dialect::Links, "conditions", body.conditions)?;
         let search = LinkSearch {
             model: body.bk_obj_id.0,
             condition,

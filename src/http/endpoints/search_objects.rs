@@ -51,7 +51,7 @@ impl Endpoint for SearchObjects {
 
     const ONLY_READS: bool = true;
 
-    const BODY_IS_CONDITION: bool = true;
+    const WHOLE_BODY: Option<&'static str> = Some("condition");
 
     fn check(body: SearchModelsBody) -> Result<Condition<ModelField>, RequestError> {
         parse_body_as_condition(body.condition)

@@ -41,7 +41,7 @@ pub(super) struct UpdateModelBody {
     ispre: Option<bool>,
     /// Whether user interfaces do not list it.
     bk_ishidden: Option<bool>,
-    /// Whether it is out of use in user interfaces.
+    /// Whether it is out of use: `create_inst` refuses new instances then.
     bk_ispaused: Option<bool>,
 }
 
@@ -92,7 +92,7 @@ impl Endpoint for UpdateObject {
         vec![
             RequestError::NotAnInteger("id"),
             ChangeError::TooLong { field: "bk_obj_id", limit: 128 }.into(),
-            RequestError::MissingField("bk_obj_name"),
+            RequestError::MissingField("bk_obj_name".into()),
             ChangeError::UnknownClassification { is_new_model: false }.into(),
             ChangeError::UnknownModel.into(),
             RequestError::InvalidField("obj_sort_number".into()),

@@ -61,7 +61,7 @@ impl Endpoint for UpdateObjectAssociation {
 
     fn check(body: UpdateModelAssociationBody) -> Result<Self::Input, RequestError> {
         let id = body.association_id.and_then(|id| id.integer());
-        let id = id.ok_or(RequestError::MissingField("id"))?;
+        let id = id.ok_or(RequestError::MissingField("id".into()))?;
         let fixed = [
             body.id,
             body.bk_supplier_account,
@@ -91,7 +91,7 @@ impl Endpoint for UpdateObjectAssociation {
 
     fn errors() -> Vec<RequestError> {
         vec![
-            RequestError::MissingField("id"),
+            RequestError::MissingField("id".into()),
             ChangeError::FixedFields.into(),
             RequestError::InvalidField("bk_obj_asst_name".into()),
             RequestError::UnknownModelAssociation,

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::documents::Document;
+use super::instance_document::{StoredDocument, convert};
+use super::value::{at, integer};
 use crate::db::import::{Row, Stage};
 use crate::domain::keys::{KEY_LIMIT, MODEL_ASSOCIATION_KEY_LIMIT, Tenant, is_valid_key};
 
@@ -97,8 +99,11 @@ impl Collection {
         Fields(document).association_id(self.id_field).ok()
     }
 
-    /// The row of a document, or `None` if the document is not imported.
-    pub(super) fn row(&self, document: &Document) -> Result<Option<Row>, RowError> {
+    /// The row of a document, or `None` if the document is not imported. `warn` receives what is
+    /// imported otherwise than it is in the document, and not reported by the row.
+    pub(super) fn row(
+        &self, document: &Document, warn: &mut impl FnMut(String),
+    ) -> Result<Option<Row>, RowError> {
         let fields = Fields(document);
         let name = fields.name(self.name_field);
         let row = Row::default();
@@ -164,7 +169,20 @@ impl Collection {
                 if id < 0 {
                     return Err(RowError::Invalid(format!("{} {id} is negative", self.id_field)));
                 }
-                row.value(fields.tenant(&self.tenant)?).value(model).value(id).optional(name)
+                let tenant = fields.tenant(&self.tenant)?;
+                let fixed = [(self.id_field, json!(id)), ("bk_supplier_account", json!(tenant))];
+                let own_model =
+                    (self.id_field == "bk_inst_id").then_some(("bk_obj_id", json!(model)));
+                let own_name = name.as_ref().map(|name| (self.name_field, json!(name)));
+                let fixed = fixed.into_iter().chain(own_model).chain(own_name);
+                let stored = convert(document, model, fixed).map_err(warn).ok();
+                let (json, hash) = stored.map(|StoredDocument { json, hash }| (json, hash)).unzip();
+                row.value(tenant)
+                    .value(model)
+                    .value(id)
+                    .optional(name)
+                    .optional(json)
+                    .optional(hash)
             }
             Stage::Links => row
                 .value(fields.tenant(&self.tenant)?)
@@ -219,8 +237,7 @@ impl<'a> Fields<'a> {
         let time = if let Some(text) = time.as_str() {
             OffsetDateTime::parse(text, &Rfc3339).ok()
         } else {
-            let nanoseconds = i128::from(integer(time)?) * 1_000_000;
-            OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()
+            at(integer(time)?)
         };
         time.filter(|time| time.year() > 0)
     }
@@ -309,53 +326,11 @@ fn start(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// Reads an integer: `11`, `11.0`, `{"$numberLong":"11"}`, `{"$numberInt":"11"}` or
-/// `{"$numberDouble":"11.0"}`.
-fn integer(value: &Value) -> Option<i64> {
-    match value {
-        Value::Number(number) => number.as_i64().or_else(|| exact_integer(number.as_f64()?)),
-        Value::Object(wrapper) if wrapper.len() == 1 => {
-            let (kind, digits) = wrapper.iter().next()?;
-            match (kind.as_str(), digits.as_str()?) {
-                ("$numberLong" | "$numberInt", digits) => digits.parse().ok(),
-                ("$numberDouble", digits) => exact_integer(digits.parse().ok()?),
-                _ => None,
-            }
-        }
-        _ => None,
-    }
-}
-
-/// Converts a number that is an integer of at most 53 bits, which `f64` represents exactly.
-fn exact_integer(number: f64) -> Option<i64> {
-    const LIMIT: f64 = 9_007_199_254_740_992.0;
-    #[expect(clippy::cast_possible_truncation, reason = "an integer of at most 53 bits")]
-    (number.fract() == 0.0 && number.abs() <= LIMIT).then_some(number as i64)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn an_integer_is_read_in_every_form_of_mongoexport() {
-        for form in [
-            json!(11),
-            json!(11.0),
-            json!({"$numberLong": "11"}),
-            json!({"$numberInt": "11"}),
-            json!({"$numberDouble": "11.0"}),
-        ] {
-            assert_eq!(integer(&form), Some(11), "{form}");
-        }
-        for other in [json!("11"), json!(11.5), json!({"$date": "11"}), json!(null), json!(1e300)] {
-            assert_eq!(integer(&other), None, "{other}");
-        }
-        let above_53_bits = json!({"$numberLong": "9007199254740993"});
-        assert_eq!(integer(&above_53_bits), Some(9_007_199_254_740_993));
-    }
 
     #[test]
     fn a_time_is_read_in_every_form_of_mongoexport() {

@@ -3,6 +3,8 @@
 mod collection;
 mod documents;
 mod file_name;
+mod instance_document;
+mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -246,9 +248,14 @@ fn read_chunk(
     documents: &mut Documents<'_, impl Read>, collection: &Collection, file: i32,
 ) -> Result<Option<Chunk>, Error> {
     let mut chunk = Chunk::default();
-    while chunk.rows.len() + chunk.rejected_rows.len() < CHUNK_SIZE {
+    while chunk.length() < CHUNK_SIZE {
         let Some((line, document)) = documents.read_next()? else { break };
-        match collection.row(&document) {
+        let mut warnings = Vec::new();
+        let row = collection.row(&document, &mut |warning| warnings.push(warning));
+        for warning in warnings {
+            Row::default().value(warning).write_to(&mut chunk.warnings, file, line);
+        }
+        match row {
             Ok(Some(row)) => row.write_to(&mut chunk.rows, file, line),
             Ok(None) => {}
             Err(RowError::Invalid(reason)) => Row::default()
@@ -258,6 +265,5 @@ fn read_chunk(
             Err(RowError::Unreadable(reason)) => return Err(documents.error_at(line, reason)),
         }
     }
-    let is_empty = chunk.rows.is_empty() && chunk.rejected_rows.is_empty();
-    Ok((!is_empty).then_some(chunk))
+    Ok((chunk.length() > 0).then_some(chunk))
 }

@@ -56,10 +56,14 @@ pub struct StoredLink {
     pub id: i64,
     /// The source instance's id.
     pub source_id: i64,
+    /// The source model's surrogate key.
+    pub source_model_id: i32,
     /// The source model's key.
     pub source_model: String,
     /// The target instance's id.
     pub target_id: i64,
+    /// The target model's surrogate key.
+    pub target_model_id: i32,
     /// The target model's key.
     pub target_model: String,
     /// The tenant's key.
@@ -262,8 +266,10 @@ impl LinkSearchPages {
             Some(StoredLink {
                 id: found.id,
                 source_id: found.source_id,
+                source_model_id: association.source_model_id,
                 source_model: association.source_model.clone(),
                 target_id: found.target_id,
+                target_model_id: association.target_model_id,
                 target_model: association.target_model.clone(),
                 tenant: self.tenant.as_str().to_owned(),
                 model_association: association.key.clone(),

@@ -110,7 +110,7 @@ impl Parser {
                 "$or" => Condition::any(self.documents(&inner, json, depth)?),
                 "$nor" => Condition::not(Condition::any(self.documents(&inner, json, depth)?)),
                 key if key.starts_with('$') => return Err(unsupported(place, key)),
-                key => self.field(&inner, F::by_name(key), json, depth)?,
+                key => self.field(&inner, F::by_name(key).as_ref(), json, depth)?,
             });
         }
         Ok(Condition::all(conditions))
@@ -134,7 +134,7 @@ impl Parser {
 
     /// Parses the value that a field equals, or the operators that it satisfies.
     fn field<F: Field>(
-        &mut self, place: &str, field: Option<F>, json: &str, depth: usize,
+        &mut self, place: &str, field: Option<&F>, json: &str, depth: usize,
     ) -> Result<Condition<F>, RequestError> {
         match Json::read(place, json)? {
             Json::Object(members) if members.iter().any(|(key, _)| key.starts_with('$')) => {
@@ -149,7 +149,7 @@ impl Parser {
 
     /// Parses an object of operators, all of which the field satisfies.
     fn operators<F: Field>(
-        &mut self, place: &str, field: Option<F>, members: &Members<'_>, depth: usize,
+        &mut self, place: &str, field: Option<&F>, members: &Members<'_>, depth: usize,
     ) -> Result<Condition<F>, RequestError> {
         check_depth(place, depth)?;
         check_members::<F>(place, members)?;
@@ -279,7 +279,7 @@ fn check_members<F: Field>(place: &str, members: &Members<'_>) -> Result<(), Req
 }
 
 fn place_of<F: Field>(place: &str, key: &str) -> String {
-    let is_known = SUPPORTED.contains(&key) || F::by_name(key).is_some();
+    let is_known = SUPPORTED.contains(&key) || F::is_known(key);
     format!("{place}.{}", if is_known { key } else { "<unknown>" })
 }
 

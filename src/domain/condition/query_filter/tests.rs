@@ -1,13 +1,14 @@
 //! What query filters mean, and which are refused.
 
 use super::*;
-use crate::domain::condition::{LinkField as F, Test};
+use crate::domain::condition::pattern::Pattern;
+use crate::domain::condition::{Comparison, LinkField as F, Test};
 
 type Outcome = Result<Condition<F>, String>;
 
 /// The condition, or the key of the part that is invalid, or the reason of another refusal.
 fn parsed(json: &str) -> Outcome {
-    parse("conditions", json).map_err(|error| match error {
+    parse(Dialect::Links, "conditions", json).map_err(|error| match error {
         RequestError::InvalidField(key) => key.into_owned(),
         RequestError::WithoutCode(why) => format!("1199998 {why}"),
         RequestError::WrongType { .. } => format!("1199000 {error}"),
