@@ -33,10 +33,12 @@ run: ## Serve the demo inventory and print a curl command that works
 test: ## Run the tests on a private PostgreSQL server, or on CMDB_DATABASE_URL
 	.dev/with-postgres --throwaway cargo test --locked
 
-test-large: ## Run the slow tests: plans, floods, crashes, clients, random requests; DATA as in test-replay
+test-large: RACE_SECONDS ?= 60
+test-large: ## Run the slow tests: plans, floods, races, crashes, clients, random requests; DATA as in test-replay
 	$(if $(DATA),$(MAKE) test-replay)
-	CMDB_LARGE_TESTS=1 $(THROWAWAY) cargo test --locked --test it -- --nocapture \
-		flood:: link_searches:: query_plans::
+	CMDB_LARGE_TESTS=1 CMDB_RACE_SECONDS=$(RACE_SECONDS) \
+		$(THROWAWAY) cargo test --locked --test it -- --nocapture \
+		flood:: instance_races:: link_searches:: query_plans::
 	$(MAKE) crash-test ROUNDS=5
 	$(MAKE) test-clients
 	$(MAKE) check-api EXAMPLES=50

@@ -26,8 +26,8 @@ outcomes = Counter()
 class Demo:
     """A running server with the demo inventory and the application `demo`.
 
-    At the CMDB API it trusts this machine. The user `admin` may edit every instance and change
-    models, any other user may do nothing.
+    At the CMDB API it trusts this machine. The user `admin` may do everything, any other user
+    nothing.
     """
 
     url: str
@@ -40,8 +40,8 @@ def inventory():
     database = os.environ["CMDB_DATABASE_URL"]
     run_server("migrate", database=database)
     run_server("import", ROOT / "tests/demo/export", database=database)
-    for scope in ("--all", "--models"):
-        run_server("grant", "add", "--user", "admin", scope, database=database)
+    for scope in (["--all"], ["--models"], ["--create", "--all"], ["--delete", "--all"]):
+        run_server("grant", "add", "--user", "admin", *scope, database=database)
     return database
 
 
@@ -79,6 +79,15 @@ def environment(database=None):
     settings = ("CMDB_", "OTEL_", "DATABASE_URL", "RUST_LOG", "MAKE", "MFLAGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
     return kept | ({"CMDB_DATABASE_URL": database} if database else {})
+
+
+def without_new_times(answer):
+    """The answer without the times of an instance that was created or changed just now."""
+    if not isinstance(data := answer["data"], dict):
+        return answer
+    is_time = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z").fullmatch
+    values = {key: "now" if is_time(str(value)) else value for key, value in data.items()}
+    return answer | {"data": values}
 
 
 def wait_for(pattern, output, process, seconds):

@@ -53,7 +53,10 @@ class Handler(BaseHTTPRequestHandler):
         failure = self.server.failures.pop(0) if self.server.failures else {}
         if not failure or failure.get("forwarded"):
             method, path = COMPONENTS[name]
-            path = re.sub(r"{(\w+)}", lambda variable: str(forwarded.pop(variable[1])), path)
+            values |= forwarded
+            variables = set(re.findall(r"{(\w+)}", path))
+            path = path.format_map(values)
+            forwarded = {key: value for key, value in forwarded.items() if key not in variables}
             answer = self.forward(method, path, json.dumps(forwarded).encode(), headers)
         if failure:
             answer = {"bk_error_code": failure["code"], "bk_error_msg": failure["message"]}

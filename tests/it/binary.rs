@@ -1,6 +1,7 @@
 //! The compiled program as a child process: its output and exit codes, or a running server.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use sqlx::{ConnectOptions, PgPool};
@@ -40,6 +41,22 @@ impl Program {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = command_without_settings(&self.executable);
         command.args(args).env("CMDB_DATABASE_URL", &self.url);
+        command
+    }
+
+    /// A script of bash in which `cmdb-associations` is the program, with no other setting than the
+    /// database, whose URL psql accepts, too. It ends with the first command that fails.
+    pub(crate) fn script(&self, script: &str) -> Command {
+        let mut command = command_without_settings("bash");
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let folder = Path::new(&self.executable).parent().unwrap().to_owned();
+        let folders = std::iter::once(folder).chain(std::env::split_paths(&folders));
+        command.env("PATH", std::env::join_paths(folders).unwrap());
+        // The other parameters are sqlx's own.
+        let (base, query) = self.url.split_once('?').unwrap_or((&self.url, ""));
+        let host = query.split('&').find(|parameter| parameter.starts_with("host="));
+        let url = format!("{base}?{}", host.unwrap_or_default());
+        command.args(["-euo", "pipefail", "-c", script]).env("CMDB_DATABASE_URL", url);
         command
     }
 

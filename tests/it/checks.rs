@@ -26,6 +26,8 @@ const NO_INDEX: &str = "index instance_association_pair_key on instance_associat
     index instance_association_source_key on instance_association is missing; \
     index instance_association_target_key on instance_association is missing";
 
+const DOCUMENTS: &str = "every instance has one document, which has its tenant";
+
 /// Disables triggers and foreign keys in this session.
 const DISABLE_TRIGGERS: &str = "set session_replication_role = replica";
 
@@ -129,7 +131,12 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
             )],
         ),
         (
-            vec!["delete from cmdb.instance where name = 'bk_switch-2'"],
+            vec![
+                "delete from cmdb.instance where name = 'bk_switch-2'",
+                "delete from cmdb.instance_document
+                 where model_id = (select id from cmdb.model where key = 'bk_switch')
+                     and instance_id = 2",
+            ],
             vec![(
                 "every link's source and target instances exist",
                 "link 2: source instance 2 of model bk_switch does not exist; \
@@ -159,6 +166,13 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                 "insert into cmdb.tenant (key) values ('another')",
                 "update cmdb.instance set tenant_id = (select max(id) from cmdb.tenant)
                  where name in ('bk_switch-1', 'host-2')",
+                "update cmdb.instance_document
+                 set tenant_id = instance.tenant_id,
+                     document = document || '{\"bk_supplier_account\": \"another\"}'
+                 from cmdb.instance
+                 where instance.model_id = instance_document.model_id
+                     and instance.instance_id = instance_document.instance_id
+                     and instance.tenant_id > 0",
             ],
             vec![(
                 "every link's tenant sees its source and target instances",
@@ -328,6 +342,9 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                 "delete from cmdb.instance
                  where instance_id not in (2, 3)
                      and model_id = (select id from cmdb.model where key = 'bk_switch')",
+                "delete from cmdb.instance_document
+                 where instance_id not in (2, 3)
+                     and model_id = (select id from cmdb.model where key = 'bk_switch')",
                 "alter table cmdb.model_association
                  drop constraint model_association_source_model_fk,
                  drop constraint model_association_target_model_fk",
@@ -354,7 +371,136 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                 ),
             ],
         ),
-        // The last one, because a rollback does not reset a sequence.
+        (
+            vec![
+                "delete from cmdb.instance_document
+                 where document ->> 'bk_inst_name' = 'bk_switch-9'",
+                "insert into cmdb.instance_document (model_id, instance_id, tenant_id, document)
+                 select model_id, 999, 0, document
+                 from cmdb.instance_document where document ->> 'bk_inst_name' = 'bk_switch-8'",
+                "update cmdb.instance_document set tenant_id = 7
+                 where document ->> 'bk_inst_name' = 'bk_switch-7'",
+                "alter table cmdb.instance_document drop constraint instance_document_pkey",
+                "insert into cmdb.instance_document
+                 select * from cmdb.instance_document
+                 where document ->> 'bk_inst_name' = 'bk_switch-6'",
+            ],
+            vec![
+                (
+                    schema,
+                    "constraint instance_document_pkey on instance_document is missing; \
+                     index instance_document_pkey on instance_document is missing",
+                ),
+                (
+                    DOCUMENTS,
+                    "instance 6 of model bk_switch: it has 2 documents; \
+                     instance 7 of model bk_switch: its document belongs to another tenant; \
+                     instance 9 of model bk_switch: it has no document; \
+                     instance 999 of model bk_switch: it does not exist, but has a document",
+                ),
+            ],
+        ),
+        (
+            vec![
+                "update cmdb.instance_document set document = document - 'bk_inst_name'
+                 where document ->> 'bk_inst_name' = 'bk_switch-9'",
+                "update cmdb.instance_document set document = document || '{\"bk_host_id\": 7}'
+                 where document ->> 'bk_host_innerip' = 'host-8'",
+                "update cmdb.instance set name = 'renamed' where name = 'bk_switch-7'",
+            ],
+            vec![(
+                "every document has the id, the name, the model and the tenant of its instance",
+                "instance 7 of model bk_switch: its document has not {\"bk_obj_id\": \
+                 \"bk_switch\", \"bk_inst_id\": 7, \"bk_inst_name\": \"renamed\", \
+                 \"bk_supplier_account\": \"0\"}; \
+                 instance 8 of model host: its document has not {\"bk_host_id\": 8, \
+                 \"bk_host_innerip\": \"host-8\", \"bk_supplier_account\": \"0\"}; \
+                 instance 9 of model bk_switch: its document has not {\"bk_obj_id\": \
+                 \"bk_switch\", \"bk_inst_id\": 9, \"bk_inst_name\": \"bk_switch-9\", \
+                 \"bk_supplier_account\": \"0\"}",
+            )],
+        ),
+        (
+            vec![
+                "drop index cmdb.instance_document_name_key",
+                "update cmdb.instance_document set unique_name = 'bk_switch-9'
+                 where document ->> 'bk_inst_name' in ('bk_switch-8', 'bk_switch-9')",
+                "update cmdb.instance_document set unique_name = '0:host-7',
+                     document = document || '{\"bk_cloud_id\": 0}'
+                 where document ->> 'bk_host_innerip' = 'host-7'",
+                "update cmdb.instance_document set unique_name = '1:host-6'
+                 where document ->> 'bk_host_innerip' = 'host-6'",
+            ],
+            vec![
+                (schema, "index instance_document_name_key on instance_document is missing"),
+                (
+                    "a name that is kept from other instances is the one of its instance",
+                    "instance 6 of model host: the name 1:host-6 is kept from others; \
+                     instance 8 of model bk_switch: the name bk_switch-9 is kept from others",
+                ),
+                (
+                    "no two instances of a model and a tenant have a name that is kept from others",
+                    "instances 8, 9 of model bk_switch have the name bk_switch-9",
+                ),
+            ],
+        ),
+        (
+            vec![
+                "insert into cmdb.audit_log
+                     (origin, user_name, tenant_id, association_ids, resource_type, resource_id,
+                      instance_ids, before, after)
+                 select 'command', 'u', 0, '{}', 'instance', model.id, ids, before, '{}'
+                 from cmdb.model
+                 cross join (values
+                     ('{1,2}'::bigint[], null::jsonb), ('{2,300}', null), ('{1,300,900}', '{}')
+                 ) record (ids, before)
+                 where key = 'bk_switch'",
+            ],
+            vec![(
+                "no instance is in two audit records of creations",
+                "instance 2 of model bk_switch is in the audit records 8, 9",
+            )],
+        ),
+        (
+            vec![
+                "insert into cmdb.audit_log
+                     (origin, user_name, tenant_id, association_ids, resource_type, resource_id,
+                      instance_ids, after)
+                 select 'command', 'u', 0, '{}', 'instance', id, '{400}', '{}'
+                 from cmdb.model where key in ('bk_switch', 'host', 'set')",
+            ],
+            vec![(
+                "the next id of an instance is higher than every one assigned before",
+                "id 400 is assigned, but the sequence host_id_seq is at 300; \
+                 id 400 is assigned, but the sequence instance_id_seq is at 300",
+            )],
+        ),
+        // The last ones, because a rollback does not reset a sequence.
+        (
+            vec![
+                "select setval('cmdb.instance_id_seq', 300, false)",
+                "select setval('cmdb.host_id_seq', 7)",
+            ],
+            vec![
+                (
+                    "the next id of an instance is higher than every one assigned before",
+                    "id 300 is assigned, but the sequence host_id_seq is at 7; \
+                     id 300 is assigned, but the sequence instance_id_seq is at 300",
+                ),
+                (
+                    "no sequence is behind the rows of its table",
+                    "host_id_seq: run `select setval('cmdb.host_id_seq', 300)`; \
+                     instance_id_seq: run `select setval('cmdb.instance_id_seq', 300)`",
+                ),
+            ],
+        ),
+        (
+            vec![
+                "select setval('cmdb.instance_id_seq', 300)",
+                "select setval('cmdb.host_id_seq', 300)",
+            ],
+            vec![],
+        ),
         (
             vec!["select setval('cmdb.instance_association_id_seq', 8)"],
             vec![

@@ -128,7 +128,7 @@ async fn healthcheck_prints_why_a_server_is_not_ready(pool: PgPool) {
     let server = program.serve(&[]);
     sqlx::query("delete from cmdb._sqlx_migrations").execute(&pool).await.unwrap();
     let output = program.run(&["healthcheck", "--listen", &server.address]);
-    let pending = "9 migrations are pending: run `cmdb-associations migrate` first";
+    let pending = "10 migrations are pending: run `cmdb-associations migrate` first";
     let reason = format!("{} is not ready: {pending}\n", server.address);
     assert_eq!((output.status, output.stderr), (1, reason));
     let output = program.run(&["app", "list"]);

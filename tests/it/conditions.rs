@@ -243,7 +243,9 @@ async fn a_query_filter_finds_the_rows_of_its_rules(pool: PgPool) {
     for (rule, is_expected) in filters {
         let rule = json!({"field": rule[0], "operator": rule[1], "value": rule[2]});
         let filter = json!({"condition": "AND", "rules": [rule]});
-        let condition = query_filter::parse("conditions", &filter.to_string()).unwrap();
+        let condition =
+            query_filter::parse(query_filter::Dialect::Links, "conditions", &filter.to_string())
+                .unwrap();
         let expected: Vec<_> = (0..rows.len()).filter(|n| is_expected(&rows[*n])).collect();
         assert_eq!(selected(&pool, &condition).await, expected, "{filter}");
     }

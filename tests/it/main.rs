@@ -32,8 +32,13 @@ mod faults; // failures of PostgreSQL and of the connection to it
 mod flood; // many connections from one address
 mod fuzzing; // the inputs of the fuzz corpus
 mod golden; // the recorded exchanges, replayed at both APIs
+mod hosts; // creating and changing hosts
 mod idempotency; // requests repeated under an `Idempotency-Key`
 mod imports; // importing an export
+mod instance_commands; // the command `instance`
+mod instance_races; // concurrent changes of instances, beside links and models
+mod instance_searches; // searches for instances
+mod instances; // creating, changing and deleting instances
 mod inventory_races; // concurrent changes of models, association kinds and model associations
 mod kinds; // association kinds: finding, creating, changing and deleting them
 mod limits; // rate limits, and the APIs and tenants of an application
@@ -56,6 +61,7 @@ mod proxy; // a TCP proxy to PostgreSQL that loses messages and counts statement
 mod purges; // purging the audit log
 mod query_plans; // the plans of statements, whatever the tables hold
 mod races; // concurrent writers
+mod readme; // the commands of the README
 mod recordings; // the exchanges recorded from BlueKing CMDB, and the deviations from them
 mod related_links; // the links of one instance
 mod replay; // the requests of a whole inventory, in order

@@ -77,7 +77,7 @@ async fn models_of_version_8_keep_what_they_have_and_get_numbers_of_their_own(po
     let version_before = text(&pool, version).await;
 
     let output = Program::on(&pool).run(&["migrate"]);
-    assert_eq!((output.status, &*output.stderr), (0, "1 migrations applied\n"));
+    assert_eq!((output.status, &*output.stderr), (0, "2 migrations applied\n"));
 
     assert_eq!(text(&pool, IDS).await, ids);
     assert_ne!(text(&pool, version).await, version_before);

@@ -433,3 +433,155 @@ async fn a_grant_to_change_models_allows_neither_to_view_nor_to_edit(pool: PgPoo
     assert_eq!(kind("b").await, 9_900_403);
     assert_eq!(run("grant remove --user user --models").status, 1);
 }
+
+/// Requests that create, change, delete and view switches, with the body, what it
+/// takes, and the action that a refusal lists.
+const INSTANCES: [(&str, &str, GrantAction, &str); 8] = [
+    (
+        "POST create/instance/object/bk_switch",
+        r#"{"bk_inst_name":"{n}"}"#,
+        GrantAction::Create,
+        "create_comobj_",
+    ),
+    (
+        "POST createmany/instance/object/bk_switch",
+        r#"{"details":[{"bk_inst_name":"many-{n}"}]}"#,
+        GrantAction::Create,
+        "create_comobj_",
+    ),
+    (
+        "PUT update/instance/object/bk_switch/inst/1",
+        r#"{"n":"{n}"}"#,
+        GrantAction::Edit,
+        "edit_comobj_",
+    ),
+    (
+        "PUT updatemany/instance/object/bk_switch",
+        r#"{"update":[{"inst_id":1,"datas":{"n":"{n}"}}]}"#,
+        GrantAction::Edit,
+        "edit_comobj_",
+    ),
+    (
+        "DELETE delete/instance/object/bk_switch/inst/1{n}",
+        "",
+        GrantAction::Delete,
+        "delete_comobj_",
+    ),
+    (
+        "DELETE deletemany/instance/object/bk_switch",
+        r#"{"delete":{"inst_ids":[2{n}]}}"#,
+        GrantAction::Delete,
+        "delete_comobj_",
+    ),
+    (
+        "POST search/instances/object/bk_switch",
+        r#"{"page":{"limit":1}}"#,
+        GrantAction::View,
+        "view_comobj_",
+    ),
+    ("POST count/instances/object/bk_switch", "{}", GrantAction::View, "view_comobj_"),
+];
+
+#[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
+async fn a_grant_allows_one_action_on_instances_but_that_who_may_edit_may_view(pool: PgPool) {
+    let app = TestApp::of_models(pool).await;
+    app.count("select setval('cmdb.instance_id_seq', 300)").await;
+    let number = app.count("select number from cmdb.model where key = 'bk_switch'").await;
+    let changes = "select count(*) from cmdb.audit_log where resource_type = 'instance'";
+    let of = |action, model: Option<&str>| {
+        vec![Scope { action, model: model.map(str::to_owned), instance: None }]
+    };
+    let (create, delete) = (GrantAction::Create, GrantAction::Delete);
+    let (edit, view) = (GrantAction::Edit, GrantAction::View);
+    let models = [Some("bk_switch"), None];
+    let one = |action| models.map(|model| (of(action, model), vec![action]));
+    let mut cases = [one(create), one(delete), one(view)].concat();
+    cases.extend(models.map(|model| (of(edit, model), vec![edit, view])));
+    cases.push((vec![instance("bk_switch", 1)], vec![edit]));
+    cases.push((of(GrantAction::Models, None), vec![]));
+    let others = [create, delete, edit, view].map(|action| of(action, Some("host")));
+    cases.push((others.concat(), vec![]));
+    let both = [of(create, None), of(delete, Some("bk_switch"))].concat();
+    cases.push((both, vec![create, delete]));
+    cases.push((vec![], vec![]));
+
+    for (n, (scopes, allowed)) in cases.into_iter().enumerate() {
+        let user = format!("user-{n}");
+        grant(&app, &user, &scopes).await;
+        for (to, body, action, missing) in INSTANCES {
+            // Ids of instances, of which each is deleted at most once.
+            let n = format!("{:02}", n + 10);
+            let [to, body] = [to, body].map(|text| text.replace("{n}", &n));
+            let before = app.count(changes).await;
+            let reply = app.cmdb_reply(&user, "0", &to, body.into()).await;
+            let place = format!("{scopes:?}: {to}: {}", reply.text);
+            if allowed.contains(&action) {
+                assert_eq!(reply.json["bk_error_code"], 0, "{place}");
+                let made = app.count(changes).await - before;
+                assert_eq!(made, i64::from(action != view), "{place}");
+                continue;
+            }
+            assert_eq!(reply.json["bk_error_code"], 9_900_403, "{place}");
+            let actions = reply.json["permission"]["actions"].as_array().unwrap();
+            let missing = json!(format!("{missing}{number}"));
+            assert_eq!((actions.len(), &actions[0]["id"]), (1, &missing), "{place}");
+            assert_eq!(app.count(changes).await, before, "{place}");
+        }
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn grants_to_create_and_to_delete_are_added_listed_and_removed_apart(pool: PgPool) {
+    let app = TestApp::of_models(pool).await;
+    let program = Program::on(&app.pool);
+    let run = |args: &str| program.run(&args.split(' ').collect::<Vec<_>>());
+    let create = async |name: &str| {
+        let body = json!({"bk_inst_name": name}).to_string();
+        app.cmdb_as("user", "0", "POST create/instance/object/bk_switch", body).await.0
+    };
+    for (n, scope) in ["--all", "--model bk_switch"].into_iter().enumerate() {
+        let change = |how: &str, action: &str| {
+            let output = run(&format!("grant {how} --user user {action} {scope}"));
+            let none = if output.status == 1 { "user has no such grant\n" } else { "" };
+            assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", none));
+            output.status
+        };
+        assert_eq!(create("x").await, 9_900_403);
+        for action in ["--create", "--delete"] {
+            assert_eq!(change("add", action), 0);
+            assert_eq!(change("add", action), 0, "a second time");
+        }
+        for other in ["--view ", ""] {
+            let output = run(&format!("grant remove --user user {other}{scope}"));
+            assert_eq!(output.status, 1, "it is another grant");
+        }
+        let model = scope.strip_prefix("--model ").unwrap_or("*");
+        assert_eq!(
+            run("grant list --user user").stdout,
+            format!("user\t{model}\t*\tcreate\nuser\t{model}\t*\tdelete\n")
+        );
+        assert_eq!(create(&format!("a-{n}")).await, 0);
+        assert_eq!(change("remove", "--create"), 0);
+        assert_eq!(create("x").await, 9_900_403);
+        assert_eq!(change("remove", "--create"), 1);
+        assert_eq!(change("remove", "--delete"), 0);
+        assert_eq!(run("grant list --user user").stdout, "");
+    }
+    for wrong in [
+        "--create",
+        "--delete --model host --instance 7",
+        "--create --delete --all",
+        "--create --view --all",
+        "--delete --view --model host",
+        "--create --models",
+        "--create --all --model host",
+    ] {
+        for how in ["add", "remove"] {
+            assert_eq!(run(&format!("grant {how} --user user {wrong}")).status, 2, "{wrong}");
+        }
+    }
+    let unknown = run("grant add --user user --create --model nonsense");
+    assert_eq!(unknown.status, 2);
+    assert!(unknown.stderr.contains("there is no such model"), "{}", unknown.stderr);
+    assert_eq!(run("grant list --user user").stdout, "");
+}

@@ -19,22 +19,22 @@ use crate::inventory_races::{assert_changes_are_recorded_once, change_models, ne
 use crate::plan::Inventory;
 
 /// A pseudo-random number generator with a fixed seed.
-struct Rng(u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
     /// A number below `bound`.
-    fn next(&mut self, bound: u64) -> u64 {
+    pub(crate) fn next(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB).rotate_left(31) % bound
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[usize::try_from(self.next(from.len() as u64)).unwrap()]
     }
 
     /// An id from 1 to `max`.
-    fn id(&mut self, max: u64) -> i64 {
+    pub(crate) fn id(&mut self, max: u64) -> i64 {
         i64::try_from(1 + self.next(max)).unwrap()
     }
 

@@ -9,9 +9,6 @@ use cmdb_associations::cli::Cli;
 use cmdb_associations::config::ENVIRONMENT_ONLY;
 use cmdb_associations::http::Api;
 use cmdb_associations::http::endpoints::{ENDPOINTS, EndpointEntry};
-use sqlx::PgPool;
-
-use crate::binary::Program;
 
 const CONFIGURATION: &str = "docs/configuration.md";
 
@@ -280,24 +277,4 @@ fn the_readme_lists_every_endpoint_of_the_table() {
     listed.sort_unstable();
     expected.sort_unstable();
     assert_eq!(listed, expected);
-}
-
-/// The commands that make models without an export, on an empty database.
-#[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn the_commands_of_the_readme_make_models_from_nothing(pool: PgPool) {
-    let readme = read("README.md");
-    let commands = readme.lines().map(|line| line.split('#').next().unwrap());
-    let commands: Vec<_> = commands
-        .filter_map(|line| line.strip_prefix("cmdb-associations "))
-        .map(|command| command.split_whitespace().collect::<Vec<_>>())
-        .filter(|words| ["model", "association"].contains(&words[0]) || words.contains(&"--models"))
-        .collect();
-    assert!(commands.len() > 3);
-    let program = Program::on(&pool);
-    for command in commands {
-        let output = program.run(&command);
-        assert_eq!((output.status, output.stderr.as_str()), (0, ""), "{command:?}");
-    }
-    let list = program.run(&["association", "list"]).stdout;
-    assert!(list.contains("\track_group_switch\track\tgroup\tswitch\t1:n\t0\n"), "{list}");
 }

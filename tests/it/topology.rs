@@ -42,16 +42,15 @@ pub(crate) async fn linked_app(pool: PgPool) -> TestApp {
 pub(crate) async fn leave_dangling(app: &TestApp, model: &str, instances: RangeInclusive<i64>) {
     let mut tx = app.pool.begin().await.unwrap();
     sqlx::query("set local session_replication_role = replica").execute(&mut *tx).await.unwrap();
-    sqlx::query(
+    for sql in [
         "delete from cmdb.instance using cmdb.model
          where model.id = model_id and key = $1 and instance_id between $2 and $3",
-    )
-    .bind(model)
-    .bind(instances.start())
-    .bind(instances.end())
-    .execute(&mut *tx)
-    .await
-    .unwrap();
+        "delete from cmdb.instance_document using cmdb.model
+         where model.id = model_id and key = $1 and instance_id between $2 and $3",
+    ] {
+        let deletion = sqlx::query(sql).bind(model).bind(instances.start()).bind(instances.end());
+        deletion.execute(&mut *tx).await.unwrap();
+    }
     tx.commit().await.unwrap();
 }
 
