@@ -22,7 +22,8 @@ pub(super) enum Format {
     Jsonl,
 }
 
-/// A row by the number of its first line, from 1; its content, or why it cannot be used.
+/// A row with its number from 1: of a line, or of a row in a spreadsheet; its content, or why it
+/// cannot be used.
 pub(super) type Row<T> = (u64, Result<T, String>);
 
 /// The lines of an input.
@@ -116,7 +117,7 @@ impl<R: BufRead> Documents<R> {
         if !reader.read_byte_record(&mut cells)? {
             return Ok(None);
         }
-        let number = cells.position().map_or(0, csv::Position::line);
+        let number = cells.position().map_or(0, csv::Position::record) + 1;
         Ok(Some((number, object(reader.headers()?, cells))))
     }
 }
@@ -163,9 +164,9 @@ mod tests {
             "\u{feff}a,b\r\n1,\r\n\r\n\"x, \"\"y\"\"\",\"\"\n\"two\r\nlines\",机柜\n,",
             &[
                 (2, r#"{"a":"1"}"#),
-                (4, r#"{"a":"x, \"y\""}"#),
-                (5, r#"{"a":"two\r\nlines","b":"机柜"}"#),
-                (7, "{}"),
+                (3, r#"{"a":"x, \"y\""}"#),
+                (4, r#"{"a":"two\r\nlines","b":"机柜"}"#),
+                (5, "{}"),
             ],
         );
         assert_rows(Format::Csv, "a\n\"\"\n", &[(2, "{}")]);
