@@ -77,16 +77,19 @@ comment on function cmdb.name_field(text) is 'The key that has the name in docum
 create function cmdb.unique_name(model_key text, document jsonb, name text) returns text
     language sql immutable parallel safe
     return case
-        when model_key = 'host'
-        then (document ->> 'bk_cloud_id') || ':' || coalesce(
-            nullif(document ->> 'bk_host_innerip', ''),
-            nullif(document ->> 'bk_host_innerip_v6', ''))
-        else nullif(name, '')
+        when model_key <> 'host'
+        then case when octet_length(name) between 1 and 1024 then name end
+        when octet_length(document ->> 'bk_cloud_id') > 64 then null
+        when octet_length(document ->> 'bk_host_innerip') between 1 and 512
+        then (document ->> 'bk_cloud_id') || ':' || (document ->> 'bk_host_innerip')
+        when coalesce(document ->> 'bk_host_innerip', '') = ''
+            and octet_length(document ->> 'bk_host_innerip_v6') between 1 and 512
+        then (document ->> 'bk_cloud_id') || ':' || (document ->> 'bk_host_innerip_v6')
     end;
 
 comment on function cmdb.unique_name(text, jsonb, text) is
     'The name of an instance that no other one of the model and the tenant may have. Null if any '
-    'may have it.';
+    'may have it. An exported name may be too long for an index.';
 
 create function cmdb.new_document(
     model_key text, tenant_key text, instance_id bigint, name text
@@ -107,7 +110,7 @@ select instance.model_id, instance_id, instance.tenant_id,
     case when row_number() over (
         partition by instance.model_id, instance.tenant_id, instance.name order by instance_id) = 1
         and model.key <> 'host'
-    then nullif(instance.name, '') end,
+    then cmdb.unique_name(model.key, null, instance.name) end,
     cmdb.new_document(model.key, tenant.key, instance_id, instance.name)
 from cmdb.instance
 join cmdb.model on model.id = instance.model_id
@@ -144,7 +147,10 @@ declare
 begin
     -- Others may assign ids meanwhile, and setval would lower the sequence if they assigned more
     -- than it skips. nextval cannot.
-    if highest - last > 10000 then
+    -- Ids beyond 2^53 are not those of a client that counts, and would leave no ids.
+    if highest > 9007199254740992 then
+        return;
+    elsif highest - last > 10000 then
         perform setval(sequence, highest);
     elsif highest > last then
         perform nextval(sequence) from generate_series(last + 1, highest);

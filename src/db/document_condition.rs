@@ -63,10 +63,7 @@ fn path_expression(DocumentField(keys): &DocumentField, test: &Test) -> String {
     let path: Vec<_> =
         iter::once("$".to_owned()).chain(keys.iter().map(|key| literal(key))).collect();
     let path = path.join(".");
-    let any_of = |values: Vec<String>| {
-        let tests: Vec<_> = values.iter().map(|value| format!("{path} == {value}")).collect();
-        if tests.is_empty() { "1 == 0".to_owned() } else { tests.join(" || ") }
-    };
+    let any_of = |values: Vec<String>| any_equal(&path, &values);
     match test {
         Test::JsonIn(values) => any_of(values.clone()),
         Test::BooleanIn(values) => any_of(values.iter().map(bool::to_string).collect()),
@@ -80,12 +77,26 @@ fn path_expression(DocumentField(keys): &DocumentField, test: &Test) -> String {
             format!("{path} {} {}", operator(*comparison), literal(bound))
         }
         Test::TextMatches(pattern) => {
-            format!("{path} like_regex {}", literal(pattern.as_postgres()))
+            // With this flag, "." is any character, as in the operator ~.
+            format!("{path} like_regex {} flag \"s\"", literal(pattern.as_postgres()))
         }
         Test::IsNull => format!("{path} == null"),
         Test::Exists => format!("exists({path})"),
         Test::HasSize(size) => {
             format!("{path}.type() == \"array\" && {path}.size() == {size}")
+        }
+    }
+}
+
+/// The predicate that the path leads to one of the values. It is nested like a balanced tree, because
+/// PostgreSQL's stack is limited.
+fn any_equal(path: &str, values: &[String]) -> String {
+    match values {
+        [] => "1 == 0".to_owned(),
+        [value] => format!("{path} == {value}"),
+        values => {
+            let (left, right) = values.split_at(values.len() / 2);
+            format!("({} || {})", any_equal(path, left), any_equal(path, right))
         }
     }
 }

@@ -18,22 +18,24 @@ pub struct InstanceChanges<'a> {
     pub names: &'a [Option<String>],
 }
 
-/// A name that a change gives to an instance.
-pub struct NewName {
-    /// The name, as it is kept from other instances.
-    pub unique_name: String,
+/// What a change makes of an instance.
+pub struct ChangedInstance {
+    /// The name that no other instance may have, if it changes.
+    pub unique_name: Option<String>,
     /// Whether another instance of the model and the tenant has it.
     pub is_taken: bool,
+    /// The size of its document, in bytes of text.
+    pub size: i32,
 }
 
-/// The names that change, of the tenant's instances that exist.
-#[tracing::instrument(skip_all, name = "db.instance_change.find_new_names")]
-pub async fn find_new_names(
+/// What the changes make of the tenant's instances that exist.
+#[tracing::instrument(skip_all, name = "db.instance_change.preview")]
+pub async fn preview(
     conn: &mut PgConnection, changes: &InstanceChanges<'_>,
-) -> sqlx::Result<Vec<NewName>> {
+) -> sqlx::Result<Vec<ChangedInstance>> {
     sqlx::query_as!(
-        NewName,
-        r#"select new.unique_name as "unique_name!",
+        ChangedInstance,
+        r#"select new.unique_name as "unique_name?", octet_length(new_document::text) as "size!",
                (select instance_id from cmdb.instance_document
                    where model_id = $1 and tenant_id = $2
                        and instance_document.unique_name = new.unique_name
@@ -51,10 +53,10 @@ pub async fn find_new_names(
                    new_document ->> cmdb.name_field($3) as name
            ) names
            cross join lateral (
-               select name, cmdb.unique_name($3, new_document, name) as unique_name
+               select nullif(
+                   cmdb.unique_name($3, new_document, name),
+                   cmdb.unique_name($3, old_document, old_name)) as unique_name
            ) new
-           where new.unique_name is distinct from cmdb.unique_name($3, old_document, old_name)
-               and new.unique_name is not null
            order by position"#,
         changes.of.model_id,
         changes.of.tenant_id,

@@ -11,6 +11,8 @@ pub struct WantedName {
     pub unique_name: Option<String>,
     /// Whether an instance of the model and the tenant has it.
     pub is_taken: bool,
+    /// The size of the document, in bytes of text.
+    pub size: i32,
 }
 
 /// Finds the names that new instances with these attributes, which are JSON texts, would have.
@@ -20,14 +22,14 @@ pub async fn find(
 ) -> sqlx::Result<Vec<WantedName>> {
     sqlx::query_as!(
         WantedName,
-        r#"select unique_name, (
+        r#"select unique_name, octet_length(document::text) as "size!", (
                    select true from cmdb.instance_document holder
                    where holder.model_id = $1 and holder.tenant_id = $2
                        and holder.unique_name = wanted.unique_name
                        and holder.unique_name is not null
                ) is true as "is_taken!"
            from (
-               select position,
+               select position, document,
                    cmdb.unique_name($3, document, document ->> cmdb.name_field($3)) as unique_name
                from (
                    select text::jsonb as document, position

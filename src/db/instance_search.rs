@@ -33,12 +33,11 @@ pub struct InstancePage<'a> {
     pub limit: Option<i64>,
 }
 
-/// Finds a page of instances: their documents, as JSON text, with the wanted keys. Without any, a
-/// document is whole.
+/// Finds a page of instances: their documents, as JSON text, with the wanted keys; `None`: whole.
 #[tracing::instrument(skip_all, name = "db.instance_search.search")]
 pub async fn search(
     conn: &mut PgConnection, selection: InstanceSelection<'_>, page: InstancePage<'_>,
-    fields: &[String],
+    fields: Option<&[String]>,
 ) -> sqlx::Result<Vec<String>> {
     let InstanceSelection { condition, id_field, .. } = selection;
     let mut builder = QueryBuilder::new("with found as ");
@@ -107,7 +106,7 @@ pub struct LinkTargets<'a> {
 pub async fn list_sources(
     conn: &mut PgConnection, tenant_id: i32, targets: &[LinkTargets<'_>],
 ) -> sqlx::Result<Vec<i64>> {
-    let mut builder = QueryBuilder::new("");
+    let mut builder = QueryBuilder::new("select array(");
     for (index, LinkTargets { association_ids, instances }) in targets.iter().enumerate() {
         builder.push(if index == 0 { "" } else { " union " });
         // OFFSET 0 keeps PostgreSQL from joining in another way than by one search for each target.
@@ -123,15 +122,17 @@ pub async fn list_sources(
         );
         builder.push_bind(tenant_id).push(" offset 0) link");
     }
+    builder.push(")");
     let rows = fetch_all(conn, builder).await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
+    rows.first().map_or(Ok(Vec::new()), |row| row.try_get(0))
 }
 
 /// The documents of the instances with these surrogate keys of models and ids, as JSON text and in
-/// the order of the list, with the wanted keys. Without any, a document is whole.
+/// the order of the list, with the wanted keys; `None`: whole.
 #[tracing::instrument(skip_all, name = "db.instance_search.list_by_ids")]
 pub async fn list_by_ids(
-    conn: &mut PgConnection, instances: &[(i32, i64)], tenant_ids: &[i32], fields: &[String],
+    conn: &mut PgConnection, instances: &[(i32, i64)], tenant_ids: &[i32],
+    fields: Option<&[String]>,
 ) -> sqlx::Result<Vec<String>> {
     let (models, ids): (Vec<_>, Vec<_>) = instances.iter().copied().unzip();
     let mut builder = QueryBuilder::new("select ");
@@ -145,16 +146,17 @@ pub async fn list_by_ids(
                  and document.instance_id = wanted.instance_id and tenant_id = any(",
     );
     builder.push_bind(tenant_ids).push(") offset 0) found order by position");
-    let rows = builder.build().persistent(false).fetch_all(conn).await?;
+    let rows = fetch_all(conn, builder).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Runs a query that can use a GIN index. Only bitmap scans can; the other statements of requests
-/// do without them.
+/// Runs a query that can use a GIN index, which only bitmap scans can. It is planned for its values,
+/// so that those in it are parsed once.
 async fn fetch_all(
     conn: &mut PgConnection, mut builder: QueryBuilder<Postgres>,
 ) -> sqlx::Result<Vec<PgRow>> {
-    let begin = "begin read only; set local enable_bitmapscan = on";
+    let begin = "begin read only; set local enable_bitmapscan = on; \
+                 set local plan_cache_mode = force_custom_plan";
     let mut transaction = conn.begin_with(begin).await?;
     let rows = builder.build().persistent(false).fetch_all(&mut *transaction).await?;
     transaction.commit().await?;
@@ -181,13 +183,13 @@ fn push_selection(builder: &mut QueryBuilder<Postgres>, selection: InstanceSelec
 }
 
 /// The document with the times of newer versions of BlueKing CMDB, or the wanted keys of it.
-fn push_document(builder: &mut QueryBuilder<Postgres>, fields: &[String]) {
+fn push_document(builder: &mut QueryBuilder<Postgres>, fields: Option<&[String]>) {
     let whole = "jsonb_strip_nulls(jsonb_build_object('bk_created_at', document -> 'create_time', \
                  'bk_updated_at', document -> 'last_time')) || document";
-    if fields.is_empty() {
+    let Some(fields) = fields else {
         builder.push("(").push(whole).push(")::text");
         return;
-    }
+    };
     builder.push("(select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(");
     builder.push(whole).push(") where key = any(").push_bind(fields.to_vec()).push("))::text");
 }

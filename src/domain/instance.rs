@@ -1,6 +1,7 @@
 //! Instances: what a new or a changed one must be like.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
@@ -10,26 +11,38 @@ use super::error::RequestError;
 /// The largest document of an instance, in bytes of JSON text.
 pub const DOCUMENT_LIMIT: usize = 64 << 10;
 
+/// The largest stored document, in bytes of PostgreSQL's text of it, which has more blanks and may
+/// have more digits. Changes can make a document grow.
+pub const STORED_DOCUMENT_LIMIT: i32 = 128 << 10;
+
+/// Refuses a document that would be larger than [`STORED_DOCUMENT_LIMIT`].
+pub fn document_too_large() -> RequestError {
+    RequestError::WrongType {
+        path: "document".to_owned(),
+        problem: format!("would be larger than {STORED_DOCUMENT_LIMIT} bytes"),
+    }
+}
+
 /// Where a value contains NUL, which PostgreSQL cannot store: the path of the first text or key.
 pub fn find_nul(value: &Value) -> Option<String> {
-    fn find(value: &Value, path: &str) -> Option<String> {
+    /// The path within the value. It is put together only if there is one.
+    fn find(value: &Value) -> Option<String> {
         match value {
-            Value::String(text) => text.contains('\0').then(|| path.to_owned()),
+            Value::String(text) => text.contains('\0').then(String::new),
             Value::Array(elements) => elements
                 .iter()
                 .enumerate()
-                .find_map(|(index, element)| find(element, &format!("{path}[{index}]"))),
+                .find_map(|(index, element)| Some(format!("[{index}]{}", find(element)?))),
             Value::Object(fields) => fields.iter().find_map(|(key, value)| {
-                let dot = if path.is_empty() { "" } else { "." };
                 if key.contains('\0') {
-                    return Some(format!("{path}{dot}{}", key.replace('\0', "\\u0000")));
+                    return Some(format!(".{}", key.replace('\0', "\\u0000")));
                 }
-                find(value, &format!("{path}{dot}{key}"))
+                Some(format!(".{key}{}", find(value)?))
             }),
             _ => None,
         }
     }
-    find(value, "")
+    find(value).map(|path| path.strip_prefix('.').unwrap_or(&path).to_owned())
 }
 
 /// The longest name of an instance, in bytes.
@@ -81,14 +94,14 @@ pub const HOST: &str = "host";
 /// What a caller sends of an instance: its keys and values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attributes {
-    /// JSON text of an object. The keys that the program sets are left out.
-    pub json: String,
+    /// The keys and values. Those that the program sets are left out.
+    fields: Map<String, Value>,
     /// The name, if the key is there.
     pub name: Option<Result<String, InvalidName>>,
     /// The cloud area of a host, if the key is there.
     pub cloud_area: Option<CloudArea>,
-    /// Whether it is a host with an IPv6 address.
-    pub has_ipv6_address: bool,
+    /// Whether it is a host with IPv6 addresses, or why what was sent are none.
+    ipv6_addresses: Result<bool, InvalidName>,
 }
 
 /// The cloud area of a host.
@@ -115,12 +128,15 @@ pub enum InvalidName {
     /// It is the name of a host, and not a list of IPv4 addresses, separated by commas.
     #[error("the name of a host is not its IPv4 addresses, separated by commas")]
     NotAddresses,
+    /// It is not a list of IPv6 addresses.
+    #[error("bk_host_innerip_v6 is not IPv6 addresses, separated by commas")]
+    NotIpv6Addresses,
 }
 
 impl Attributes {
     /// No keys.
     pub fn empty() -> Self {
-        Self { json: "{}".to_owned(), name: None, cloud_area: None, has_ipv6_address: false }
+        Self { fields: Map::new(), name: None, cloud_area: None, ipv6_addresses: Ok(false) }
     }
 
     /// Reads the object at a place of a body, which is an instance of a model. `ignored` are the
@@ -130,7 +146,8 @@ impl Attributes {
     ) -> Result<Self, RequestError> {
         let wrong = |problem: String| RequestError::WrongType { path: place.to_owned(), problem };
         let too_long = || wrong(format!("larger than {DOCUMENT_LIMIT} bytes"));
-        if json.len() > DOCUMENT_LIMIT * 2 {
+        // A character may be written as an escape of six.
+        if json.len() > DOCUMENT_LIMIT * 6 {
             return Err(too_long());
         }
         // A number beyond the range of doubles, and deep nesting, are refused here.
@@ -145,58 +162,74 @@ impl Attributes {
         fields.retain(|key, _| {
             !FIXED_KEYS.contains(&key.as_str()) && key != fixed.id && !ignored.contains(&&**key)
         });
-        let mut fields = Value::Object(fields);
+        let fields = Value::Object(fields);
         if let Some(path) = find_nul(&fields) {
             let path = if place.is_empty() { path } else { format!("{place}.{path}") };
             return Err(RequestError::WrongType { path, problem: "contains \\u0000".to_owned() });
         }
-        let is_host = model == HOST;
-        let name = fields.get_mut(fixed.name).map(|value| {
-            let name = if is_host { parse_addresses(value) } else { parse_name(value) }?;
+        if fields.to_string().len() > DOCUMENT_LIMIT {
+            return Err(too_long());
+        }
+        let Value::Object(mut fields) = fields else { return Err(RequestError::Internal) };
+        let mut new = Self::empty();
+        if model == HOST {
+            if let Some(value) = fields.get_mut("bk_host_innerip_v6").filter(|one| !is_empty(one)) {
+                let addresses = parse_addresses::<Ipv6Addr>(value);
+                new.ipv6_addresses = addresses
+                    .map(|text| *value = text.into())
+                    .map(|()| true)
+                    .map_err(|_error| InvalidName::NotIpv6Addresses);
+            }
+            let cloud_area = fields.get("bk_cloud_id");
+            new.cloud_area =
+                cloud_area.map(|value| value.as_i64().map_or(CloudArea::Invalid, CloudArea::Id));
+        }
+        // A host with IPv6 addresses need not have others.
+        let needs_none = |value: &Value| new.ipv6_addresses == Ok(true) && is_empty(value);
+        new.name = fields.get_mut(fixed.name).filter(|value| !needs_none(value)).map(|value| {
+            let name = match model {
+                HOST => parse_addresses::<Ipv4Addr>(value),
+                _ => parse_name(value),
+            }?;
             *value = Value::String(name.clone());
             Ok(name)
         });
-        let cloud_area = fields.get("bk_cloud_id").filter(|_| is_host);
-        let cloud_area =
-            cloud_area.map(|value| value.as_i64().map_or(CloudArea::Invalid, CloudArea::Id));
-        let ipv6_address = fields.get("bk_host_innerip_v6").filter(|_| is_host);
-        let has_ipv6_address =
-            ipv6_address.and_then(Value::as_str).is_some_and(|ip| !ip.is_empty());
-        let json = fields.to_string();
-        if json.len() > DOCUMENT_LIMIT {
-            return Err(too_long());
-        }
-        Ok(Self { json, name, cloud_area, has_ipv6_address })
+        Ok(Self { fields, ..new })
+    }
+
+    /// The keys and values, as JSON text.
+    pub fn json(&self) -> String {
+        serde_json::to_string(&self.fields).unwrap_or_default()
     }
 
     /// Adds those that were sent later.
     pub fn add(&mut self, later: Self) {
-        let object = |json: &str| serde_json::from_str::<Map<_, _>>(json).unwrap_or_default();
-        let mut fields = object(&self.json);
-        fields.extend(object(&later.json));
-        self.json = Value::Object(fields).to_string();
+        self.fields.extend(later.fields);
         self.name = later.name.or(self.name.take());
         self.cloud_area = later.cloud_area.or(self.cloud_area);
-        self.has_ipv6_address |= later.has_ipv6_address;
+        if later.ipv6_addresses != Ok(false) {
+            self.ipv6_addresses = later.ipv6_addresses;
+        }
     }
 
     /// The name of a new instance of a model. A host with an IPv6 address may have none.
     pub fn require_name(&self, model: &str) -> Result<Option<&str>, RequestError> {
-        let name = match &self.name {
-            Some(Ok(name)) => Some(name.as_str()),
-            Some(Err(why)) => return Err(ChangeError::InvalidInstanceName(*why).into()),
-            None if self.has_ipv6_address => None,
-            None => return Err(RequestError::UnassignedField(FixedFields::of(model).name)),
-        };
+        self.check_change()?;
+        let name = self.name.as_ref().and_then(|name| name.as_deref().ok());
+        if name.is_none() && self.ipv6_addresses != Ok(true) {
+            return Err(RequestError::UnassignedField(FixedFields::of(model).name));
+        }
         if model == HOST && self.cloud_area.is_none() {
             return Err(RequestError::UnassignedField("bk_cloud_id"));
         }
-        self.check_change().map(|()| name)
+        Ok(name)
     }
 
     /// Refuses a wrong name or cloud area of an instance that is to be changed.
     pub fn check_change(&self) -> Result<(), RequestError> {
-        if let Some(Err(why)) = self.name {
+        let name =
+            self.name.as_ref().map_or(Ok(()), |name| name.as_ref().map(drop).map_err(|why| *why));
+        if let Err(why) = name.and(self.ipv6_addresses) {
             return Err(ChangeError::InvalidInstanceName(why).into());
         }
         match self.cloud_area {
@@ -219,12 +252,16 @@ fn parse_name(value: &Value) -> Result<String, InvalidName> {
     }
 }
 
-/// Reads IPv4 addresses, such as `10.0.0.1` or `10.0.0.1,10.0.0.2`.
-fn parse_addresses(value: &Value) -> Result<String, InvalidName> {
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value == ""
+}
+
+/// Reads addresses, such as `10.0.0.1` or `10.0.0.1,10.0.0.2`.
+fn parse_addresses<A: FromStr + ToString>(value: &Value) -> Result<String, InvalidName> {
     let text = value.as_str().unwrap_or_default();
-    let addresses = text.split(',').map(|address| address.trim().parse::<Ipv4Addr>());
+    let addresses = text.split(',').map(|address| address.trim().parse::<A>());
     let addresses = addresses.collect::<Result<Vec<_>, _>>();
     let addresses = addresses.map_err(|_error| InvalidName::NotAddresses)?;
-    let name = addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(",");
+    let name = addresses.iter().map(A::to_string).collect::<Vec<_>>().join(",");
     if name.len() > NAME_LIMIT { Err(InvalidName::TooLong) } else { Ok(name) }
 }

@@ -6,10 +6,13 @@ use super::error::RequestError;
 /// A field to sort by, and whether it descends.
 pub type SortField<F> = (F, bool);
 
+/// The most fields to sort by.
+const FIELD_LIMIT: usize = 20;
+
 /// Parses a comma-separated list of fields. `-` before a field or `:-1` after it makes it descend;
 /// `+` and `:1` change nothing. An unknown field has no value in any row, so it orders nothing.
 pub fn parse<F: Field>(sort: &str) -> Result<Vec<SortField<F>>, RequestError> {
-    let mut fields = Vec::new();
+    let mut fields: Vec<SortField<F>> = Vec::new();
     for part in sort.split(',').map(str::trim) {
         if part.is_empty() {
             continue;
@@ -30,6 +33,10 @@ pub fn parse<F: Field>(sort: &str) -> Result<Vec<SortField<F>>, RequestError> {
             return Err(RequestError::WithoutCode("page.sort: a field that begins with $".into()));
         }
         fields.extend(F::by_name(name).map(|field| (field, descends)));
+        if fields.len() > FIELD_LIMIT {
+            let why = format!("page.sort: more than {FIELD_LIMIT} fields");
+            return Err(RequestError::WithoutCode(why.into()));
+        }
     }
     Ok(fields)
 }

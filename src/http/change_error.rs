@@ -105,13 +105,18 @@ pub(super) fn answer_to(error: &ChangeError) -> ErrorAnswer {
             "''内网IPv4' Field regular check failed' the parameter is invalid or does not exist",
             "''内网IPv4' 字段正则校验失败' 参数无效或不存在",
         ),
+        E::InvalidInstanceName(InvalidName::NotIpv6Addresses) => cmdb(
+            1_199_011,
+            "''内网IPv6' Field regular check failed' the parameter is invalid or does not exist",
+            "''内网IPv6' 字段正则校验失败' 参数无效或不存在",
+        ),
         E::InvalidInstanceName(why) => {
             let (english, chinese) = match why {
                 InvalidName::Empty => (" unassigned", " 未赋值"),
                 InvalidName::NotAText => (" must be a string type", " 必须为字符串类型"),
-                InvalidName::TooLong | InvalidName::NotAddresses => {
-                    (" data out of bounds", " 数据越界")
-                }
+                InvalidName::TooLong
+                | InvalidName::NotAddresses
+                | InvalidName::NotIpv6Addresses => (" data out of bounds", " 数据越界"),
             };
             cmdb(
                 1_199_011,

@@ -52,6 +52,12 @@ pub(super) fn reserved_fields() -> Vec<&'static str> {
 /// The most regular expressions in a condition. PostgreSQL keeps 32 of them compiled.
 const PATTERN_LIMIT: usize = 30;
 
+/// The most tests in a condition. Few of them may be in each of the filters in a filter.
+const TEST_LIMIT: usize = 1_000;
+
+/// The most values in the lists of a condition.
+const VALUE_LIMIT: usize = 20_000;
+
 /// Refuses a condition with too many regular expressions.
 pub(super) fn require_few_patterns(patterns: usize) -> Result<(), RequestError> {
     if patterns > PATTERN_LIMIT {
@@ -63,6 +69,11 @@ pub(super) fn require_few_patterns(patterns: usize) -> Result<(), RequestError> 
 
 fn checked<F>(condition: Condition<F>) -> Result<Condition<F>, RequestError> {
     require_few_patterns(condition.patterns())?;
+    let (tests, values) = condition.size();
+    if tests > TEST_LIMIT || values > VALUE_LIMIT {
+        let why = format!("a condition has at most {TEST_LIMIT} tests and {VALUE_LIMIT} values");
+        return Err(RequestError::WithoutCode(why.into()));
+    }
     Ok(condition)
 }
 

@@ -14,7 +14,7 @@ use super::page::Page;
 use super::stream;
 use super::success::{Counts, Success};
 use crate::domain::condition::time::{self, Second};
-use crate::domain::condition::{Comparison, Condition, DocumentField, mongo};
+use crate::domain::condition::{Comparison, Condition, DocumentField, Field, mongo};
 use crate::domain::error::RequestError;
 use crate::service::Error;
 use crate::service::context::RequestContext;
@@ -45,6 +45,24 @@ pub(super) async fn stream_instances(
 /// The most rows to return; `None`: all.
 pub(super) fn limit_or_all(page: &Page) -> Result<Option<i64>, RequestError> {
     Ok(Some(page.limit()?).filter(|limit| *limit > 0))
+}
+
+/// The most keys that a caller can list.
+const KEY_LIMIT: usize = 1_000;
+
+/// The keys of documents that a caller wants; `None`: all. No document has a key with a NUL.
+pub(super) fn parse_keys(
+    field: &str, keys: Option<Vec<String>>,
+) -> Result<Option<Vec<String>>, RequestError> {
+    let Some(mut keys) = keys.filter(|keys| !keys.is_empty()) else { return Ok(None) };
+    keys.sort_unstable();
+    keys.dedup();
+    keys.retain(|key| !key.contains('\0'));
+    if keys.len() > KEY_LIMIT {
+        let why = format!("{field}: more than {KEY_LIMIT} keys");
+        return Err(RequestError::WithoutCode(why.into()));
+    }
+    Ok(Some(keys))
 }
 
 /// The most rules in a condition.
@@ -156,8 +174,8 @@ impl InstanceTimeCondition {
             };
             let part = |bound: &str, comparison, text: Option<String>| {
                 let second = text.map(|text| parse_time(bound, &text)).transpose()?;
-                let field = DocumentField(vec![field.clone()]);
-                let compare = |second| time::compare(Some(&field), comparison, &second);
+                let field = DocumentField::by_name(&field);
+                let compare = |second| time::compare(field.as_ref(), comparison, &second);
                 Ok::<_, RequestError>(second.map(compare))
             };
             let from = part("start", Comparison::GreaterOrEqual, start)?;

@@ -18,7 +18,9 @@ use crate::db::model::Model;
 use crate::db::permission::UserPermissions;
 use crate::domain::change_error::ChangeError;
 use crate::domain::error::RequestError;
-use crate::domain::instance::{Attributes, CloudArea, HOST};
+use crate::domain::instance::{
+    Attributes, CloudArea, HOST, STORED_DOCUMENT_LIMIT, document_too_large,
+};
 use crate::domain::permission::{Action, MissingPermission};
 
 /// What became of each instance of a batch.
@@ -86,16 +88,17 @@ pub async fn add(
     }
     let accepted = |results: &[Result<_, _>]| {
         let accepted = instances.iter().zip(results).filter(|(_, result)| result.is_ok());
-        accepted.map(|(new, _)| new.json.clone()).collect::<Vec<_>>()
+        accepted.map(|(new, _)| new.json()).collect::<Vec<_>>()
     };
     let documents = accepted(&results);
     let mut wanted = db::instance_name::find(conn, of, &documents).await?.into_iter();
     let mut seen = HashSet::new();
     for result in &mut results {
         if let Ok((_, unique_name)) = result {
-            let WantedName { unique_name: wanted, is_taken } =
+            let WantedName { unique_name: wanted, is_taken, size } =
                 wanted.next().ok_or(RequestError::Internal)?;
             match wanted {
+                _ if size > STORED_DOCUMENT_LIMIT => *result = Err(document_too_large()),
                 Some(name) if is_taken || !seen.insert(name.clone()) => {
                     *result = Err(same_name(model, &name));
                 }
@@ -139,6 +142,9 @@ pub async fn update(
     let ids: Vec<_> = changes.iter().map(|(id, _)| *id).collect();
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let of = own_instances(&change, &model, tenant_id);
+        // An instance that is created after this has not been authorized.
+        let existing = db::instance::find_existing(conn, of, &ids).await?;
+        change.require_version(existing.version)?;
         if permissions.as_ref().is_some_and(|user| !user.may_edit_all_of(model.id)) {
             let user = &cx.caller.user;
             let missing = db::instance::list_not_editable(conn, of, user, &ids).await?;
@@ -146,8 +152,6 @@ pub async fn update(
                 return Err(RequestError::PermissionDenied(missing).into());
             }
         }
-        let existing = db::instance::find_existing(conn, of, &ids).await?;
-        change.require_version(existing.version)?;
         if existing.ids.len() != ids.len() {
             return Err(unknown());
         }
@@ -158,14 +162,19 @@ pub async fn update(
         if !find_unknown_areas(conn, of, new).await?.is_empty() {
             return Err(RequestError::InvalidField("bk_cloud_id".into()).into());
         }
-        let documents: Vec<_> = changes.iter().map(|(_, new)| new.json.clone()).collect();
+        let documents: Vec<_> = changes.iter().map(|(_, new)| new.json()).collect();
         let new_name = |(_, new): &(i64, Attributes)| new.name.clone().and_then(Result::ok);
         let names: Vec<_> = changes.iter().map(new_name).collect();
         let changes = InstanceChanges { of, ids: &ids, documents: &documents, names: &names };
         let mut seen = HashSet::new();
-        for new in db::instance_change::find_new_names(conn, &changes).await? {
-            if new.is_taken || !seen.insert(new.unique_name.clone()) {
-                return Err(same_name(&model, &new.unique_name).into());
+        for new in db::instance_change::preview(conn, &changes).await? {
+            if new.size > STORED_DOCUMENT_LIMIT {
+                return Err(document_too_large().into());
+            }
+            if let Some(name) = new.unique_name
+                && (new.is_taken || !seen.insert(name.clone()))
+            {
+                return Err(same_name(&model, &name).into());
             }
         }
         change.require_time()?;
@@ -182,6 +191,9 @@ pub async fn update(
 /// there were. Refuses the request if one of them is linked.
 pub async fn delete(cx: &RequestContext<'_>, model: &str, ids: &[i64]) -> Result<i64, Error> {
     let Some(model) = cx.lookups.model(model, &cx.tenant).await? else { return Ok(0) };
+    if cx.lookups.tenant_id(&cx.tenant).await?.is_none() {
+        return Ok(0);
+    }
     authorize(cx, UserPermissions::may_delete, Action::DeleteInstances, &model).await?;
     let change = Change::of_request(cx);
     // It makes stale what other requests have looked up.

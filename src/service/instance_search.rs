@@ -37,8 +37,8 @@ pub struct InstanceSearch {
     pub start: i64,
     /// The most instances to return; `None`: all of them.
     pub limit: Option<i64>,
-    /// The keys of each document to return; empty: all of them.
-    pub fields: Vec<String>,
+    /// The keys of each document to return; `None`: all of them.
+    pub fields: Option<Vec<String>>,
 }
 
 /// A condition on instances to which those that are searched for are linked.
@@ -58,7 +58,7 @@ pub async fn search(
     let selection = scope.select(&search.condition);
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let page = search.page();
-        Ok(db::instance_search::search(conn, selection, page, &search.fields).await?)
+        Ok(db::instance_search::search(conn, selection, page, search.fields.as_deref()).await?)
     })
     .await
     .map_err(too_expensive)
@@ -93,13 +93,15 @@ pub async fn find_sources(
     cx: &RequestContext<'_>, search: &InstanceSearch, targets: &[TargetCondition],
     is_required: bool,
 ) -> Result<Option<(i64, InstancePages)>, Error> {
-    let Some(scope) = Scope::find(cx, &search.model).await? else {
+    let Some(model) = cx.lookups.model(&search.model, &cx.tenant).await? else {
         return find_among(cx, search, None, None).await.map(Some);
     };
+    let scope = Scope::of(cx, model).await?;
     let associations = cx.lookups.associations_of_model(scope.model.id).await?;
     let mut scopes = Vec::new();
     for TargetCondition { model, condition } in targets {
-        let Some(target) = Scope::find(cx, model).await? else { continue };
+        let Some(model) = cx.lookups.model(model, &cx.tenant).await? else { continue };
+        let target = Scope::of(cx, model).await?;
         let by_id = associations.iter().flat_map(|found| &found.by_id);
         let ids: Vec<_> = by_id
             .filter(|(_, association)| {
@@ -110,7 +112,8 @@ pub async fn find_sources(
             .collect();
         scopes.push((target, condition, ids));
     }
-    let models = scopes.iter().map(|(target, ..)| &*target.model);
+    let models =
+        [&*scope.model].into_iter().chain(scopes.iter().map(|(target, ..)| &*target.model));
     authorize_view_all(cx, Action::ViewInstances, models).await?;
     let targets: Vec<_> = scopes
         .iter()
@@ -121,9 +124,9 @@ pub async fn find_sources(
         })
         .collect();
     let mut sources = Vec::new();
-    if !targets.is_empty() {
+    if let Some(tenant_id) = scope.tenant_id.filter(|_| !targets.is_empty()) {
         let work = async |conn: &mut PgConnection| {
-            Ok(db::instance_search::list_sources(conn, scope.tenant_id, &targets).await?)
+            Ok(db::instance_search::list_sources(conn, tenant_id, &targets).await?)
         };
         let found = with_connection(&cx.service.pool, cx.deadline, work).await;
         sources = found.map_err(too_expensive)?;
@@ -155,22 +158,23 @@ async fn find_among(
     Ok((count, pages(Some(scope), ids)))
 }
 
-/// Which instances at the ends of links are wanted, and which keys of each: without any, all of
-/// them. `None`: no instances.
+/// Which instances at the ends of links are wanted; `None`: none.
 pub struct WantedEnds {
-    /// The keys of source instances.
-    pub source_fields: Option<Vec<String>>,
-    /// The keys of target instances.
-    pub target_fields: Option<Vec<String>>,
+    /// The sources.
+    pub sources: Option<WantedKeys>,
+    /// The targets.
+    pub targets: Option<WantedKeys>,
 }
+
+/// Which keys of documents are wanted; `None`: all.
+pub struct WantedKeys(pub Option<Vec<String>>);
 
 /// The instances at the ends of links, the sources and the targets, each once and in the order of
 /// the links. The user must be allowed to view the models at both ends.
 pub async fn list_ends(
     cx: &RequestContext<'_>, links: &[StoredLink], wanted: &WantedEnds,
 ) -> Result<[Vec<String>; 2], Error> {
-    let WantedEnds { source_fields, target_fields } = wanted;
-    if source_fields.is_none() && target_fields.is_none() {
+    if wanted.sources.is_none() && wanted.targets.is_none() {
         return Ok(Default::default());
     }
     let keys = links.iter().flat_map(|link| [&link.source_model, &link.target_model]);
@@ -187,17 +191,17 @@ pub async fn list_ends(
     let sources = links.iter().map(|link| (link.source_model_id, link.source_id));
     let targets = links.iter().map(|link| (link.target_model_id, link.target_id));
     let ends = [
-        (sources.collect::<Vec<_>>(), source_fields),
-        (targets.collect::<Vec<_>>(), target_fields),
+        (sources.collect::<Vec<_>>(), &wanted.sources),
+        (targets.collect::<Vec<_>>(), &wanted.targets),
     ];
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
         let mut documents = [Vec::new(), Vec::new()];
-        for ((mut instances, fields), documents) in ends.into_iter().zip(&mut documents) {
-            let Some(fields) = fields else { continue };
+        for ((mut instances, keys), documents) in ends.into_iter().zip(&mut documents) {
+            let Some(WantedKeys(keys)) = keys else { continue };
             let mut listed = HashSet::new();
             instances.retain(|instance| listed.insert(*instance));
             let list = db::instance_search::list_by_ids;
-            *documents = list(conn, &instances, &tenant_ids, fields).await?;
+            *documents = list(conn, &instances, &tenant_ids, keys.as_deref()).await?;
         }
         Ok(documents)
     })
@@ -210,10 +214,11 @@ impl InstanceSearch {
     }
 }
 
-/// A model whose instances are searched, and whose.
+/// A model, and the tenants whose instances of it are searched.
 struct Scope {
     model: Arc<Model>,
-    tenant_id: i32,
+    /// The surrogate key of the caller's tenant, if it is stored.
+    tenant_id: Option<i32>,
     /// The surrogate keys of the tenants whose instances the caller's tenant sees.
     tenant_ids: Vec<i32>,
 }
@@ -221,11 +226,17 @@ struct Scope {
 impl Scope {
     /// Authorizes the user to view the instances of the model.
     async fn find(cx: &RequestContext<'_>, key: &str) -> Result<Option<Self>, Error> {
-        let Some(model) = authorize_view(cx, key).await? else { return Ok(None) };
+        match authorize_view(cx, key).await? {
+            Some(model) => Self::of(cx, model).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn of(cx: &RequestContext<'_>, model: Arc<Model>) -> Result<Self, Error> {
         let tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
-        let shared = BUILT_IN_MODELS.contains(&key).then_some(db::tenant::SHARED_ID);
-        let tenant_ids = tenant_id.into_iter().chain(shared).collect();
-        Ok(Some(Self { model, tenant_id: tenant_id.unwrap_or_default(), tenant_ids }))
+        let is_shared = BUILT_IN_MODELS.contains(&model.key.as_str());
+        let shared = is_shared.then_some(db::tenant::SHARED_ID);
+        Ok(Self { model, tenant_id, tenant_ids: tenant_id.into_iter().chain(shared).collect() })
     }
 
     fn select<'a>(&'a self, condition: &'a Condition<DocumentField>) -> InstanceSelection<'a> {
@@ -245,7 +256,7 @@ pub struct InstancePages {
     /// When the first page must have been read, until it is.
     deadline: Option<Instant>,
     scope: Option<Scope>,
-    fields: Vec<String>,
+    fields: Option<Vec<String>>,
     /// The ids on the pages that were not returned yet.
     ids: vec::IntoIter<i64>,
 }
@@ -264,7 +275,7 @@ impl Pages for InstancePages {
         let instances: Vec<_> = ids.into_iter().map(|id| (model.id, id)).collect();
         let list = async |conn: &mut PgConnection| {
             let list = db::instance_search::list_by_ids;
-            Ok(list(conn, &instances, tenant_ids, &self.fields).await?)
+            Ok(list(conn, &instances, tenant_ids, self.fields.as_deref()).await?)
         };
         with_connection(&self.service.pool, deadline, list).await
     }

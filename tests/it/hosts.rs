@@ -54,8 +54,9 @@ async fn refused_hosts_have_a_reason_and_the_others_are_created(pool: PgPool) {
             json!({"bk_host_innerip": "10.0.0.2", "bk_cloud_id": "0"}),
             json!({"bk_cloud_id": 0}),
             Value::Null,
-            json!({"bk_host_innerip_v6": "::1", "bk_cloud_id": 0}),
-            json!({"bk_host_innerip_v6": "::1", "bk_cloud_id": 0}),
+            json!({"bk_host_innerip_v6": "::1", "bk_host_innerip": "", "bk_cloud_id": 0}),
+            json!({"bk_host_innerip_v6": "0:0::1", "bk_cloud_id": 0}),
+            json!({"bk_host_innerip_v6": "x", "bk_cloud_id": 0}),
         ],
     )
     .await;
@@ -83,6 +84,11 @@ async fn refused_hosts_have_a_reason_and_the_others_are_created(pool: PgPool) {
         (6, "'bk_host_innerip' unassigned".to_owned()),
         (7, "'bk_host_innerip' unassigned".to_owned()),
         (9, taken("::1")),
+        (
+            10,
+            "''内网IPv6' Field regular check failed' the parameter is invalid or does not exist"
+                .to_owned(),
+        ),
     ];
     let expected: Vec<_> = expected.iter().map(|(index, text)| (*index, text.as_str())).collect();
     assert_eq!(reasons, expected);

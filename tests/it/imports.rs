@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tempfile::TempDir;
 
-use crate::app::TestApp;
+use crate::app::{TestApp, assert_sound};
 use crate::binary::{Output, Program};
 use crate::constraints::wait_until_blocked;
 use crate::deletions::{MANY, many};
@@ -1003,6 +1003,29 @@ async fn a_row_without_a_name_leaves_the_stored_name(pool: PgPool) {
     ]);
     assert_eq!(rejected_rows(&pool, &folder), []);
     assert_eq!(names().await, before);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn instances_with_long_and_repeated_names_are_imported(pool: PgPool) {
+    // No index can have it, and it cannot be compressed.
+    let letters =
+        std::iter::successors(Some(1_u32), |n| Some(n.wrapping_mul(1_664_525).wrapping_add(1)));
+    let long: String = letters
+        .take(5_000)
+        .map(|n| char::from(b'!' + u8::try_from(n >> 24).unwrap() % 90))
+        .collect();
+    let named = |id: i64, name: &str| json!({"bk_inst_id": id, "bk_inst_name": name});
+    let host = |id: i64, area: &str| json!({"bk_host_id": id, "bk_host_innerip": ["10.0.0.1"], "bk_cloud_id": area});
+    let folder = export(&[
+        ("cc_ObjectBase_0_pub_bk_switch", vec![named(1, &long), named(2, &long), named(3, "a")]),
+        ("cc_HostBase", vec![host(1, "0"), host(2, "0"), host(3, &long)]),
+    ]);
+    assert_eq!(rejected_rows(&pool, &folder), []);
+    let unique = "select array_agg(unique_name order by unique_name) from cmdb.instance_document
+        where unique_name is not null";
+    let unique: Vec<String> = sqlx::query_scalar(unique).fetch_one(&pool).await.unwrap();
+    assert_eq!(unique, ["0:10.0.0.1", "a"]);
+    assert_sound(&pool).await;
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -301,13 +301,74 @@ async fn links_come_with_the_instances_at_their_ends(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn keys_and_values_with_any_characters_are_found(pool: PgPool) {
+    let app = TestApp::of_instances(pool).await;
+    create(&app, "0", "rack").await;
+    let odd = ["\"", "\\", "'", "$", "a\n\tb", "键", "@ == 1", "*"];
+    let rack = |(n, odd): (usize, &&str)| json!({"bk_inst_name": n.to_string(), *odd: *odd});
+    add(&app, "rack", &odd.iter().enumerate().map(rack).collect::<Vec<_>>()).await;
+    for (id, odd) in (1..).zip(odd) {
+        if !odd.starts_with('$') {
+            assert_eq!(by_condition(&app, &json!({odd: odd})).await, [id], "{odd:?}");
+            let filter = json!({"field": odd, "operator": "in", "value": [odd, "x"]});
+            assert_eq!(by_filter(&app, &filter).await, [id], "{odd:?}");
+        }
+        let body = json!({"fields": [odd], "page": {"sort": format!("-{odd}"), "limit": 1}});
+        if !odd.starts_with('$') {
+            let found = app.cmdb("0", "POST inst/search/0/rack", body).await.1;
+            assert_eq!(found["info"], json!([{odd: odd}]), "{odd:?}");
+        }
+    }
+    for condition in [json!({"a\0": 1}), json!({"\"": "\0"}), json!({"x".repeat(2_000): 1})] {
+        assert!(by_condition(&app, &condition).await.is_empty());
+    }
+    let body = json!({"fields": ["a\0"], "page": {"limit": 1}});
+    let found = app.cmdb("0", "POST inst/search/0/rack", body).await.1;
+    assert_eq!(found, json!({"count": odd.len(), "info": [{}]}));
+    let rules = json!([{"field": "a\0", "start": "2026-01-31 18:00:00"}]);
+    let body = json!({"time_condition": {"oper": "and", "rules": rules}});
+    let found = app.cmdb("0", "POST find/instassociation/object/rack", body).await.1;
+    assert_eq!(found["count"], 0);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn patterns_match_newlines_as_in_other_searches(pool: PgPool) {
+    let app = with_values(pool, &[json!("a\nc"), json!("abc")]).await;
+    for (pattern, expected) in
+        [("a[^b]c", &[1][..]), ("a.c", &[2]), (r"a[\s\S]c", &[1, 2]), ("^c", &[]), ("c$", &[1, 2])]
+    {
+        let condition = json!({"v": {"$regex": pattern}});
+        assert_eq!(by_condition(&app, &condition).await, expected, "{pattern}");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn ten_thousand_values_are_found_by_the_index(pool: PgPool) {
+    let app = with_values(pool, &[json!(7), json!("x")]).await;
+    let values: Vec<_> = (0..9_999).map(Value::from).chain([json!("x")]).collect();
+    assert_eq!(by_condition(&app, &json!({"v": {"$in": values}})).await, [1, 2]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn searches_that_are_too_large_are_refused(pool: PgPool) {
     let app = with_values(pool, &[json!(1)]).await;
     let search = "POST find/instassociation/object/rack";
     let rule = json!({"field": "v", "operator": "$eq", "value": 1});
     let models: serde_json::Map<_, _> = (0..21).map(|n| (format!("m{n}"), json!([rule]))).collect();
     let pattern = json!({"field": "v", "operator": "$regex", "value": "a"});
+    let mut nested = json!({"field": "v", "operator": "equal", "value": 1});
+    for _ in 0..50 {
+        nested = json!({"field": "v", "operator": "filter_object", "value": nested});
+    }
+    let nested = json!({"conditions": nested, "page": {"limit": 1}});
+    let keys: Vec<_> = (0..1_001).map(|n| n.to_string()).collect();
+    let time =
+        json!({"oper": "and", "rules": [{"field": "v", "end": "9999-12-31T23:59:59-01:00"}]});
     for (to, body, code) in [
+        ("POST search/instances/object/rack", nested, 1_199_006),
+        (search, json!({"fields": {"rack": keys}}), 1_199_998),
+        (search, json!({"page": {"sort": keys[..21].join(",")}}), 1_199_998),
+        (search, json!({"time_condition": time}), 1_199_000),
         (search, json!({"condition": models}), 1_199_998),
         (search, json!({"condition": {"rack": vec![rule; 501]}}), 1_199_998),
         (search, json!({"condition": {"rack": vec![pattern; 31]}}), 1_199_998),

@@ -201,6 +201,22 @@ async fn an_instance_has_at_most_64_kib_and_no_nul(pool: PgPool) {
     assert_eq!(names(&app).await, json!(["a", "b"]));
 }
 
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_document_does_not_grow_beyond_128_kib(pool: PgPool) {
+    let app = new_app(pool).await;
+    let id = add_named(&app, "a").await;
+    let part = |n: i64| (id, json!({n.to_string(): "x".repeat(30_000)}));
+    for n in 1..=4 {
+        assert_eq!(update_many(&app, &[part(n)]).await, 0);
+    }
+    assert_eq!(update_many(&app, &[part(5)]).await, 1_199_000);
+    assert_eq!(update_many(&app, &[part(6), part(6), part(1)]).await, 1_199_000);
+    assert_eq!(update_many(&app, &[part(4)]).await, 0);
+    // PostgreSQL writes the digits of large numbers.
+    let numbers = json!({"bk_inst_name": "b", "numbers": vec![1e300; 500]});
+    assert_eq!(add(&app, "0", numbers).await.0, 1_199_000);
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
 async fn the_model_exists_is_in_use_and_not_built_in(pool: PgPool) {
     let app = TestApp::of_instances(pool).await;

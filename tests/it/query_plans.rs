@@ -237,7 +237,7 @@ const STATEMENTS: [(&str, &[&str]); 25] = [
     ("nextval('cmdb.instance_id_seq')", &[]),
     ("case when $5 then (", &["instance_document_pkey", "instance_pkey"]),
     (
-        "new.unique_name as \"unique_name!\"",
+        "new.unique_name as \"unique_name?\"",
         &["instance_document_name_key", "instance_document_pkey"],
     ),
     ("unique_name_before", &["instance_document_pkey", "instance_pkey"]),

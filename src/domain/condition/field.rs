@@ -238,10 +238,22 @@ impl Field for KindField {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DocumentField(pub Vec<String>);
 
+impl DocumentField {
+    /// The longest name, in bytes. Longer ones are those of no field.
+    const NAME_LIMIT: usize = 1_000;
+
+    /// The most keys in a name.
+    const DEPTH_LIMIT: usize = 32;
+}
+
 impl Field for DocumentField {
     fn by_name(name: &str) -> Option<Self> {
+        let keys: Vec<_> = name.split('.').map(str::to_owned).collect();
         // jsonb has no key with a NUL.
-        (!name.contains('\0')).then(|| Self(name.split('.').map(str::to_owned).collect()))
+        let is_field = name.len() <= Self::NAME_LIMIT
+            && keys.len() <= Self::DEPTH_LIMIT
+            && !name.contains('\0');
+        is_field.then_some(Self(keys))
     }
 
     fn field_type(&self) -> FieldType {

@@ -18,7 +18,8 @@ impl Second {
             Some((date, time)) => format!("{date}T{time}Z"),
             None => text.to_owned(),
         };
-        let time = OffsetDateTime::parse(&text, &Rfc3339).ok()?.to_offset(UtcOffset::UTC);
+        let time = OffsetDateTime::parse(&text, &Rfc3339).ok()?;
+        let time = time.checked_to_offset(UtcOffset::UTC).filter(|time| time.year() >= 0)?;
         let (date, (hour, minute, second)) = (time.date(), time.to_hms());
         Some(Self(format!("{date}T{hour:02}:{minute:02}:{second:02}")))
     }
@@ -58,6 +59,8 @@ mod tests {
             ("2026-01-32 18:00:00", None),
             ("2026-01-31 18:00", None),
             ("2026-01-31", None),
+            ("9999-12-31T23:59:59-01:00", None),
+            ("0000-01-01T00:00:00+01:00", None),
         ] {
             assert_eq!(Second::parse(text), expected.map(|text| Second(text.to_owned())), "{text}");
         }

@@ -40,12 +40,20 @@ pub(super) struct InstanceUpdate {
     datas: Option<RawJson>,
 }
 
+/// Changes of instances.
+pub(super) struct InstanceUpdates {
+    pub(super) model: String,
+    /// The changes by the ids of instances.
+    pub(super) changes: Vec<(i64, Attributes)>,
+    /// How many changes were sent. An instance may be changed several times.
+    pub(super) count: usize,
+}
+
 pub(super) struct BatchUpdateInst;
 
 impl Endpoint for BatchUpdateInst {
     type Body = UpdateInstancesBody;
-    /// The model, and the changes by the ids of instances.
-    type Input = (String, Vec<(i64, Attributes)>);
+    type Input = InstanceUpdates;
     type Data = Nothing;
 
     const SUMMARY: &'static str = "Change instances of a model";
@@ -55,18 +63,17 @@ impl Endpoint for BatchUpdateInst {
 
     fn check(body: UpdateInstancesBody) -> Result<Self::Input, RequestError> {
         let model = require_own_model(body.bk_obj_id, &["host"])?;
-        let changes = parse_updates(&model, body.update.unwrap_or_default())?;
-        Ok((model, changes))
+        parse_updates(model, body.update.unwrap_or_default())
     }
 
-    fn cost((_, changes): &Self::Input) -> usize {
-        changes.len().max(1)
+    fn cost(updates: &InstanceUpdates) -> usize {
+        updates.count.max(1)
     }
 
     async fn handle(
-        cx: &RequestContext<'_>, (model, changes): &Self::Input,
+        cx: &RequestContext<'_>, updates: &InstanceUpdates,
     ) -> Result<Success<Nothing>, Error> {
-        update(cx, model, changes).await?;
+        update(cx, &updates.model, &updates.changes).await?;
         Ok(Success::new(Nothing, Counts::default()))
     }
 
@@ -87,10 +94,11 @@ impl Endpoint for BatchUpdateInst {
     }
 }
 
-/// The changes by the ids of instances. Later changes of an instance are added to the earlier ones.
+/// The changes of instances. Later changes of an instance are added to the earlier ones.
 pub(super) fn parse_updates(
-    model: &str, updates: Vec<Option<InstanceUpdate>>,
-) -> Result<Vec<(i64, Attributes)>, RequestError> {
+    model: String, updates: Vec<Option<InstanceUpdate>>,
+) -> Result<InstanceUpdates, RequestError> {
+    let count = updates.len();
     let mut changes = BTreeMap::<i64, Attributes>::new();
     let updates: Vec<_> = updates.into_iter().map(Option::unwrap_or_default).collect();
     let is_id = |update: &InstanceUpdate| update.inst_id.is_some_and(|Integer(id)| id != 0);
@@ -99,12 +107,12 @@ pub(super) fn parse_updates(
     }
     for (index, InstanceUpdate { inst_id, datas }) in updates.into_iter().enumerate() {
         let datas = datas.ok_or(RequestError::MissingField("datas".into()))?;
-        let new = parse_at(model, &format!("update[{index}].datas"), &datas)?;
+        let new = parse_at(&model, &format!("update[{index}].datas"), &datas)?;
         let id = inst_id.map(|Integer(id)| id).unwrap_or_default();
         match changes.get_mut(&id) {
             Some(earlier) => earlier.add(new),
             None => drop(changes.insert(id, new)),
         }
     }
-    Ok(changes.into_iter().collect())
+    Ok(InstanceUpdates { model, changes: changes.into_iter().collect(), count })
 }

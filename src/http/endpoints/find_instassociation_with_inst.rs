@@ -9,6 +9,7 @@ use super::Endpoint;
 use crate::domain::error::RequestError;
 use crate::http::filter::{Dialect, QueryFilter, parse_query_filter};
 use crate::http::instance::InstanceData;
+use crate::http::instance_search::parse_keys;
 use crate::http::json::RawJson;
 use crate::http::link::{self, LinkData, LinkFields};
 use crate::http::page::Page;
@@ -16,7 +17,7 @@ use crate::http::path::PathVariable;
 use crate::http::success::{Counts, Success};
 use crate::service::Error;
 use crate::service::context::RequestContext;
-use crate::service::instance_search::{WantedEnds, list_ends};
+use crate::service::instance_search::{WantedEnds, WantedKeys, list_ends};
 use crate::service::link_search::{LinkSearch, SortedPage, condition_too_expensive, search};
 use crate::service::pages::Pages;
 
@@ -107,8 +108,9 @@ impl Endpoint for FindInstassociationWithInst {
             0 => return Err(RequestError::UnassignedField("page.limit")),
             limit => limit,
         };
-        let wanted = |is_wanted: Option<bool>, fields: Option<Vec<String>>| {
-            is_wanted.unwrap_or_default().then(|| fields.unwrap_or_default())
+        let wanted = |is_wanted: Option<bool>, name: &str, fields: Option<Vec<String>>| {
+            let keys = parse_keys(name, fields)?;
+            Ok::<_, RequestError>(is_wanted.unwrap_or_default().then_some(WantedKeys(keys)))
         };
         Ok(DetailSearch {
             links: LinkSearch {
@@ -119,8 +121,8 @@ impl Endpoint for FindInstassociationWithInst {
             },
             fields: LinkFields::new(condition.asst_fields.as_deref()),
             ends: WantedEnds {
-                source_fields: wanted(condition.src_detail, condition.src_fields),
-                target_fields: wanted(condition.dst_detail, condition.dst_fields),
+                sources: wanted(condition.src_detail, "src_fields", condition.src_fields)?,
+                targets: wanted(condition.dst_detail, "dst_fields", condition.dst_fields)?,
             },
         })
     }

@@ -8,7 +8,7 @@ use super::Endpoint;
 use crate::domain::error::RequestError;
 use crate::domain::instance::HOST;
 use crate::http::filter::{Dialect, QueryFilter, parse_query_filter};
-use crate::http::instance_search::{InstancesData, limit_or_all, stream_instances};
+use crate::http::instance_search::{InstancesData, limit_or_all, parse_keys, stream_instances};
 use crate::http::json::RawJson;
 use crate::http::page::Page;
 use crate::http::success::Success;
@@ -59,7 +59,7 @@ impl Endpoint for ListHostsWithoutBiz {
             sort: page.sort()?,
             start,
             limit,
-            fields: body.fields.unwrap_or_default(),
+            fields: parse_keys("fields", body.fields)?,
         })
     }
 

@@ -13,7 +13,8 @@ use crate::domain::condition::Condition;
 use crate::domain::error::RequestError;
 use crate::http::instance::require_own_model;
 use crate::http::instance_search::{
-    InstanceRule, InstanceTimeCondition, InstancesData, limit_or_all, parse_rules, stream_instances,
+    InstanceRule, InstanceTimeCondition, InstancesData, limit_or_all, parse_keys, parse_rules,
+    stream_instances,
 };
 use crate::http::page::Page;
 use crate::http::path::PathVariable;
@@ -89,7 +90,7 @@ impl Endpoint for SearchInst {
                 sort: page.sort()?,
                 start: page.start()?,
                 limit: limit_or_all(&page)?,
-                fields: fields.unwrap_or_default(),
+                fields: parse_keys("fields", fields)?,
             },
             targets: own
                 .into_iter()

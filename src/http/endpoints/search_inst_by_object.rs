@@ -9,7 +9,7 @@ use crate::domain::change_error::ChangeError;
 use crate::domain::error::RequestError;
 use crate::http::filter::{MongoCondition, parse_mongo_condition};
 use crate::http::instance::require_own_model;
-use crate::http::instance_search::{InstancesData, limit_or_all, stream_instances};
+use crate::http::instance_search::{InstancesData, limit_or_all, parse_keys, stream_instances};
 use crate::http::json::RawJson;
 use crate::http::page::Page;
 use crate::http::path::PathVariable;
@@ -63,7 +63,7 @@ impl Endpoint for SearchInstByObject {
             sort: page.sort()?,
             start: page.start()?,
             limit: limit_or_all(&page)?,
-            fields: body.fields.unwrap_or_default(),
+            fields: parse_keys("fields", body.fields)?,
         })
     }
 

@@ -10,7 +10,7 @@ use crate::domain::condition::Condition;
 use crate::domain::error::RequestError;
 use crate::http::filter::{Dialect, QueryFilter, parse_query_filter};
 use crate::http::instance::{InstanceData, require_own_model};
-use crate::http::instance_search::InstanceTimeCondition;
+use crate::http::instance_search::{InstanceTimeCondition, parse_keys};
 use crate::http::json::RawJson;
 use crate::http::page::Page;
 use crate::http::path::PathVariable;
@@ -76,7 +76,7 @@ impl Endpoint for SearchObjectInstances {
             sort: page.sort()?,
             start: page.start()?,
             limit: Some(limit),
-            fields: body.fields.unwrap_or_default(),
+            fields: parse_keys("fields", body.fields)?,
         })
     }
 

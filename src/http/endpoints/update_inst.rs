@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Endpoint;
-use super::batch_update_inst::{InstanceUpdate, parse_updates};
+use super::batch_update_inst::{InstanceUpdate, InstanceUpdates, parse_updates};
 use crate::domain::change_error::ChangeError;
 use crate::domain::error::RequestError;
-use crate::domain::instance::{Attributes, InvalidName};
+use crate::domain::instance::InvalidName;
 use crate::http::instance::{parse_body, require_own_model};
 use crate::http::json::{JsonObject, RawJson, field_names};
 use crate::http::nothing::Nothing;
@@ -42,8 +42,7 @@ pub(super) struct UpdateInst;
 
 impl Endpoint for UpdateInst {
     type Body = UpdateInstanceBody;
-    /// The model, and the changes by the ids of instances.
-    type Input = (String, Vec<(i64, Attributes)>);
+    type Input = InstanceUpdates;
     type Data = Nothing;
 
     const SUMMARY: &'static str = "Change an instance";
@@ -62,17 +61,21 @@ impl Endpoint for UpdateInst {
             let json = json.ok_or(RequestError::Internal)?;
             json.require_unique_keys()?;
             let updates = json.decode::<Batch>()?.update.unwrap_or_default();
-            return Ok((model.clone(), parse_updates(&model, updates)?));
+            return parse_updates(model, updates);
         }
         let id = id.integer().ok_or(RequestError::NotAnInteger("inst_id"))?;
         let new = parse_body(&model, body.document, &["bk_obj_id", "bk_inst_id"])?;
-        Ok((model, vec![(id, new)]))
+        Ok(InstanceUpdates { model, changes: vec![(id, new)], count: 1 })
+    }
+
+    fn cost(updates: &InstanceUpdates) -> usize {
+        updates.count.max(1)
     }
 
     async fn handle(
-        cx: &RequestContext<'_>, (model, changes): &Self::Input,
+        cx: &RequestContext<'_>, updates: &InstanceUpdates,
     ) -> Result<Success<Nothing>, Error> {
-        update(cx, model, changes).await?;
+        update(cx, &updates.model, &updates.changes).await?;
         Ok(Success::new(Nothing, Counts::default()))
     }
 

@@ -184,7 +184,7 @@ fn read<'a>(
     let operator = text("operator", operator)?;
     let field = text("field", member(place, &members, "field")?)?;
     let value = member(place, &members, "value")?;
-    Ok(Some(Filter::Rule(Rule { field, operator, value })))
+    Ok(Some(Filter::Rule(Rule { field, operator, value, depth })))
 }
 
 /// The member with this key.

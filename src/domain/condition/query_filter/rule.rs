@@ -16,6 +16,8 @@ pub(super) struct Rule<'a> {
     pub(super) field: String,
     pub(super) operator: String,
     pub(super) value: Option<&'a RawValue>,
+    /// The level on which it is, from 1.
+    pub(super) depth: usize,
 }
 
 /// What an operator does, apart from whether it is negated.
@@ -195,7 +197,7 @@ impl Rule<'_> {
     /// The filter that the value is.
     fn inner_filter(&self) -> Result<Filter<'_>, Problem> {
         let json = self.value.ok_or_else(|| Problem::invalid("value"))?;
-        let filter = read(Dialect::Instances, "value", json.get(), 1, &mut 0);
+        let filter = read(Dialect::Instances, "value", json.get(), self.depth + 1, &mut 0);
         filter.ok().flatten().ok_or_else(|| Problem::invalid("value"))
     }
 
