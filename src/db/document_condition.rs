@@ -88,8 +88,8 @@ fn path_expression(DocumentField(keys): &DocumentField, test: &Test) -> String {
     }
 }
 
-/// The predicate that the path leads to one of the values. It is nested like a balanced tree, because
-/// PostgreSQL's stack is limited.
+/// The predicate that the path leads to one of the values. It is nested like a balanced tree,
+/// because PostgreSQL's stack is limited.
 fn any_equal(path: &str, values: &[String]) -> String {
     match values {
         [] => "1 == 0".to_owned(),

@@ -150,8 +150,8 @@ pub async fn list_by_ids(
     rows.iter().map(|row| row.try_get(0)).collect()
 }
 
-/// Runs a query that can use a GIN index, which only bitmap scans can. It is planned for its values,
-/// so that those in it are parsed once.
+/// Runs a query that can use a GIN index, which only bitmap scans can. It is planned for its
+/// values, so that those in it are parsed once.
 async fn fetch_all(
     conn: &mut PgConnection, mut builder: QueryBuilder<Postgres>,
 ) -> sqlx::Result<Vec<PgRow>> {

@@ -6,7 +6,7 @@ use super::cache_version::CacheVersion;
 use super::model_association::ModelAssociation;
 use crate::domain::permission::{Action, GrantAction, MissingPermission, Scope};
 
-/// The models of which a user may edit every instance, and those that the user may view.
+/// What a user may do with whole models and all of their instances.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are columns of a row")]
 pub struct UserPermissions {

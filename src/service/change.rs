@@ -1,8 +1,9 @@
-//! Changes of models, association kinds and model associations, by requests and by commands.
+//! Changes of models, association kinds, model associations and instances, by requests and by
+//! commands.
 //!
 //! A change has two statements: one reads what decides about it, the other writes. The second
 //! writes nothing if the cache version has changed since the first. Then the change is tried again.
-//! A server makes one change at a time.
+//! A server makes one change at a time, but for new and changed instances: those leave the version.
 
 use sqlx::PgConnection;
 use tokio::time::Instant;

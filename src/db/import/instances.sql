@@ -49,7 +49,7 @@ where is_stored
 
 insert into cmdb.instance_document
     (model_id, instance_id, tenant_id, unique_name, import_hash, document)
-select named.model_id, named.instance_id, named.tenant_id, case when turn = 1 then unique_name end,
+select named.model_id, named.instance_id, named.tenant_id, case when rank = 1 then unique_name end,
     document_hash,
     case
         when is_complete
@@ -68,7 +68,7 @@ from (
         row_number() over (
             partition by named.model_id, named.tenant_id, named.unique_name
             order by named.instance_id
-        ) + case when holder.instance_id is null then 0 else 1 end as turn
+        ) + case when holder.instance_id is null then 0 else 1 end as rank
     from named_instance named
     left join cmdb.instance_document holder
         on (holder.model_id, holder.tenant_id, holder.unique_name)

@@ -1,4 +1,4 @@
-//! Conditions of searches: which links or model associations a caller wants.
+//! Conditions of searches: which links, instances or parts of the inventory a caller wants.
 //!
 //! A condition is a tree of tests on fields. [`mongo`] and [`query_filter`] parse the two forms in
 //! which callers write one, and `db::condition` translates it to SQL. What can be decided without
