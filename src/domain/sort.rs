@@ -32,7 +32,11 @@ pub fn parse<F: Field>(sort: &str) -> Result<Vec<SortField<F>>, RequestError> {
         if name.starts_with('$') {
             return Err(RequestError::WithoutCode("page.sort: a field that begins with $".into()));
         }
-        fields.extend(F::by_name(name).map(|field| (field, descends)));
+        // Rows that are equal in a field are equal in it the second time.
+        let is_new = |field: &F| !fields.iter().any(|(earlier, _)| earlier == field);
+        if let Some(field) = F::by_name(name).filter(is_new) {
+            fields.push((field, descends));
+        }
         if fields.len() > FIELD_LIMIT {
             let why = format!("page.sort: more than {FIELD_LIMIT} fields");
             return Err(RequestError::WithoutCode(why.into()));

@@ -76,7 +76,7 @@ pub enum Comparison {
 }
 
 /// A field of the rows that a condition selects.
-pub trait Field: Clone {
+pub trait Field: Clone + PartialEq {
     /// The field that callers call `name`.
     fn by_name(name: &str) -> Option<Self>;
 
