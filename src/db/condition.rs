@@ -61,13 +61,8 @@ fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &
         Test::BooleanIn(booleans) => push_in(builder, column, booleans, "boolean[]"),
         Test::IntegerRange { min, max } => push_range(builder, column, *min, *max),
         Test::TextCompare(comparison, bound) => {
-            let operator = match comparison {
-                Comparison::Less => "<",
-                Comparison::LessOrEqual => "<=",
-                Comparison::Greater => ">",
-                Comparison::GreaterOrEqual => ">=",
-            };
-            builder.push(column).push(" collate \"C\" ").push(operator).push(" ").push_bind(bound);
+            builder.push(column).push(" collate \"C\" ").push(operator(*comparison));
+            builder.push(" ").push_bind(bound);
         }
         Test::TextMatches(pattern) => {
             builder.push(column).push(" collate \"C\" ~ ").push_bind(pattern.as_postgres());
@@ -79,6 +74,16 @@ fn push_test(builder: &mut QueryBuilder<Postgres>, column: &'static str, test: &
         Test::JsonIn(_) | Test::NumberCompare(..) | Test::Exists | Test::HasSize(_) => {
             builder.push("false");
         }
+    }
+}
+
+/// The operator of SQL, which is the one of path expressions, too.
+pub(super) fn operator(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Less => "<",
+        Comparison::LessOrEqual => "<=",
+        Comparison::Greater => ">",
+        Comparison::GreaterOrEqual => ">=",
     }
 }
 

@@ -7,7 +7,7 @@ use std::iter;
 
 use sqlx::{Postgres, QueryBuilder};
 
-use super::condition;
+use super::condition::{self, operator};
 use crate::domain::condition::{Comparison, Condition, DocumentField, Test};
 
 /// Appends a condition on the rows of a table with the columns `instance_id` and `document`, as an
@@ -98,15 +98,6 @@ fn any_equal(path: &str, values: &[String]) -> String {
             let (left, right) = values.split_at(values.len() / 2);
             format!("({} || {})", any_equal(path, left), any_equal(path, right))
         }
-    }
-}
-
-fn operator(comparison: Comparison) -> &'static str {
-    match comparison {
-        Comparison::Less => "<",
-        Comparison::LessOrEqual => "<=",
-        Comparison::Greater => ">",
-        Comparison::GreaterOrEqual => ">=",
     }
 }
 

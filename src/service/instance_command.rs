@@ -13,7 +13,7 @@ pub use crate::db::instance_list::ListedInstance;
 use crate::db::model::Model;
 use crate::domain::change_error::ChangeError;
 use crate::domain::error::RequestError;
-use crate::domain::instance::Attributes;
+use crate::domain::instance::{Attributes, HOST};
 use crate::domain::keys::Tenant;
 use crate::domain::model::BUILT_IN_MODELS;
 
@@ -24,7 +24,7 @@ const PAGE_SIZE: i64 = 500;
 pub async fn find_model(
     conn: &mut PgConnection, tenant: &Tenant, key: &str,
 ) -> Result<Option<Model>, Error> {
-    if BUILT_IN_MODELS.contains(&key) && key != "host" {
+    if BUILT_IN_MODELS.contains(&key) && key != HOST {
         return Err(ChangeError::BuiltInInstance.into());
     }
     Ok(db::model::find(conn, key, tenant).await?)
