@@ -89,7 +89,7 @@ bench-settings: ## Measure the effect of PostgreSQL's and the server's settings
 bench-pure: ## Measure the work before and after the database
 	cargo bench --locked --bench pure
 
-fuzz: $(TOOLS)/bin/cargo-fuzz ## Fuzz TARGET (request, body or import) for SECONDS
+fuzz: $(TOOLS)/bin/cargo-fuzz ## Fuzz TARGET (request, body, import or condition) for SECONDS
 	@mkdir -p $(LOCAL)/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET)
 	cargo fuzz run -s none --target-dir $(LOCAL)/fuzz/target $(TARGET) \
 		$(LOCAL)/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET) \

@@ -13,6 +13,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use cmdb_associations::db::import::{Chunk, Stage};
+use cmdb_associations::domain::condition::query_filter::{self, Dialect};
+use cmdb_associations::domain::condition::{Condition, DocumentField, mongo};
+use cmdb_associations::domain::error::RequestError;
+use cmdb_associations::domain::instance::{Attributes, DOCUMENT_LIMIT};
 use cmdb_associations::domain::permission::Authorization;
 use cmdb_associations::http::auth::Authenticator;
 use cmdb_associations::http::auth::gateway_jwt::JwtVerifier;
@@ -227,6 +231,30 @@ pub fn body(data: &[u8]) {
             None => assert_eq!(answer.status, 503, "{refusal:?}"),
         },
     }
+}
+
+/// A condition on instances, or an instance, which the first byte selects.
+pub fn condition(data: &[u8]) {
+    let Some((selector, json)) = data.split_first() else { return };
+    let Ok(json) = std::str::from_utf8(json) else { return };
+    let dialects = [Dialect::Links, Dialect::DetailedLinks, Dialect::Hosts, Dialect::Instances];
+    let condition = match selector % 8 {
+        form @ 0..4 => query_filter::parse(dialects[usize::from(form)], "conditions", json),
+        4 => mongo::parse("condition", json),
+        form => {
+            let model = ["bk_switch", "host", "biz"][usize::from(form - 5)];
+            let Ok(instance) = Attributes::parse("", json, model, &[]) else { return };
+            assert!(instance.json().len() <= DOCUMENT_LIMIT);
+            return;
+        }
+    };
+    let condition: Condition<DocumentField> = match condition {
+        Ok(condition) => condition,
+        Err(RequestError::Internal) => panic!("{json}"),
+        Err(_) => return,
+    };
+    let (tests, values) = condition.size();
+    assert!(values <= json.len() && tests <= 1 + 2 * json.len());
 }
 
 /// The collections that the first byte of an import selects; `0` selects the first one.

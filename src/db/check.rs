@@ -64,9 +64,9 @@ pub const INVARIANTS: [Invariant; 20] = [
               where not document @> expected",
     },
     Invariant {
-        name: "a name that is kept from other instances is the one of its instance",
+        name: "a reserved name is the one of its instance",
         sql: "select instance_id,
-                  format('instance %s of model %s: the name %s is kept from others', instance_id,
+                  format('instance %s of model %s: the name %s is reserved', instance_id,
                       model.key, unique_name)
               from cmdb.instance
               join cmdb.instance_document using (model_id, instance_id)
@@ -75,7 +75,7 @@ pub const INVARIANTS: [Invariant; 20] = [
                   <> coalesce(cmdb.unique_name(model.key, document, instance.name), '')",
     },
     Invariant {
-        name: "no two instances of a model and a tenant have a name that is kept from others",
+        name: "no two instances of a model and a tenant have the same reserved name",
         sql: "select min(instance_id),
                   format('instances %s of model %s have the name %s',
                       string_agg(instance_id::text, ', ' order by instance_id),

@@ -15,32 +15,34 @@ pub fn push<F: Copy>(
     builder: &mut QueryBuilder<Postgres>, condition: &Condition<F>,
     column: &impl Fn(F) -> &'static str,
 ) {
-    push_with(builder, condition, &|builder, field, test| {
-        push_test(builder, column(*field), test);
-    });
+    match condition {
+        Condition::Test(field, test) => push_test(builder, column(*field), test),
+        parts => push_parts(builder, parts, &|builder, part| push(builder, part, column)),
+    }
 }
 
-/// Appends a condition as an expression that may be null for false. `push_test` appends a test.
-pub(super) fn push_with<F>(
+/// Appends a condition with the parts that `push_part` appends, as expressions that may be null for
+/// false.
+pub(super) fn push_parts<F>(
     builder: &mut QueryBuilder<Postgres>, condition: &Condition<F>,
-    push_test: &impl Fn(&mut QueryBuilder<Postgres>, &F, &Test),
+    push_part: &impl Fn(&mut QueryBuilder<Postgres>, &Condition<F>),
 ) {
     match condition {
-        Condition::All(parts) => push_list(builder, parts, push_test, " and ", "true"),
-        Condition::Any(parts) => push_list(builder, parts, push_test, " or ", "false"),
-        Condition::Not(condition) => {
+        Condition::All(parts) => push_list(builder, parts, push_part, " and ", "true"),
+        Condition::Any(parts) => push_list(builder, parts, push_part, " or ", "false"),
+        Condition::Not(part) => {
             // Null is false, so its negation is true.
             builder.push("((");
-            push_with(builder, condition, push_test);
+            push_part(builder, part);
             builder.push(") is not true)");
         }
-        Condition::Test(field, test) => push_test(builder, field, test),
+        Condition::Test(..) => push_part(builder, condition),
     }
 }
 
 fn push_list<F>(
     builder: &mut QueryBuilder<Postgres>, parts: &[Condition<F>],
-    push_test: &impl Fn(&mut QueryBuilder<Postgres>, &F, &Test), operator: &'static str,
+    push_part: &impl Fn(&mut QueryBuilder<Postgres>, &Condition<F>), operator: &'static str,
     if_empty: &'static str,
 ) {
     if parts.is_empty() {
@@ -49,7 +51,7 @@ fn push_list<F>(
     }
     for (index, part) in parts.iter().enumerate() {
         builder.push(if index == 0 { "(" } else { operator });
-        push_with(builder, part, push_test);
+        push_part(builder, part);
     }
     builder.push(")");
 }

@@ -1,7 +1,7 @@
 //! Conditions on documents in SQL.
 //!
-//! Each test is a path expression of SQL/JSON, in the lax mode: a test of an array passes if one of
-//! its elements passes, as in MongoDB. The GIN index of documents serves tests of equality.
+//! Tests are path expressions of SQL/JSON, in the lax mode: a test of an array passes if one of its
+//! elements passes, as in MongoDB. The GIN index of documents serves tests of equality.
 
 use std::iter;
 
@@ -15,25 +15,59 @@ use crate::domain::condition::{Comparison, Condition, DocumentField, Test};
 pub(super) fn push(
     builder: &mut QueryBuilder<Postgres>, condition: &Condition<DocumentField>, id_field: &str,
 ) {
-    condition::push_with(builder, condition, &|builder, field, test| match id_test(
-        field, test, id_field,
-    ) {
-        Some(IdTest::OneOf(ids)) => {
+    let id_test = match condition {
+        Condition::Test(field, test) => id_test(field, test, id_field),
+        _ => None,
+    };
+    match (id_test, path_expression(condition, id_field)) {
+        (Some(IdTest::OneOf(ids)), _) => {
             builder.push("instance_id = any(").push_bind(ids).push(")");
         }
-        Some(IdTest::Compare(comparison, id)) => {
+        (Some(IdTest::Compare(comparison, id)), _) => {
             builder.push("instance_id ").push(operator(comparison)).push(" ").push_bind(id);
         }
-        None => {
-            builder.push("(document @@ ").push_bind(path_expression(field, test));
-            builder.push("::text::jsonpath)");
+        (None, Some(path)) => {
+            builder.push("(document @@ ").push_bind(path).push("::text::jsonpath)");
         }
-    });
+        (None, None) => condition::push_parts(builder, condition, &|builder, part| {
+            push(builder, part, id_field);
+        }),
+    }
 }
 
 /// Whether a condition needs the ids only, not the documents.
 pub(super) fn needs_only_ids(condition: &Condition<DocumentField>, id_field: &str) -> bool {
     condition.all_tests(&|field, test| id_test(field, test, id_field).is_some())
+}
+
+/// How the rows of a model that satisfy a condition are found, the best way first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Access {
+    /// By their ids.
+    Ids,
+    /// By values in their documents, with the GIN index.
+    Values,
+    /// All rows of the model are read.
+    Model,
+}
+
+/// How the rows that satisfy a condition are found.
+pub(super) fn access(condition: &Condition<DocumentField>, id_field: &str) -> Access {
+    let access_of_part = |part| access(part, id_field);
+    let access = match condition {
+        Condition::All(parts) => parts.iter().map(access_of_part).min(),
+        Condition::Any(parts) => parts.iter().map(access_of_part).max(),
+        Condition::Not(_) => None,
+        Condition::Test(field, test) => match (id_test(field, test, id_field), test) {
+            (Some(IdTest::OneOf(_)), _) => Some(Access::Ids),
+            (Some(IdTest::Compare(..)), _) => None,
+            (None, Test::JsonIn(_) | Test::BooleanIn(_) | Test::IntegerIn(_) | Test::TextIn(_)) => {
+                Some(Access::Values)
+            }
+            (None, _) => None,
+        },
+    };
+    access.unwrap_or(Access::Model)
 }
 
 /// A test of the id, which is a column, too.
@@ -58,8 +92,25 @@ fn id_test(DocumentField(keys): &DocumentField, test: &Test, id_field: &str) -> 
     }
 }
 
+/// The path expression of a condition, with as many tests as possible, so that one scan of the index
+/// serves them. Columns need expressions of their own. So do negations: in a path expression that
+/// of a test which does not apply to a value is not true.
+fn path_expression(condition: &Condition<DocumentField>, id_field: &str) -> Option<String> {
+    let paths = |parts: &[Condition<DocumentField>]| {
+        parts.iter().map(|part| path_expression(part, id_field)).collect::<Option<Vec<_>>>()
+    };
+    match condition {
+        Condition::All(parts) if !parts.is_empty() => Some(join(&paths(parts)?, "&&")),
+        Condition::Any(parts) if !parts.is_empty() => Some(join(&paths(parts)?, "||")),
+        Condition::All(_) | Condition::Any(_) | Condition::Not(_) => None,
+        Condition::Test(field, test) => {
+            id_test(field, test, id_field).is_none().then(|| predicate(field, test))
+        }
+    }
+}
+
 /// The predicate of a test.
-fn path_expression(DocumentField(keys): &DocumentField, test: &Test) -> String {
+fn predicate(DocumentField(keys): &DocumentField, test: &Test) -> String {
     let path: Vec<_> =
         iter::once("$".to_owned()).chain(keys.iter().map(|key| literal(key))).collect();
     let path = path.join(".");
@@ -88,20 +139,26 @@ fn path_expression(DocumentField(keys): &DocumentField, test: &Test) -> String {
     }
 }
 
-/// The predicate that the path leads to one of the values. It is nested like a balanced tree,
-/// because PostgreSQL's stack is limited.
+/// The predicate that the path leads to one of the values.
 fn any_equal(path: &str, values: &[String]) -> String {
-    match values {
+    let predicates: Vec<_> = values.iter().map(|value| format!("{path} == {value}")).collect();
+    join(&predicates, "||")
+}
+
+/// Joins predicates; none are false. They are nested like a balanced tree, because PostgreSQL's
+/// stack is limited.
+fn join(predicates: &[String], operator: &str) -> String {
+    match predicates {
         [] => "1 == 0".to_owned(),
-        [value] => format!("{path} == {value}"),
-        values => {
-            let (left, right) = values.split_at(values.len() / 2);
-            format!("({} || {})", any_equal(path, left), any_equal(path, right))
+        [predicate] => format!("({predicate})"),
+        _ => {
+            let (left, right) = predicates.split_at(predicates.len() / 2);
+            format!("({} {operator} {})", join(left, operator), join(right, operator))
         }
     }
 }
 
-/// A string of a path expression. It has the escapes of JSON.
-fn literal(text: &str) -> String {
+/// A string of JSON, which has the same escapes as one of a path expression.
+pub(super) fn literal(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

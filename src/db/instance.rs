@@ -58,11 +58,7 @@ pub async fn insert(
                    and set_config('cmdb.documents_are_written', 'yes', true) = 'yes'
                order by position
            ),
-           now as (
-               select rtrim(rtrim(
-                   to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS'), '0'), '.')
-                   || 'Z' as text
-           ),
+           now as (select cmdb.document_time() as text),
            inserted as (
                insert into cmdb.instance (model_id, instance_id, tenant_id, name)
                select $5, instance_id, $6, name from new_instance

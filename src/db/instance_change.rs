@@ -98,8 +98,8 @@ pub async fn update(
                    for update
                ) document
            ),
-           -- The name that is kept from other instances changes only if the name does. Of two that
-           -- were imported with one name, the second may be sent back with it.
+           -- The reserved name changes only if the name does. Of two that were imported with one
+           -- name, the second may be sent back with it.
            named as (
                select *,
                    cmdb.unique_name($7, document, document ->> name_field) as unique_name_before,
@@ -116,11 +116,7 @@ pub async fn update(
                where model_id = $5 and instance.instance_id = stored.instance_id
                    and stored.name is not null
            ),
-           now as (
-               select rtrim(rtrim(
-                   to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS'), '0'), '.')
-                   || 'Z' as text
-           ),
+           now as (select cmdb.document_time() as text),
            changed as (
                update cmdb.instance_document target
                set document = new_document || jsonb_build_object(

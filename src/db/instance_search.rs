@@ -3,7 +3,7 @@
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Postgres, QueryBuilder, Row};
 
-use super::document_condition::{self, needs_only_ids};
+use super::document_condition::{self, Access, access, literal, needs_only_ids};
 use crate::domain::condition::{Condition, DocumentField};
 use crate::domain::sort::SortField;
 
@@ -174,7 +174,13 @@ fn table(selection: InstanceSelection<'_>) -> &'static str {
 
 fn push_selection(builder: &mut QueryBuilder<Postgres>, selection: InstanceSelection<'_>) {
     let InstanceSelection { model_id, id_field, tenant_ids, condition, ids } = selection;
-    builder.push("model_id = ").push_bind(model_id);
+    // Only the primary key has the model as a number, only the GIN index of documents as an array.
+    // So the index does not depend on statistics.
+    if ids.is_none() && access(condition, id_field) == Access::Values {
+        builder.push("array[model_id] @> array[").push_bind(model_id).push("::integer]");
+    } else {
+        builder.push("model_id = ").push_bind(model_id);
+    }
     builder.push(" and tenant_id = any(").push_bind(tenant_ids).push(") and ");
     document_condition::push(builder, condition, id_field);
     if let Some(ids) = ids {
@@ -182,16 +188,30 @@ fn push_selection(builder: &mut QueryBuilder<Postgres>, selection: InstanceSelec
     }
 }
 
-/// The document with the times of newer versions of BlueKing CMDB, or the wanted keys of it.
+/// The document, or the wanted keys of it. One of an older version of BlueKing CMDB gets the times
+/// of newer versions, too.
 fn push_document(builder: &mut QueryBuilder<Postgres>, fields: Option<&[String]>) {
-    let whole = "jsonb_strip_nulls(jsonb_build_object('bk_created_at', document -> 'create_time', \
-                 'bk_updated_at', document -> 'last_time')) || document";
     let Some(fields) = fields else {
-        builder.push("(").push(whole).push(")::text");
+        builder.push(
+            "(jsonb_strip_nulls(jsonb_build_object(
+                'bk_created_at', document -> 'create_time',
+                'bk_updated_at', document -> 'last_time')) || document)::text",
+        );
         return;
     };
-    builder.push("(select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(");
-    builder.push(whole).push(") where key = any(").push_bind(fields.to_vec()).push("))::text");
+    // The wanted keys are joined as text, which is much faster than a new document for each row.
+    // CONCAT_WS leaves out those that are missing.
+    builder.push("'{' || concat_ws(',', variadic array[");
+    for (index, key) in fields.iter().enumerate() {
+        builder.push(if index == 0 { "" } else { ", " });
+        builder.push_bind(format!("{}:", literal(key))).push(" || coalesce(document -> ");
+        builder.push_bind(key.clone()).push(match key.as_str() {
+            "bk_created_at" => ", nullif(document -> 'create_time', 'null'))::text",
+            "bk_updated_at" => ", nullif(document -> 'last_time', 'null'))::text",
+            _ => ")::text",
+        });
+    }
+    builder.push("]::text[]) || '}'");
 }
 
 fn push_slice(builder: &mut QueryBuilder<Postgres>, page: InstancePage<'_>) {

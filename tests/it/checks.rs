@@ -434,12 +434,12 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
             vec![
                 (schema, "index instance_document_name_key on instance_document is missing"),
                 (
-                    "a name that is kept from other instances is the one of its instance",
-                    "instance 6 of model host: the name 1:host-6 is kept from others; \
-                     instance 8 of model bk_switch: the name bk_switch-9 is kept from others",
+                    "a reserved name is the one of its instance",
+                    "instance 6 of model host: the name 1:host-6 is reserved; \
+                     instance 8 of model bk_switch: the name bk_switch-9 is reserved",
                 ),
                 (
-                    "no two instances of a model and a tenant have a name that is kept from others",
+                    "no two instances of a model and a tenant have the same reserved name",
                     "instances 8, 9 of model bk_switch have the name bk_switch-9",
                 ),
             ],

@@ -30,6 +30,11 @@ fn every_body_of_the_corpus_is_refused_as_the_oracle_predicts() {
 }
 
 #[test]
+fn every_condition_of_the_corpus_is_parsed_or_refused() {
+    replay("condition", harness::condition);
+}
+
+#[test]
 fn every_export_file_of_the_corpus_is_read_or_refused() {
     replay("import", harness::import);
 }

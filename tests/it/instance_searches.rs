@@ -1,10 +1,14 @@
 //! Searches for instances by what their documents have.
 
+use cmdb_associations::db::instance_search::{InstancePage, InstanceSelection, search};
+use cmdb_associations::domain::condition::mongo;
+use cmdb_associations::service::database::{Purpose, connect};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
-use crate::app::TestApp;
+use crate::app::{TestApp, server_database};
 use crate::models::create;
+use crate::query_plans::Content;
 
 /// With the model `rack`, and a rack for each of these values of the key `v`. Their ids are 1, 2 ….
 async fn with_values(pool: PgPool, values: &[Value]) -> TestApp {
@@ -172,6 +176,23 @@ async fn only_the_wanted_keys_are_returned(pool: PgPool) {
         assert_eq!(page["info"], json!([expected]));
         let list = app.cmdb("0", "POST inst/search/0/rack", body).await.1;
         assert_eq!(list["info"], json!([expected]));
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn documents_of_older_versions_get_the_keys_of_newer_ones(pool: PgPool) {
+    let app = with_values(pool, &[json!(1)]).await;
+    let sql = r#"update cmdb.instance_document
+        set document = '{"create_time": "t", "last_time": null, "bk_updated_at": "u", "k": null}'"#;
+    sqlx::raw_sql(sql).execute(&app.pool).await.unwrap();
+    let found = json!({"create_time": "t", "last_time": null, "bk_updated_at": "u", "k": null,
+        "bk_created_at": "t"});
+    let wanted = json!({"bk_created_at": "t", "bk_updated_at": "u", "k": null});
+    let fields = json!(["bk_created_at", "bk_updated_at", "k"]);
+    for (fields, expected) in [(json!([]), found), (fields, wanted)] {
+        let body = json!({"fields": fields, "page": {"limit": 1}});
+        let page = app.cmdb("0", "POST search/instances/object/rack", body).await.1;
+        assert_eq!(page["info"], json!([expected]));
     }
 }
 
@@ -380,5 +401,53 @@ async fn searches_that_are_too_large_are_refused(pool: PgPool) {
         ("POST inst/search/0/biz", json!({}), 1_199_084),
     ] {
         assert_eq!(app.cmdb("0", to, body.clone()).await.0, code, "{to} {body}");
+    }
+}
+
+/// How many rows and index entries of documents have been read.
+async fn entries_read(conn: &mut PgConnection) -> i64 {
+    let read = "select seq_tup_read + (
+            select sum(idx_tup_read)::bigint from pg_stat_user_indexes index
+            where index.relid = documents.relid)
+        from pg_stat_user_tables documents where relid = 'cmdb.instance_document'::regclass";
+    sqlx::raw_sql("select pg_stat_force_next_flush()").execute(&mut *conn).await.unwrap();
+    sqlx::query_scalar(read).fetch_one(conn).await.unwrap()
+}
+
+/// All documents have the same `bk_supplier_account`, and those of a model the same `bk_obj_id`.
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn few_documents_are_read_to_find_a_value_whatever_the_statistics(pool: PgPool) {
+    let database = server_database((*pool.connect_options()).clone());
+    let mut conn = connect(&database, Purpose::Serve).await.unwrap();
+    let model_id: i32 = sqlx::query_scalar("select id from cmdb.model where key = 'bk_switch'")
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+    for content in Content::ALL {
+        content.apply(&mut conn).await;
+        for (condition, found) in [
+            (json!({"bk_inst_name": "5"}), 1),
+            (json!({"bk_inst_name": "5", "bk_supplier_account": "0"}), 1),
+            (json!({"bk_inst_name": {"$in": ["5", "7", 8, "none"]}, "bk_obj_id": "bk_switch"}), 2),
+            (json!({"$or": [{"bk_inst_name": "5"}, {"bk_inst_name": "7"}]}), 2),
+            (json!({"bk_inst_name": "5", "bk_supplier_account": {"$regex": "0"}}), 1),
+            (json!({"bk_inst_id": {"$in": [5, 7]}, "bk_supplier_account": "0"}), 2),
+            (json!({"bk_inst_name": {"$in": []}}), 0),
+        ] {
+            let selection = InstanceSelection {
+                model_id,
+                id_field: "bk_inst_id",
+                tenant_ids: &[0],
+                condition: &mongo::parse("condition", &condition.to_string()).unwrap(),
+                ids: None,
+            };
+            let page = InstancePage { sort: &[], skip: 0, limit: Some(500) };
+            let before = entries_read(&mut conn).await;
+            let documents = search(&mut conn, selection, page, None).await.unwrap();
+            let read = entries_read(&mut conn).await - before;
+            let expected = if matches!(content, Content::Nothing) { 0 } else { found };
+            assert_eq!(documents.len(), expected, "{condition}");
+            assert!(read <= 2, "{condition}: {read} read");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Instances: creating, changing and deleting them.
 
+use cmdb_associations::domain::instance::FixedFields;
+use cmdb_associations::domain::model::BUILT_IN_MODELS;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -498,4 +500,17 @@ async fn a_document_follows_what_sql_clients_change_of_its_instance(pool: PgPool
     }
     sqlx::query("delete from cmdb.instance").execute(&app.pool).await.unwrap();
     assert_eq!(app.count("select count(*) from cmdb.instance_document").await, 0);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn the_program_and_the_database_agree_on_the_keys_of_ids_and_names(pool: PgPool) {
+    let sql = "select key, cmdb.id_field(key), cmdb.name_field(key) from cmdb.model
+               union select key, cmdb.id_field(key), cmdb.name_field(key) from unnest($1) key";
+    let more: Vec<_> = ["rack", "bk_switch"].into_iter().chain(BUILT_IN_MODELS).collect();
+    let fields: Vec<(String, String, String)> =
+        sqlx::query_as(sql).bind(more).fetch_all(&pool).await.unwrap();
+    for (model, id, name) in fields {
+        let fixed = FixedFields::of(&model);
+        assert_eq!((&*id, &*name), (fixed.id, fixed.name), "{model}");
+    }
 }

@@ -1,5 +1,3 @@
--- What is inserted into the index of documents is collected before it is sorted in.
-set local gin_pending_list_limit = '256MB';
 set local cmdb.documents_are_written = 'yes';
 
 -- Merges the staged instances that change something. One that another client has created since the
@@ -16,7 +14,7 @@ from candidate_instance candidate
 where candidate.reason is null and candidate.is_stored and candidate.is_renamed
     and (instance.model_id, instance.instance_id) = (candidate.model_id, candidate.instance_id);
 
--- A name is kept from other instances unless another instance has it. Of staged instances with the
+-- A name is reserved for an instance unless another one has it. Of staged instances with the
 -- same name, the one with the lowest id keeps it.
 create temporary table named_instance on commit drop as
 select candidate.model_id, candidate.instance_id, candidate.tenant_id, is_stored, staged_row,

@@ -24,9 +24,10 @@ pub(super) fn one_of<'a, F: Field>(
     if field.field_type().value == ValueType::Json {
         let values: Vec<_> = values.into_iter().filter_map(json_text).collect();
         let has_null = values.iter().any(|value| value == "null");
-        let test = Condition::Test(field.clone(), Test::JsonIn(distinct(values)));
+        let test = (!values.is_empty())
+            .then(|| Condition::Test(field.clone(), Test::JsonIn(distinct(values))));
         let is_missing = has_null.then(|| Condition::not(exists(Some(field))));
-        return Condition::any([test].into_iter().chain(is_missing));
+        return Condition::any(test.into_iter().chain(is_missing));
     }
     let (mut integers, mut texts, mut booleans) = (Vec::new(), Vec::new(), Vec::new());
     let mut has_null = false;

@@ -1,5 +1,7 @@
 //! The rules of a query filter: an operator, a field and a value.
 
+use std::net::Ipv6Addr;
+
 use serde_json::value::RawValue;
 
 use super::{Dialect, Filter, Problem, read};
@@ -134,8 +136,12 @@ impl Rule<'_> {
         };
         match operator {
             Operator::Equal if value.is_compound() || matches!(value, Json::Null) => Err(invalid()),
-            Operator::Equal => Ok(equal(field, value)),
-            Operator::In => Ok(one_of(field, list(dialect, value)?)),
+            Operator::Equal => Ok(equal(field, self.normalize(dialect, value)?)),
+            Operator::In => {
+                let values = list(dialect, value)?.into_iter();
+                let values = values.map(|value| self.normalize(dialect, value));
+                Ok(one_of(field, values.collect::<Result<Vec<_>, _>>()?))
+            }
             Operator::Compare(_) if !matches!(value, Json::Number(_)) => Err(invalid()),
             Operator::Compare(comparison) => Ok(compare(field, comparison, value)),
             // No value of a document is a time.
@@ -191,6 +197,19 @@ impl Rule<'_> {
                     None => Condition::never(),
                 }))
             }
+        }
+    }
+
+    /// The value as it is stored, which an IPv6 address is in one form.
+    fn normalize<'v>(&self, dialect: Dialect, value: Json<'v>) -> Result<Json<'v>, Problem> {
+        let is_address = ["bk_host_innerip_v6", "bk_host_outerip_v6"].contains(&&*self.field);
+        match value {
+            Json::Text(text) if is_address && !dialect.is_newer() => {
+                let address = text.parse::<Ipv6Addr>();
+                let address = address.map_err(|_error| Problem::invalid("value"))?;
+                Ok(Json::Text(address.to_string()))
+            }
+            value => Ok(value),
         }
     }
 
