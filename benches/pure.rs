@@ -6,12 +6,10 @@
 use std::hint::black_box;
 
 use cmdb_associations::domain::association::Mapping;
-use cmdb_associations::domain::batch::{CreateLinks, Detail, StoredState, plan};
+use cmdb_associations::domain::batch::{CreateLinks, Detail, LinkedEnd, StoredState, plan};
 use cmdb_associations::domain::error::DetailError;
 use cmdb_associations::domain::language::Language;
-use cmdb_associations::http::endpoints::batch_create_instance_association::{
-    CreateManyBody, CreateManyData,
-};
+use cmdb_associations::http::batch::{CreateManyBody, CreateManyData};
 use cmdb_associations::http::json::{JsonObject, field_names};
 use cmdb_associations::http::{Api, Envelope};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -36,7 +34,10 @@ fn decode(c: &mut Criterion) {
 fn plan_batch(c: &mut Criterion) {
     let details: Vec<_> =
         (0..200).map(|n| Detail { source: Some(n % 7), target: Some(n) }).collect();
-    let taken = StoredState { source_of_target: Some(8), ..StoredState::default() };
+    let taken = StoredState {
+        source_of_target: Some(LinkedEnd { instance_id: 8, link_id: None }),
+        ..StoredState::default()
+    };
     let free = StoredState::default();
     let stored: Vec<_> = (0..200).map(|n| if n % 2 == 0 { taken } else { free }).collect();
     c.bench_function("plan 200 fresh", |b| {
@@ -52,10 +53,10 @@ fn encode(c: &mut Criterion) {
         model_association: "bk_switch_connect_host".to_owned(),
         source_model: "bk_switch".to_owned(),
         target_model: "host".to_owned(),
-        details: Vec::new(),
+        ..CreateLinks::default()
     };
     let created: Vec<_> = (1_000_000..1_000_200).map(Ok).collect();
-    let refused = vec![Err(DetailError::AlreadyExists); 200];
+    let refused = vec![Err(DetailError::AlreadyExists.into()); 200];
     for (name, outcomes) in [("encode 200 created", created), ("encode 200 refused", refused)] {
         c.bench_function(name, |b| {
             b.iter(|| {

@@ -147,6 +147,9 @@ async fn create(conn: &mut PgConnection, association: Association, pairs: &[(i64
         .bind(vec![None::<i32>; pairs.len()])
         .bind(None::<i64>)
         .bind(None::<&str>)
+        .bind(None::<&str>)
+        .bind(None::<Vec<i16>>)
+        .bind(None::<&str>)
         .fetch_optional(conn)
         .await
         .unwrap();

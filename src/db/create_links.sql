@@ -10,9 +10,11 @@
 --                       found by an earlier batch under this cache version, and
 --                       $19 audit record of the last such batch, null if there is none, $20 its
 --                       request id
---   audit record:       $12 request id, $13 app, $14 user
+--   audit record:       $12 request id, $13 app, $14 user, $21 reason or null, $22 index of each
+--                       link's detail, null if they are 0, 1, 2 and so on
 --   idempotency record: $15 key or null, $16 request hash, $17 language,
---                       $18 error code of each detail, null if it is one of the links
+--                       $18 error code of each detail, null if it is one of the links,
+--                       $23 what was in the way of each detail, as JSON, or null
 with
 -- One row if nothing is in the way. Each search for a link is a scalar subquery that only one
 -- unique index serves, so the plan does not depend on statistics.
@@ -83,16 +85,17 @@ new_id as materialized (
 audit_record as (
     insert into cmdb.audit_log
         (origin, request_id, app, user_name, tenant_id, model_association_id,
-         association_ids, source_ids, target_ids)
-    select 'request', $12, $13, $14, $6, $1, ranges, $8, $9
+         association_ids, source_ids, target_ids, reason, detail_indexes, idempotency_key)
+    select 'request', $12, $13, $14, $6, $1, ranges, $8, $9, $21, $22::smallint[], $15
     from new_id
     where ids is not null
     returning id
 ),
 new_idempotency_record as (
     insert into cmdb.idempotency_record
-        (app, user_name, key, request_hash, request_id, language, association_ids, refusals)
-    select $13, $14, $15, $16, $12, $17, coalesce(ranges, '{}'), $18
+        (app, user_name, key, request_hash, request_id, language, association_ids, refusals,
+         explanations)
+    select $13, $14, $15, $16, $12, $17, coalesce(ranges, '{}'), $18, $23::text::jsonb
     from clear, new_id
     where $15::text is not null
 )

@@ -18,6 +18,8 @@ pub struct IdempotencyRecord {
     pub created: Vec<i64>,
     /// For each detail its error's code, `None` if it was created.
     pub refusals: Vec<Option<i32>>,
+    /// What was in the way of each detail, as JSON, if the answer depends on it.
+    pub explanations: Option<String>,
     /// How many links were deleted.
     pub deleted: i64,
     /// The cache version when it was read.
@@ -37,6 +39,7 @@ pub async fn find(
                    from unnest(association_ids) ids, generate_series(lower(ids), upper(ids) - 1) id
                    order by id
                ) as "created!",
+               explanations::text,
                (
                    select coalesce(sum(upper(ids) - lower(ids)), 0)::bigint
                    from unnest(deleted_ids) ids

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use super::cache_version::CacheVersion;
 use super::model_association::ModelAssociation;
-use crate::domain::batch::{Detail, Link, StoredState};
+use crate::domain::batch::{Detail, Link, LinkedEnd, StoredState};
 use crate::domain::identity::Caller;
 
 /// Links to create.
@@ -31,6 +31,12 @@ pub struct NewLinks<'a> {
     /// What the idempotency record says of each detail: the code of its error, or that it is one of
     /// the links.
     pub error_codes: &'a [Option<i32>],
+    /// Why the links are created, if the request says so.
+    pub reason: Option<&'a str>,
+    /// The index of each link's detail in the request; `None` if they are 0, 1, 2 and so on.
+    pub detail_indexes: Option<Vec<i16>>,
+    /// What was in the way of each detail, as JSON, if the answer says so.
+    pub explanations: Option<String>,
 }
 
 /// The audit record of a batch.
@@ -106,6 +112,11 @@ pub async fn create(
         // instances
         new.found_by.map(|record| record.id),
         new.found_by.map(|record| record.request_id.as_str()),
+        // audit record
+        new.reason,
+        new.detail_indexes.as_deref(),
+        // idempotency record
+        new.explanations.as_deref(),
     )
     .fetch_optional(conn)
     .await
@@ -136,14 +147,19 @@ pub async fn find_state(
     )
     .fetch_one(conn)
     .await?;
-    let states = row
-        .source_missing
-        .into_iter()
-        .zip(row.target_missing)
-        .zip(row.source_of_target)
-        .zip(row.target_of_source)
-        .map(|(((source_missing, target_missing), source_of_target), target_of_source)| {
-            StoredState { source_missing, target_missing, source_of_target, target_of_source }
-        });
+    let end = |instance_id: Option<i64>, link_id| {
+        instance_id.map(|instance_id| LinkedEnd { instance_id, link_id })
+    };
+    let to_targets = row.source_of_target.into_iter().zip(row.link_to_target);
+    let from_sources = row.target_of_source.into_iter().zip(row.link_from_source);
+    let missing = row.source_missing.into_iter().zip(row.target_missing);
+    let states = missing.zip(to_targets).zip(from_sources).map(
+        |(((source_missing, target_missing), to_target), from_source)| StoredState {
+            source_missing,
+            target_missing,
+            source_of_target: end(to_target.0, to_target.1),
+            target_of_source: end(from_source.0, from_source.1),
+        },
+    );
     Ok((states.collect(), row.version))
 }

@@ -6,24 +6,28 @@
 --   details:            $7 source ids, $8 target ids
 with
 -- Each scalar subquery is one search in a unique index: no other index fits its conditions as well,
--- so the plan does not depend on statistics.
+-- so the plan does not depend on statistics. It returns the other end of the link, the link and its
+-- tenant.
 linked as materialized (
     select given.*,
         case when $1 & 3 = 3 then
-            (select link.source_id from cmdb.instance_association link
+            (select array[link.source_id, link.id, link.tenant_id]
+                from cmdb.instance_association link
                 where link.model_association_id = $1 and link.source_id = given.source_id
                     and link.target_id = given.target_id
                     and link.model_association_id & 3 <> 1)
         else
-            (select link.source_id from cmdb.instance_association link
+            (select array[link.source_id, link.id, link.tenant_id]
+                from cmdb.instance_association link
                 where link.model_association_id = $1 and link.target_id = given.target_id
                     and link.model_association_id & 3 <> 3)
-        end as source_of_target,
+        end as to_target,
         case when $1 & 3 = 1 then
-            (select link.target_id from cmdb.instance_association link
+            (select array[link.target_id, link.id, link.tenant_id]
+                from cmdb.instance_association link
                 where link.model_association_id = $1 and link.source_id = given.source_id
                     and link.model_association_id & 3 = 1)
-        end as target_of_source
+        end as from_source
     from unnest($7::bigint[], $8::bigint[]) with ordinality
         given (source_id, target_id, position)
 ),
@@ -31,12 +35,12 @@ linked as materialized (
 -- instances of tenant "0" (id 0) of a built-in model. Sorted once, for all arrays.
 detail as (
     select linked.*,
-        (source_of_target = source_id) is not true and (
+        (to_target[1] = source_id) is not true and (
             select true from cmdb.instance
             where model_id = $2 and instance_id = source_id
                 and (tenant_id = $6 or tenant_id = 0 and $3)
         ) is null as source_missing,
-        (source_of_target = source_id) is not true and (
+        (to_target[1] = source_id) is not true and (
             select true from cmdb.instance
             where model_id = $4 and instance_id = target_id
                 and (tenant_id = $6 or tenant_id = 0 and $5)
@@ -47,6 +51,11 @@ detail as (
 select (select version from cmdb.cache_version) as "version!: CacheVersion",
     array_agg(source_missing) as "source_missing!: Vec<bool>",
     array_agg(target_missing) as "target_missing!: Vec<bool>",
-    array_agg(source_of_target) as "source_of_target!: Vec<Option<i64>>",
-    array_agg(target_of_source) as "target_of_source!: Vec<Option<i64>>"
+    array_agg(to_target[1]) as "source_of_target!: Vec<Option<i64>>",
+    array_agg(from_source[1]) as "target_of_source!: Vec<Option<i64>>",
+    -- The tenant sees its own links only.
+    array_agg(case when to_target[3] = $6 then to_target[2] end)
+        as "link_to_target!: Vec<Option<i64>>",
+    array_agg(case when from_source[3] = $6 then from_source[2] end)
+        as "link_from_source!: Vec<Option<i64>>"
 from detail

@@ -108,6 +108,15 @@ pub enum RequestError {
     ModelMismatch(End),
     #[error("the link is refused: {}", .0.name())]
     LinkRefused(DetailError),
+    #[error("a detail is refused: {}", .error.name())]
+    DetailRefused {
+        /// Why.
+        error: DetailError,
+        /// The key of the source model.
+        source_model: String,
+        /// The key of the target model.
+        target_model: String,
+    },
     #[error(transparent)]
     Change(#[from] ChangeError),
     #[error("the user lacks {} permissions", .0.len())]

@@ -217,6 +217,10 @@ pub fn answer_to(error: &RequestError) -> ErrorAnswer {
             let text = |language| detail_text(*error, language, "", "");
             cmdb(error.code().unsigned_abs(), text(Language::English), text(Language::Chinese))
         }
+        E::DetailRefused { error, source_model, target_model } => {
+            let text = |language| detail_text(*error, language, source_model, target_model);
+            cmdb(error.code().unsigned_abs(), text(Language::English), text(Language::Chinese))
+        }
         E::Change(error) => change_error::answer_to(error),
         E::PermissionDenied(_) => {
             cmdb(9_900_403, "Do not have access permission.", "没有操作的权限")

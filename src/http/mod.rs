@@ -5,6 +5,7 @@
 
 mod api;
 pub mod auth;
+pub mod batch;
 mod body;
 mod change_error;
 pub mod endpoints;

@@ -2,6 +2,7 @@
 //! order in which they happen and may refuse a request. The router refuses other paths.
 //! [`respond`] surrounds them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -20,14 +21,14 @@ use super::idempotency::{IdempotencyField, idempotency_key};
 use super::json::{JsonObject, field_names};
 use super::read_from::{ReadFromField, may_read_from_replica};
 use super::respond::{Exchange, respond};
-use super::success::Success;
+use super::success::{Success, Timing};
 use super::{AppState, body, path};
 use crate::domain::error::RequestError;
 use crate::domain::identity::Caller;
 use crate::service::attempt::{Lookups, Next, Retry};
 use crate::service::context::RequestContext;
 use crate::service::limit::RateCharge;
-use crate::service::{Error, STATEMENT_TIMEOUT, Service, app};
+use crate::service::{DATABASE_TIME, Error, STATEMENT_TIMEOUT, Service, app};
 use crate::telemetry::error_chain;
 
 /// The number of headers that a request may have.
@@ -39,6 +40,7 @@ pub(super) fn serve<E: Endpoint>(
 ) -> impl Future<Output = Response> + use<E> {
     let exchange = Exchange::new(api, entry.path(api), &request);
     let handling = handle::<E>(entry, state.clone(), exchange.clone(), request);
+    let handling = DATABASE_TIME.scope(Cell::default(), handling);
     respond(state, exchange, handling)
 }
 
@@ -207,6 +209,7 @@ impl<'a> Received<'a> {
         &self, credentials: &Credentials, lookups: &Lookups<'_>, progress: &mut Progress<'a>,
     ) -> Result<Success<E::Data>, Error> {
         let Self { entry, state, service, exchange, head, json, deadline } = self;
+        let started = Instant::now();
 
         // The application.
         let app = match credentials.valid_app_code() {
@@ -233,6 +236,8 @@ impl<'a> Received<'a> {
         if permit.is_none() {
             *permit = Some(state.service.acquire_permit()?);
         }
+
+        let auth = started.elapsed();
 
         // May the application call this endpoint?
         let apis = app.as_ref().and_then(|app| app.apis.as_ref());
@@ -281,9 +286,14 @@ impl<'a> Received<'a> {
             tenant,
             idempotency_key,
         };
-        match E::find_replay(&cx, &input).await? {
-            Some(replay) => Ok(replay),
-            None => E::handle(&cx, &input).await,
+        let mut success = match E::find_replay(&cx, &input).await? {
+            Some(replay) => replay,
+            None => E::handle(&cx, &input).await?,
+        };
+        if E::reports_timing(&input) {
+            let database = DATABASE_TIME.try_with(Cell::get).unwrap_or_default();
+            success.timing = Some(Timing { auth, database });
         }
+        Ok(success)
     }
 }

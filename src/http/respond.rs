@@ -16,7 +16,7 @@ use tracing::{Instrument, Span, error, error_span, info, warn};
 use super::api::{Api, ClientAddr};
 use super::envelope::Envelope;
 use super::error::{answer_to, headers_of};
-use super::success::{Counts, Success};
+use super::success::{Counts, Success, Timing};
 use super::{AppState, metrics, stream};
 use crate::domain::error::RequestError;
 use crate::domain::language::Language;
@@ -91,6 +91,7 @@ where
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const REQUEST_ID_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-bkapi-request-id"), HeaderName::from_static("x-request-id")];
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Builds the response and writes the log line. A streamed answer is logged at its end.
@@ -107,6 +108,14 @@ fn answer<T: Serialize + Send + 'static>(
     for name in REQUEST_ID_HEADERS {
         headers.extend(HeaderValue::from_str(&exchange.request_id).ok().map(|id| (name, id)));
     }
+    let timing = result.as_ref().ok().and_then(|success| success.timing);
+    headers.extend(timing.and_then(|timing| {
+        let total = exchange.started.elapsed();
+        let Timing { auth, database } = timing;
+        let [auth, database, total] = [auth, database, total].map(|time| time.as_secs_f64() * 1e3);
+        let text = format!("auth;dur={auth:.3}, database;dur={database:.3}, total;dur={total:.3}");
+        Some((SERVER_TIMING, HeaderValue::from_str(&text).ok()?))
+    }));
     let (data, pages, replay_of, end) = match result {
         Ok(Success { data, pages, replay_of, counts, .. }) => {
             (Some(data), pages, replay_of, Ok(counts))

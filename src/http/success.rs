@@ -1,5 +1,7 @@
 //! What an endpoint returns: typed data, or the first rows of a list and a stream of the others.
 
+use std::time::Duration;
+
 use super::stream::RemainingPages;
 use crate::domain::error::RequestError;
 use crate::domain::language::Language;
@@ -15,6 +17,8 @@ pub(super) struct Success<T> {
     pub(super) error: Option<RequestError>,
     /// What the log line says about it.
     pub(super) counts: Counts,
+    /// How long the steps took, if the caller asks for it.
+    pub(super) timing: Option<Timing>,
     /// The first request, if this is the stored answer to it.
     pub(super) replay_of: Option<ReplayOf>,
 }
@@ -31,6 +35,15 @@ pub(super) struct Counts {
     pub(super) is_cut_off: bool,
 }
 
+/// How long steps of a request took.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    /// To verify the application and the user.
+    pub(super) auth: Duration,
+    /// To use the database, for that, too.
+    pub(super) database: Duration,
+}
+
 /// The request whose stored answer is sent again: its id and the language of the answer.
 pub(super) struct ReplayOf {
     pub(super) request_id: String,
@@ -39,7 +52,7 @@ pub(super) struct ReplayOf {
 
 impl<T> Success<T> {
     pub(super) fn new(data: T, counts: Counts) -> Self {
-        Self { data, pages: None, error: None, counts, replay_of: None }
+        Self { data, pages: None, error: None, counts, timing: None, replay_of: None }
     }
 
     /// The stored answer to an earlier request. `success` makes it from the outcome.

@@ -12,6 +12,7 @@ pub mod commits;
 pub mod context;
 pub mod database;
 pub mod deletion;
+mod explanation;
 pub mod idempotency;
 pub mod import;
 pub mod instance;
@@ -32,6 +33,7 @@ pub mod topology;
 
 use metrics::counter;
 use sqlx::PgConnection;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -146,10 +148,26 @@ impl Error {
 /// How long a statement is waited for after the deadline. PostgreSQL has canceled any write before.
 const GRACE: Duration = Duration::from_secs(1);
 
+tokio::task_local! {
+    /// How long a request has used a connection, or waited for one.
+    pub static DATABASE_TIME: Cell<Duration>;
+}
+
 /// Runs `work` on a connection until shortly after `deadline`. A connection on which the database
 /// did not answer, that failed, or whose request was dropped is closed instead of reused: a
 /// statement may still be running on it.
 async fn with_connection<T>(
+    pool: &Pool, deadline: Instant, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let started = Instant::now();
+    let result = run_with_connection(pool, deadline, work).await;
+    let add = |time: &Cell<Duration>| time.set(time.get() + started.elapsed());
+    // Tasks in the background have none.
+    let _ = DATABASE_TIME.try_with(add);
+    result
+}
+
+async fn run_with_connection<T>(
     pool: &Pool, deadline: Instant, work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut connection = pool.acquire().await.inspect_err(|error| {

@@ -128,7 +128,8 @@ impl AuthorizedInstances {
     pub(super) fn cover_existing(&self, details: &[Detail], stored: &[StoredState]) -> bool {
         let Self::Only { sources, targets } = self else { return true };
         details.iter().zip(stored).all(|(detail, stored)| {
-            let is_linked = detail.source.is_some() && stored.source_of_target == detail.source;
+            let is_linked = detail.source.is_some()
+                && stored.source_of_target.map(|end| end.instance_id) == detail.source;
             is_linked
                 || (stored.source_missing || contains(sources, detail.source))
                     && (stored.target_missing || contains(targets, detail.target))

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use cmdb_associations::domain::association::Mapping;
-use cmdb_associations::domain::batch::{Detail, Link, StoredState, plan};
+use cmdb_associations::domain::batch::{Detail, Link, LinkedEnd, StoredState, plan};
 use cmdb_associations::domain::error::DetailError;
 use proptest::prelude::*;
 
@@ -52,13 +52,14 @@ impl Inventory {
             Mapping::OneToMany | Mapping::OneToOne => self.links.iter().find(of_target),
         };
         let linked_target = self.links.iter().find(of_source);
+        let end = |instance_id| LinkedEnd { instance_id, link_id: None };
         StoredState {
             source_missing: absent(detail.source, &self.sources),
             target_missing: absent(detail.target, &self.targets),
-            source_of_target: linked_source.map(|link| link.source),
+            source_of_target: linked_source.map(|link| end(link.source)),
             target_of_source: linked_target
                 .filter(|_| self.mapping == Mapping::OneToOne)
-                .map(|link| link.target),
+                .map(|link| end(link.target)),
         }
     }
 }
@@ -101,6 +102,8 @@ proptest! {
     ) {
         let stored: Vec<_> = details.iter().map(|one| inventory.stored_state(one)).collect();
         let planned = plan(inventory.mapping, &details, &stored);
+        let planned: Vec<_> =
+            planned.into_iter().map(|one| one.map_err(|refusal| refusal.error)).collect();
         let one_by_one: Vec<_> = details.iter().map(|one| inventory.create_one(one)).collect();
         prop_assert_eq!(planned, one_by_one);
     }
@@ -124,5 +127,6 @@ fn a_refused_detail_does_not_affect_the_others() {
     let stored =
         [StoredState { source_missing: true, ..StoredState::default() }, StoredState::default()];
     let decisions = plan(Mapping::OneToMany, &pairs(&[(1, 5), (2, 5)]), &stored);
-    assert_eq!(decisions, [Err(DetailError::SourceMissing), Ok(Link { source: 2, target: 5 })]);
+    let errors: Vec<_> = decisions.iter().map(|one| one.err().map(|one| one.error)).collect();
+    assert_eq!(errors, [Some(DetailError::SourceMissing), None]);
 }

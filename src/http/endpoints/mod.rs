@@ -4,14 +4,16 @@
 mod add_host_to_resource_pool;
 mod add_instance_association;
 mod batch_create_inst;
-pub mod batch_create_instance_association;
+mod batch_create_instance_association;
 mod batch_delete_inst;
 mod batch_update_inst;
+mod check_instance_associations;
 mod count_instance_associations;
 mod count_object_instances;
 mod count_topo_association_type;
 mod create_association_type;
 mod create_inst;
+mod create_instance_associations_atomic;
 mod create_object;
 mod create_object_association;
 mod delete_association_type;
@@ -54,11 +56,13 @@ use self::batch_create_inst::BatchCreateInst;
 use self::batch_create_instance_association::BatchCreateInstanceAssociation;
 use self::batch_delete_inst::BatchDeleteInst;
 use self::batch_update_inst::BatchUpdateInst;
+use self::check_instance_associations::CheckInstanceAssociations;
 use self::count_instance_associations::CountInstanceAssociations;
 use self::count_object_instances::CountObjectInstances;
 use self::count_topo_association_type::CountTopoAssociationType;
 use self::create_association_type::CreateAssociationType;
 use self::create_inst::CreateInst;
+use self::create_instance_associations_atomic::CreateInstanceAssociationsAtomic;
 use self::create_object::CreateObject;
 use self::create_object_association::CreateObjectAssociation;
 use self::delete_association_type::DeleteAssociationType;
@@ -272,6 +276,16 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         Method::POST,
         "/api/v3/hosts/list_hosts_without_app",
     ),
+    entry::<CheckInstanceAssociations>(
+        "check_instance_associations",
+        Method::POST,
+        "/api/v3/check/instassociation",
+    ),
+    entry::<CreateInstanceAssociationsAtomic>(
+        "create_instance_associations_atomic",
+        Method::POST,
+        "/api/v3/createmany/instassociation/atomic",
+    ),
 ];
 
 /// An endpoint: what it takes, what it does and what it answers. The pipeline calls `check`,
@@ -320,6 +334,11 @@ pub(super) trait Endpoint: Send + 'static {
         _: &RequestContext<'_>, _: &Self::Input,
     ) -> impl Future<Output = Result<Option<Success<Self::Data>>, service::Error>> + Send {
         async { Ok(None) }
+    }
+
+    /// Whether the answer says how long its steps took.
+    fn reports_timing(_: &Self::Input) -> bool {
+        false
     }
 
     /// Serves the request.
