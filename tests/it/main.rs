@@ -13,6 +13,7 @@
 mod additions; // creating a single association
 mod apis; // the gateway API and the CMDB API: the caller's identity, headers, envelopes
 mod app; // the production router on the test's database
+mod batch_options;
 mod batches; // what happens to each detail of a batch
 mod binary; // the compiled program as a child process
 mod cache; // cached look-ups, and when they become invalid
