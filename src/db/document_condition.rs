@@ -92,9 +92,9 @@ fn id_test(DocumentField(keys): &DocumentField, test: &Test, id_field: &str) -> 
     }
 }
 
-/// The path expression of a condition, with as many tests as possible, so that one scan of the index
-/// serves them. Columns need expressions of their own. So do negations: in a path expression that
-/// of a test which does not apply to a value is not true.
+/// One path expression for all tests of a condition, so that one scan of the index serves them;
+/// `None` if they need several. Columns need expressions of their own. So do negations: in a path
+/// expression, that of a test which does not apply to a value is not true.
 fn path_expression(condition: &Condition<DocumentField>, id_field: &str) -> Option<String> {
     let paths = |parts: &[Condition<DocumentField>]| {
         parts.iter().map(|part| path_expression(part, id_field)).collect::<Option<Vec<_>>>()

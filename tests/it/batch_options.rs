@@ -1,5 +1,5 @@
-//! What callers of batches can ask for beside the original: `existing`, `explain`, `reason`, a check
-//! without effect, and all or nothing.
+//! What callers of batches can ask for beside the original: `existing`, `explain`, `reason`, a
+//! check without effect, and all or nothing.
 
 use cmdb_associations::domain::error::DetailError;
 use proptest::prelude::{Just, Strategy, any, prop};

@@ -6,6 +6,7 @@ use std::process::Command;
 use cmdb_associations::db::schema::list_objects;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
 
+use crate::MIGRATOR;
 use crate::app::{TestApp, batch};
 use crate::binary::Program;
 use crate::constraints::Role;
@@ -121,7 +122,8 @@ async fn a_role_that_owns_the_schema_but_not_the_database_can_migrate(pool: PgPo
     let program = Program::at(role.options().to_url_lossy().as_str());
     assert_eq!(program.run(&["migrate"]).status, 2);
     role.run("create schema cmdb authorization ROLE").await;
-    for applied in ["10 migrations applied\n", "0 migrations applied\n"] {
+    for count in [MIGRATOR.iter().count(), 0] {
+        let applied = format!("{count} migrations applied\n");
         assert_eq!(program.run(&["migrate"]).stderr, applied);
     }
     role.drop().await;
