@@ -60,11 +60,10 @@ pub(super) fn access(condition: &Condition<DocumentField>, id_field: &str) -> Ac
         Condition::Not(_) => None,
         Condition::Test(field, test) => match (id_test(field, test, id_field), test) {
             (Some(IdTest::OneOf(_)), _) => Some(Access::Ids),
-            (Some(IdTest::Compare(..)), _) => None,
             (None, Test::JsonIn(_) | Test::BooleanIn(_) | Test::IntegerIn(_) | Test::TextIn(_)) => {
                 Some(Access::Values)
             }
-            (None, _) => None,
+            _ => None,
         },
     };
     access.unwrap_or(Access::Model)

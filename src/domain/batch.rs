@@ -239,17 +239,17 @@ mod tests {
         decide_alone(mapping, stored).err().map(|refusal| refusal.error)
     }
 
-    fn linked_to(instance_id: i64) -> Option<LinkedEnd> {
-        Some(LinkedEnd { instance_id, link_id: None })
+    fn linked_to(instance_id: i64) -> LinkedEnd {
+        LinkedEnd { instance_id, link_id: None }
     }
 
     #[test]
     fn the_mapping_decides_on_a_pair_alone_before_its_instances_do() {
         let missing =
             StoredState { source_missing: true, target_missing: true, ..StoredState::default() };
-        let other_source = StoredState { source_of_target: linked_to(9), ..missing };
-        let other_target = StoredState { target_of_source: linked_to(9), ..missing };
-        let same = StoredState { source_of_target: linked_to(1), ..StoredState::default() };
+        let other_source = StoredState { source_of_target: Some(linked_to(9)), ..missing };
+        let other_target = StoredState { target_of_source: Some(linked_to(9)), ..missing };
+        let same = StoredState { source_of_target: Some(linked_to(1)), ..StoredState::default() };
         for (mapping, stored, error) in [
             (Mapping::OneToOne, other_source, DetailError::OneToOneTaken),
             (Mapping::OneToOne, other_target, DetailError::OneToOneTaken),
