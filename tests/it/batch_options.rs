@@ -348,6 +348,6 @@ async fn the_text_of_a_refused_batch_names_the_models(pool: PgPool) {
     let key = "bk_switch_default_host";
     app.post(batch(key, &[(1, 1)])).await;
     let reply = app.gateway(ATOMIC, batch(key, &[(1, 1)])).await;
-    assert_eq!(reply.json["code"], i32::from(DetailError::AlreadyExists.code()));
+    assert_eq!(reply.json["code"], DetailError::AlreadyExists.code());
     assert_eq!(reply.json["message"], "the associations bk_switch->host already exist");
 }

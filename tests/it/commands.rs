@@ -9,7 +9,6 @@ use cmdb_associations::cli::Cli;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
 
-use crate::MIGRATOR;
 use crate::app::{PATH, batch};
 use crate::binary::{Program, finish, without_settings};
 use crate::constraints::{block_link_writers, wait_until_blocked};
@@ -129,7 +128,7 @@ async fn healthcheck_prints_why_a_server_is_not_ready(pool: PgPool) {
     let server = program.serve(&[]);
     sqlx::query("delete from cmdb._sqlx_migrations").execute(&pool).await.unwrap();
     let output = program.run(&["healthcheck", "--listen", &server.address]);
-    let count = MIGRATOR.iter().count();
+    let count = crate::MIGRATOR.iter().count();
     let pending = format!("{count} migrations are pending: run `cmdb-associations migrate` first");
     let reason = format!("{} is not ready: {pending}\n", server.address);
     assert_eq!((output.status, output.stderr), (1, reason));

@@ -12,7 +12,6 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::MIGRATOR;
 use crate::app::{TestApp, batch, pool_of, server_database};
 use crate::binary::{Output, Program};
 use crate::cluster::Cluster;
@@ -510,7 +509,7 @@ async fn a_migration_waits_for_a_lock_no_longer_than_its_limit(pool: PgPool) {
     assert_eq!(output.status, 2);
     assert!(output.stderr.contains("due to lock timeout"), "{}", output.stderr);
     let applied = "select count(*) from cmdb._sqlx_migrations";
-    let others = i64::try_from(MIGRATOR.iter().count()).unwrap() - 1;
+    let others = i64::try_from(crate::MIGRATOR.iter().count()).unwrap() - 1;
     assert_eq!(TestApp::on(pool.clone()).count(applied).await, others);
     holder.rollback().await.unwrap();
 }

@@ -3,7 +3,6 @@
 use sqlx::migrate::Migrate;
 use sqlx::{PgConnection, PgPool};
 
-use crate::MIGRATOR;
 use crate::app::TestApp;
 use crate::binary::Program;
 
@@ -78,7 +77,7 @@ async fn models_of_version_8_keep_what_they_have_and_get_numbers_of_their_own(po
     let version_before = text(&pool, version).await;
 
     let output = Program::on(&pool).run(&["migrate"]);
-    let applied = format!("{} migrations applied\n", MIGRATOR.iter().count() - 8);
+    let applied = format!("{} migrations applied\n", crate::MIGRATOR.iter().count() - 8);
     assert_eq!((output.status, output.stderr), (0, applied));
 
     assert_eq!(text(&pool, IDS).await, ids);

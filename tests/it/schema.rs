@@ -6,7 +6,6 @@ use std::process::Command;
 use cmdb_associations::db::schema::list_objects;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
 
-use crate::MIGRATOR;
 use crate::app::{TestApp, batch};
 use crate::binary::Program;
 use crate::constraints::Role;
@@ -122,7 +121,7 @@ async fn a_role_that_owns_the_schema_but_not_the_database_can_migrate(pool: PgPo
     let program = Program::at(role.options().to_url_lossy().as_str());
     assert_eq!(program.run(&["migrate"]).status, 2);
     role.run("create schema cmdb authorization ROLE").await;
-    for count in [MIGRATOR.iter().count(), 0] {
+    for count in [crate::MIGRATOR.iter().count(), 0] {
         let applied = format!("{count} migrations applied\n");
         assert_eq!(program.run(&["migrate"]).stderr, applied);
     }
