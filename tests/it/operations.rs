@@ -375,15 +375,15 @@ async fn a_failed_export_of_traces_is_counted_and_logged_once_a_minute_with_its_
     // A gRPC server begins each connection with an HTTP/2 frame of settings.
     let grpc = collector(b"\0\0\0\x04\0\0\0\0\0").await;
     let refusing = collector(b"HTTP/1.1 415 Unsupported Media Type\r\ncontent-length: 0\r\n\r\n");
-    for (address, cause) in [
-        ("http://127.0.0.1:1".to_owned(), "Connection refused"),
-        (collector(b"").await, "operation timed out"),
-        (grpc, "invalid HTTP version parsed"),
-        (refusing.await, "the collector answered 415 Unsupported Media Type"),
+    for (address, timeout, cause) in [
+        ("http://127.0.0.1:1".to_owned(), "5000", "Connection refused"),
+        (collector(b"").await, "50", "operation timed out"),
+        (grpc, "5000", "invalid HTTP version parsed"),
+        (refusing.await, "5000", "the collector answered 415 Unsupported Media Type"),
     ] {
         let variables = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &*address),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "50"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", timeout),
             ("OTEL_BSP_SCHEDULE_DELAY", "10"),
         ];
         let server = Program::on(&pool).serve_in(&variables, &[]);
