@@ -177,7 +177,10 @@ TIME = "2026-01-31T18:00:00.123Z"
 BUILT_IN = "forbidden operate inner model instance with common instance API"
 UNKNOWN_ASSOCIATION = "object association does not exist."
 
-# For each endpoint: fields, the data that they give on the demo inventory, and a refusal, as the
+# Endpoints that the original, and so the SDK, does not have.
+NOT_IN_THE_SDK = {"check_instance_associations", "create_instance_associations_atomic"}
+
+# For each other endpoint: fields, the data that they give on the demo inventory, and a refusal, as the
 # fields that are replaced, the code and the message.
 CALLS = {
     "batch_create_instance_association": (
@@ -472,4 +475,4 @@ def assert_answers(call, name, message):
 
 
 def test_every_name_of_the_gateway_api_is_called():
-    assert CALLS.keys() == COMPONENTS.keys()
+    assert CALLS.keys() | NOT_IN_THE_SDK == COMPONENTS.keys()
