@@ -17,6 +17,7 @@ use crate::domain::batch::{
 };
 use crate::domain::error::{DetailError, End, RequestError};
 use crate::domain::language::Language;
+use crate::service::idempotency::Replay;
 
 /// A request to create links.
 #[derive(Default, Deserialize, ToSchema)]
@@ -198,6 +199,16 @@ impl CreateManyData {
         let (created, refused) = (Some(created), Some(self.error_msg.len()));
         Success::new(self, Counts { created, refused, ..Counts::default() })
     }
+}
+
+/// The stored answer to a batch.
+pub(super) fn replayed(
+    replay: Replay<DetailOutcomes>, links: &CreateLinks,
+) -> Success<CreateManyData> {
+    let language = replay.language;
+    Success::replayed(replay, |outcomes| {
+        CreateManyData::new(&outcomes, links, language).into_success(created(&outcomes))
+    })
 }
 
 /// How many links were created.

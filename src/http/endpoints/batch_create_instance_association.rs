@@ -7,7 +7,7 @@ use super::Endpoint;
 use crate::domain::batch::CreateLinks;
 use crate::domain::error::{DetailError, RequestError};
 use crate::http::batch::{
-    self, CreateManyBody, CreateManyData, count, created, example_body, example_text,
+    self, CreateManyBody, CreateManyData, count, created, example_body, example_text, replayed,
 };
 use crate::http::success::Success;
 use crate::service::Error;
@@ -40,11 +40,7 @@ impl Endpoint for BatchCreateInstanceAssociation {
     async fn find_replay(
         cx: &RequestContext<'_>, links: &CreateLinks,
     ) -> Result<Option<Success<CreateManyData>>, Error> {
-        let Some(replay) = find_replay(cx, links).await? else { return Ok(None) };
-        let language = replay.language;
-        Ok(Some(Success::replayed(replay, |outcomes| {
-            CreateManyData::new(&outcomes, links, language).into_success(created(&outcomes))
-        })))
+        Ok(find_replay(cx, links).await?.map(|replay| replayed(replay, links)))
     }
 
     fn reports_timing(links: &CreateLinks) -> bool {

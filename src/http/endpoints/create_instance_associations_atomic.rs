@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::Endpoint;
 use crate::domain::batch::CreateLinks;
 use crate::domain::error::{DetailError, RequestError};
-use crate::http::batch::{self, CreateManyBody, CreateManyData, count, created, example_body};
+use crate::http::batch::{
+    self, CreateManyBody, CreateManyData, count, created, example_body, replayed,
+};
 use crate::http::success::Success;
 use crate::service::Error;
 use crate::service::context::RequestContext;
@@ -40,11 +42,7 @@ impl Endpoint for CreateInstanceAssociationsAtomic {
     async fn find_replay(
         cx: &RequestContext<'_>, links: &CreateLinks,
     ) -> Result<Option<Success<CreateManyData>>, Error> {
-        let Some(replay) = find_replay_of_all(cx, links).await? else { return Ok(None) };
-        let language = replay.language;
-        Ok(Some(Success::replayed(replay, |outcomes| {
-            CreateManyData::new(&outcomes, links, language).into_success(created(&outcomes))
-        })))
+        Ok(find_replay_of_all(cx, links).await?.map(|replay| replayed(replay, links)))
     }
 
     fn reports_timing(links: &CreateLinks) -> bool {
