@@ -22,8 +22,22 @@ create index if not exists audit_log_request_id_idx
 
 comment on index cmdb.audit_log_request_id_idx is 'Serves searches for a request by its id.';
 
-alter table cmdb.idempotency_record add column explanations jsonb;
+-- Few records are in it, so it costs a batch little more than the test of its condition.
+create index if not exists audit_log_undone_record_id_idx
+    on cmdb.audit_log (undone_record_id) where undone_record_id is not null;
+
+comment on index cmdb.audit_log_undone_record_id_idx is
+    'Serves searches for the requests that have undone another.';
+
+alter table cmdb.idempotency_record
+    add column explanations jsonb,
+    add column undone_record_id bigint,
+    add column gone bigint;
 
 comment on column cmdb.idempotency_record.explanations is
     'What was in the way of each detail that has an error code, in the order of the request; null '
     'elements for the others. Null if the response does not depend on it.';
+comment on column cmdb.idempotency_record.undone_record_id is
+    'The audit record of the request that was undone. Null if the response is not to an undo.';
+comment on column cmdb.idempotency_record.gone is
+    'How many links of the request that was undone did not stand any more. Null otherwise.';
