@@ -179,6 +179,13 @@ UNKNOWN_ASSOCIATION = "object association does not exist."
 
 # For each endpoint: fields, the data that they give on the demo inventory, and a refusal, as the
 # fields that are replaced, the code and the message.
+# The original does not have them.
+UNKNOWN_TO_THE_SDK = {
+    "check_instance_associations",
+    "create_instance_associations_atomic",
+    "find_instance_association_request",
+    "undo_instance_association_request",
+}
 CALLS = {
     "batch_create_instance_association": (
         batch([(11, 104)]),
@@ -472,4 +479,4 @@ def assert_answers(call, name, message):
 
 
 def test_every_name_of_the_gateway_api_is_called():
-    assert CALLS.keys() == COMPONENTS.keys()
+    assert CALLS.keys() | UNKNOWN_TO_THE_SDK == COMPONENTS.keys()

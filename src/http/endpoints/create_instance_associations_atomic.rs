@@ -69,7 +69,7 @@ impl Endpoint for CreateInstanceAssociationsAtomic {
 
     fn example() -> (Value, Value) {
         let data = json!({
-            "success_created": {"0": 74, "1": 75},
+            "success_created": {"0": 75, "1": 76},
             "error_msg": {},
             "error_detail": {},
         });
