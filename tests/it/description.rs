@@ -204,7 +204,7 @@ async fn assert_examples(pool: PgPool, api: Api) {
         request.extensions_mut().insert(ClientAddr("10.1.2.3".parse().unwrap()));
         let reply = app.send(request).await;
         if first_id.is_empty() {
-            first_id = reply.headers["x-request-id"].to_str().unwrap().to_owned();
+            reply.headers["x-request-id"].to_str().unwrap().clone_into(&mut first_id);
         }
         let mut answer = reply.json;
         let content = &described["responses"]["200"]["content"]["application/json"];
