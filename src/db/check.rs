@@ -20,7 +20,7 @@ pub struct Violations {
 }
 
 /// The rules that sound data follows.
-pub const INVARIANTS: [Invariant; 20] = [
+pub const INVARIANTS: [Invariant; 21] = [
     Invariant {
         name: "every instance's model and tenant exist",
         sql: "select instance_id,
@@ -181,6 +181,19 @@ pub const INVARIANTS: [Invariant; 20] = [
         sql: "select id, format('link %s is stored, but a request deleted it', id)
               from cmdb.instance_association
               where id <@ (select range_agg(deleted_ids) from cmdb.audit_log)",
+    },
+    Invariant {
+        name: "every request that undid another deleted links that the other had created",
+        sql: "select id,
+                  format('audit record %s: request %s, which it undid, did not create links %s',
+                      id, undone_record_id, deleted_ids)
+              from cmdb.audit_log undo
+              where undone_record_id is not null and not exists (
+                      select from cmdb.audit_log
+                      where id = undo.undone_record_id and association_ids @> undo.deleted_ids)
+                  and (deleted_ids <@ (
+                      select range_agg(association_ids) from cmdb.audit_log
+                      where origin = 'purge')) is not true",
     },
     Invariant {
         name: "every idempotency record names the links that its request created or deleted",

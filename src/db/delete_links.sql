@@ -5,8 +5,10 @@
 --                       either end, null if it is not stored
 --   caller:             $4 cache version on which the request was authorized, null if nothing was
 --                       looked up
---   audit record:       $5 request id, $6 app, $7 user
---   idempotency record: $8 key or null, $9 request hash, $10 language
+--   audit record:       $5 request id, $6 app, $7 user, $11 audit record of the request that is
+--                       undone, or null
+--   idempotency record: $8 key or null, $9 request hash, $10 language, $12 how many links the
+--                       request has created that is undone, or null
 with
 staleness as materialized (
     select $4::bigint is not null
@@ -35,18 +37,18 @@ deleted as (
 audit_record as (
     insert into cmdb.audit_log
         (origin, request_id, app, user_name, tenant_id, association_ids, deleted_ids,
-         model_association_ids, source_ids, target_ids)
+         model_association_ids, source_ids, target_ids, undone_record_id)
     select 'request', $5, $6, $7, $2, '{}', range_agg(int8range(id, id, '[]')),
-        array_agg(model_association_id), array_agg(source_id), array_agg(target_id)
+        array_agg(model_association_id), array_agg(source_id), array_agg(target_id), $11::bigint
     from (select * from deleted order by id) deleted
     having count(*) > 0
 ),
 new_idempotency_record as (
     insert into cmdb.idempotency_record
         (app, user_name, key, request_hash, request_id, language, association_ids, refusals,
-         deleted_ids)
+         deleted_ids, undone_record_id, gone)
     select $6, $7, $8::text, $9, $5, $10, '{}', '{}',
-        coalesce(range_agg(int8range(id, id, '[]')), '{}')
+        coalesce(range_agg(int8range(id, id, '[]')), '{}'), $11, $12::bigint - count(*)
     from deleted
     having $8::text is not null and not (select is_stale from staleness)
 )

@@ -109,6 +109,17 @@ pub struct Deletion<'a> {
     pub caller: &'a Caller,
     /// What to store under the request's `Idempotency-Key`, if it has one.
     pub idempotency: Option<IdempotencyEntry<'a>>,
+    /// The request that is undone, if one is.
+    pub undone: Option<Undone>,
+}
+
+/// A request that created links, which another one removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undone {
+    /// The id of its audit record.
+    pub audit_record_id: i64,
+    /// How many links it has created.
+    pub created: i64,
 }
 
 /// Deletes links with their audit and idempotency records, in a single statement. Without links to
@@ -117,7 +128,7 @@ pub struct Deletion<'a> {
 pub async fn delete(
     conn: &mut PgConnection, deletion: &Deletion<'_>,
 ) -> sqlx::Result<DeleteOutcome> {
-    let Deletion { links, version, request_id, caller, idempotency } = deletion;
+    let Deletion { links, version, request_id, caller, idempotency, undone } = deletion;
     let row = sqlx::query_file!(
         "src/db/delete_links.sql",
         // links
@@ -134,6 +145,9 @@ pub async fn delete(
         idempotency.as_ref().map(|entry| entry.key),
         idempotency.as_ref().map(|entry| entry.request_hash.as_slice()),
         idempotency.as_ref().map(|entry| entry.language),
+        // audit record, idempotency record
+        undone.map(|undone| undone.audit_record_id),
+        undone.map(|undone| undone.created),
     )
     .fetch_one(conn)
     .await?;

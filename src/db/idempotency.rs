@@ -22,6 +22,10 @@ pub struct IdempotencyRecord {
     pub explanations: Option<String>,
     /// How many links were deleted.
     pub deleted: i64,
+    /// The audit record of the request that was undone, if one was.
+    pub undone_record_id: Option<i64>,
+    /// How many links of that request did not stand any more.
+    pub gone: Option<i64>,
     /// The cache version when it was read.
     pub version: CacheVersion,
 }
@@ -44,6 +48,7 @@ pub async fn find(
                    select coalesce(sum(upper(ids) - lower(ids)), 0)::bigint
                    from unnest(deleted_ids) ids
                ) as "deleted!",
+               undone_record_id, gone,
                (select version from cmdb.cache_version) as "version!: CacheVersion"
            from cmdb.idempotency_record where app = $1 and user_name = $2 and key = $3"#,
         caller.app,

@@ -11,6 +11,7 @@ pub mod cache_version;
 pub mod check;
 pub mod commit;
 pub mod condition;
+pub mod creation;
 pub mod deletion;
 mod document_condition;
 pub mod hosts;

@@ -52,7 +52,7 @@ pub use self::body::BodyBudget;
 use self::endpoints::{ENDPOINTS, EndpointEntry};
 pub use self::envelope::Envelope;
 pub use self::error::{ErrorAnswer, answer_to, common_errors, detail_text};
-pub use self::openapi::{document, request_example};
+pub use self::openapi::{REQUEST_ID, document, request_example};
 use crate::domain::error::RequestError;
 use crate::service::replica::Replica;
 use crate::service::{Pool, Service, monitor};

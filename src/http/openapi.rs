@@ -29,7 +29,7 @@ use crate::domain::language::Language;
 const PATH: &str = "/openapi.json";
 
 /// The request id in examples.
-const REQUEST_ID: &str = "06111a8efac445bcbb0269614e86e14c";
+pub const REQUEST_ID: &str = "06111a8efac445bcbb0269614e86e14c";
 
 /// The routes of the page at `/docs` and of the description.
 pub(super) fn router(apis: &'static [Api]) -> Router {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use super::context::RequestContext;
@@ -9,7 +10,9 @@ use super::idempotency::Replay;
 use super::permission::user_permissions;
 use super::{Error, idempotency, with_connection};
 use crate::db;
-use crate::db::deletion::{DeleteOutcome, Deletion, LinkEnd, NamedLinks};
+use crate::db::deletion::{DeleteOutcome, Deletion, LinkEnd, NamedLinks, Undone};
+use crate::db::instance_association::IdempotencyEntry;
+use crate::db::permission::UserPermissions;
 use crate::domain::error::RequestError;
 use crate::domain::permission::MissingPermission;
 
@@ -63,35 +66,41 @@ pub async fn delete(cx: &RequestContext<'_>, request: &DeleteLinks) -> Result<i6
     let named = NamedLinks { ids: &request.ids, tenant_id, model_id: model.map(|model| model.id) };
 
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
-        // Links that are created after the authorization are not deleted.
-        let authorized_ids;
-        let links = match permissions.as_deref().filter(|user| !user.may_edit_all_models) {
-            Some(user) => {
-                let ends = db::deletion::list_ends(conn, named, &cx.caller.user, user).await?;
-                authorized_ids = authorize(ends)?;
-                NamedLinks { ids: &authorized_ids, ..named }
-            }
-            None => named,
-        };
-        cx.require_time_for_statement()?;
-        let version = cx.lookups.version();
-        let deletion = Deletion {
-            links,
-            version,
-            request_id: cx.request_id,
-            caller: &cx.caller,
-            idempotency: idempotency::entry(cx, || request.hash(cx)),
-        };
-        let sent = Instant::now();
-        match db::deletion::delete(conn, &deletion).await? {
-            DeleteOutcome::Stale => Err(Error::Stale),
-            DeleteOutcome::Deleted(count) => {
-                version.map_or(Ok(()), |version| cx.lookups.set_current(version, sent))?;
-                Ok(count)
-            }
-        }
+        let idempotency = idempotency::entry(cx, || request.hash(cx));
+        delete_named(conn, cx, permissions.as_deref(), named, idempotency, None).await
     })
     .await
+}
+
+/// Deletes the links that a request names, if the user may edit both instances of each, and returns
+/// how many there were. All that it looked up must have been looked up before.
+pub(super) async fn delete_named(
+    conn: &mut PgConnection, cx: &RequestContext<'_>, permissions: Option<&UserPermissions>,
+    named: NamedLinks<'_>, idempotency: Option<IdempotencyEntry<'_>>, undone: Option<Undone>,
+) -> Result<i64, Error> {
+    // Links that are created after the authorization are not deleted.
+    let authorized_ids;
+    let links = match permissions.filter(|user| !user.may_edit_all_models) {
+        Some(user) => {
+            let ends = db::deletion::list_ends(conn, named, &cx.caller.user, user).await?;
+            authorized_ids = authorize(ends)?;
+            NamedLinks { ids: &authorized_ids, ..named }
+        }
+        None => named,
+    };
+    cx.require_time_for_statement()?;
+    let version = cx.lookups.version();
+    let caller = &cx.caller;
+    let request_id = cx.request_id;
+    let deletion = Deletion { links, version, request_id, caller, idempotency, undone };
+    let sent = Instant::now();
+    match db::deletion::delete(conn, &deletion).await? {
+        DeleteOutcome::Stale => Err(Error::Stale),
+        DeleteOutcome::Deleted(count) => {
+            version.map_or(Ok(()), |version| cx.lookups.set_current(version, sent))?;
+            Ok(count)
+        }
+    }
 }
 
 /// The ids of the links in ascending order, if the user may edit both ends of each.

@@ -10,6 +10,7 @@ pub mod change;
 pub mod check;
 pub mod commits;
 pub mod context;
+pub mod creation;
 pub mod database;
 pub mod deletion;
 mod explanation;

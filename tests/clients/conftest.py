@@ -82,11 +82,14 @@ def environment(database=None):
 
 
 def without_new_times(answer):
-    """The answer without the times of an instance that was created or changed just now."""
+    """The answer without the times of what was created or changed just now."""
     if not isinstance(data := answer["data"], dict):
         return answer
     is_time = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z").fullmatch
     values = {key: "now" if is_time(str(value)) else value for key, value in data.items()}
+    for one in values.get("info", []):
+        if "created_at" in one:
+            one["created_at"] = "now"
     return answer | {"data": values}
 
 

@@ -20,6 +20,7 @@ from esb import ENDPOINTS, Esb
 
 GUIDE = ROOT / "docs/api.md"
 ADDRESS = "http://127.0.0.1:8090"
+EXAMPLE_ID = "06111a8efac445bcbb0269614e86e14c"
 COMMANDS = {
     "python": [sys.executable, "program.py"],
     "go": ["go", "run", "program.go"],
@@ -57,8 +58,14 @@ def commands():
 
 
 def test_each_command_is_answered_as_printed(demo, tmp_path):
+    first_id = EXAMPLE_ID
     for line, command, expected in commands():
+        # A request is found by the id of the first one.
+        command = command.replace(EXAMPLE_ID, first_id)
+        expected = json.loads(json.dumps(expected).replace(EXAMPLE_ID, first_id))
         answer = json.loads(run("bash", command, demo.url, demo.secret, tmp_path))
+        if first_id == EXAMPLE_ID:
+            first_id = answer["request_id"]
         if "request_id" in answer:
             assert re.fullmatch("[0-9a-f]{32}", answer["request_id"])
             expected["request_id"] = answer["request_id"]

@@ -178,7 +178,12 @@ BUILT_IN = "forbidden operate inner model instance with common instance API"
 UNKNOWN_ASSOCIATION = "object association does not exist."
 
 # Endpoints that the original, and so the SDK, does not have.
-NOT_IN_THE_SDK = {"check_instance_associations", "create_instance_associations_atomic"}
+NOT_IN_THE_SDK = {
+    "check_instance_associations",
+    "create_instance_associations_atomic",
+    "find_instance_association_request",
+    "undo_instance_association_request",
+}
 
 # For each other endpoint: fields, the data that they give on the demo inventory, and a refusal, as the
 # fields that are replaced, the code and the message.

@@ -475,6 +475,23 @@ async fn every_kind_of_violation_is_found(pool: PgPool) {
                  id 400 is assigned, but the sequence instance_id_seq is at 300",
             )],
         ),
+        (
+            // Of a request that was purged, the record of the purge has the links.
+            vec![
+                "update cmdb.audit_log set undone_record_id = 4 where id = 5",
+                "delete from cmdb.audit_log where id = 4",
+                "insert into cmdb.audit_log (origin, user_name, association_ids)
+                 values ('purge', 'u', '{[10,12)}')",
+            ],
+            vec![],
+        ),
+        (
+            vec!["update cmdb.audit_log set undone_record_id = 1 where id = 5"],
+            vec![(
+                "every request that undid another deleted links that the other had created",
+                "audit record 5: request 1, which it undid, did not create links {[10,12)}",
+            )],
+        ),
         // The last ones, because a rollback does not reset a sequence.
         (
             vec![

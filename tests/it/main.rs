@@ -73,6 +73,7 @@ mod socket; // the server on a socket in this process, and a client that writes 
 mod statements; // how many statements a request takes
 mod tidy; // rules for the repository itself
 mod topology; // the topology of an instance, model associations by kind
+mod undo; // what became of a request that created links, and undoing it
 
 // The migrations of every test's database.
 use cmdb_associations::db::schema::MIGRATOR;

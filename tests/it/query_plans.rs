@@ -175,7 +175,7 @@ pub(crate) async fn assert_indexes(pool: &PgPool, statements: &[(String, Vec<&st
 }
 
 /// A part of each statement of fixed text that names a large table, and what it reads of these.
-const STATEMENTS: [(&str, &[&str]); 25] = [
+const STATEMENTS: [(&str, &[&str]); 26] = [
     (
         "-- Creates links with their audit record",
         &[
@@ -196,6 +196,16 @@ const STATEMENTS: [(&str, &[&str]); 25] = [
         ],
     ),
     ("-- Deletes links by their ids", &["instance_association_pkey"]),
+    (
+        "as \"undone_by!\"",
+        &[
+            "audit_log_pkey",
+            "audit_log_request_id_idx",
+            "audit_log_undone_record_id_idx",
+            "idempotency_record_pkey",
+            "instance_association_pkey",
+        ],
+    ),
     (
         "group by is_outgoing, model.id",
         &[

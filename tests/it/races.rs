@@ -17,6 +17,7 @@ use crate::app::{TestApp, assert_sound, batch, pool_of};
 use crate::deletions::{MANY, ONE, many};
 use crate::inventory_races::{assert_changes_are_recorded_once, change_models, new_app};
 use crate::plan::Inventory;
+use crate::undo::UNDO;
 
 /// A pseudo-random number generator with a fixed seed.
 pub(crate) struct Rng(pub(crate) u64);
@@ -309,6 +310,7 @@ async fn assert_deletions_are_recorded_once(pool: &PgPool) {
 /// Writes and deletes the links of a few instances, one or many at a time, and under keys.
 async fn write_and_delete(app: Arc<TestApp>, known: Arc<Mutex<Vec<i64>>>, seed: u64) {
     let mut rng = Rng(seed);
+    let mut created: Vec<String> = Vec::new();
     for number in 0..60 {
         let (key, _) = rng.pick(&ASSOCIATIONS);
         let header = format!("{seed}-{number}");
@@ -319,7 +321,7 @@ async fn write_and_delete(app: Arc<TestApp>, known: Arc<Mutex<Vec<i64>>>, seed: 
             (0..=rng.next(30)).filter(|_| !known.is_empty()).map(|_| rng.pick(&known)).collect()
         };
         let (source, target) = (rng.id(10), rng.id(10));
-        let reply = match (rng.next(5), ids.first()) {
+        let reply = match (rng.next(6), ids.first()) {
             (0, Some(id)) => {
                 let body = json!({"bk_obj_id": "bk_switch", "id": id});
                 app.post_to(ONE, headers, body).await
@@ -333,9 +335,16 @@ async fn write_and_delete(app: Arc<TestApp>, known: Arc<Mutex<Vec<i64>>>, seed: 
                 known.lock().unwrap().extend(reply.json["data"]["id"].as_i64());
                 reply
             }
+            (3, _) if !created.is_empty() => {
+                let id = &created[usize::try_from(rng.next(created.len() as u64)).unwrap()];
+                app.post_to(UNDO, headers, json!({"request_id": id})).await
+            }
             _ => {
                 let reply = app.post_with(headers, batch(key, &rng.pairs(20, 10))).await;
                 known.lock().unwrap().extend(reply.ids());
+                if !reply.ids().is_empty() {
+                    created.push(reply.request_id().to_owned());
+                }
                 reply
             }
         };
@@ -346,7 +355,9 @@ async fn write_and_delete(app: Arc<TestApp>, known: Arc<Mutex<Vec<i64>>>, seed: 
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR", fixtures(path = "../fixtures", scripts("world")))]
-async fn each_deletion_is_recorded_once_under_racing_additions_batches_and_deletions(pool: PgPool) {
+async fn each_deletion_is_recorded_once_under_racing_additions_batches_deletions_and_undos(
+    pool: PgPool,
+) {
     let app = Arc::new(TestApp::new(pool_of(pool.connect_options().as_ref().clone(), 8)).await);
     let known = Arc::default();
     let clients: Vec<_> = (20..28)

@@ -27,6 +27,7 @@ mod find_association_type;
 mod find_biz_instance_association;
 mod find_inst_association_topo;
 mod find_instance_association;
+mod find_instance_association_request;
 mod find_instassociation_with_inst;
 mod find_object_association;
 mod find_topo_association_type;
@@ -39,6 +40,7 @@ mod search_instance_associations;
 mod search_object_instances;
 mod search_objects;
 mod search_related_inst_asso;
+mod undo_instance_association_request;
 mod update_association_type;
 mod update_inst;
 mod update_object;
@@ -77,6 +79,7 @@ use self::find_association_type::FindAssociationType;
 use self::find_biz_instance_association::FindBizInstanceAssociation;
 use self::find_inst_association_topo::FindInstAssociationTopo;
 use self::find_instance_association::FindInstanceAssociation;
+use self::find_instance_association_request::FindInstanceAssociationRequest;
 use self::find_instassociation_with_inst::FindInstassociationWithInst;
 use self::find_object_association::FindObjectAssociation;
 use self::find_topo_association_type::FindTopoAssociationType;
@@ -89,6 +92,7 @@ use self::search_instance_associations::SearchInstanceAssociations;
 use self::search_object_instances::SearchObjectInstances;
 use self::search_objects::SearchObjects;
 use self::search_related_inst_asso::SearchRelatedInstAsso;
+use self::undo_instance_association_request::UndoInstanceAssociationRequest;
 use self::update_association_type::UpdateAssociationType;
 use self::update_inst::UpdateInst;
 use self::update_object::UpdateObject;
@@ -285,6 +289,16 @@ pub static ENDPOINTS: &[EndpointEntry] = &[
         "create_instance_associations_atomic",
         Method::POST,
         "/api/v3/createmany/instassociation/atomic",
+    ),
+    entry::<FindInstanceAssociationRequest>(
+        "find_instance_association_request",
+        Method::POST,
+        "/api/v3/find/instassociation/request",
+    ),
+    entry::<UndoInstanceAssociationRequest>(
+        "undo_instance_association_request",
+        Method::POST,
+        "/api/v3/delete/instassociation/request",
     ),
 ];
 
