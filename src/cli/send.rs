@@ -175,8 +175,8 @@ impl Messages {
         if run.is_old() {
             messages.print(
                 "note: the run was interrupted more than 24 hours ago. If a batch was sent and not \
-                 answered then, the server may not recognize it: what it had created is reported as \
-                 existing already",
+                 answered then, the server may not recognize it: what it had created is reported \
+                 as already_exists",
             );
         }
         messages.progress.enable_steady_tick(Duration::from_millis(200));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Problem, RefusedRequest, Verdict, judge, pause};
+use super::verdict::{Problem, RefusedRequest, Verdict, judge, pause};
 use crate::domain::error::error_chain;
 
 /// How long an answer may take. The server answers within 20 s; ESB waits 30 s for it.

@@ -113,13 +113,13 @@ impl Rows {
     pub fn open_after_header(path: &Path, survey: &Survey) -> anyhow::Result<Self> {
         let mut rows = Self::open(path)?;
         if survey.header.is_some() {
-            rows.next()?;
+            rows.next_filled()?;
         }
         Ok(rows)
     }
 
-    /// The next row.
-    pub fn next(&mut self) -> anyhow::Result<Option<&ByteRecord>> {
+    /// The next row with a cell that is not empty.
+    pub fn next_filled(&mut self) -> anyhow::Result<Option<&ByteRecord>> {
         loop {
             self.reader.get_mut().left = ROW_LIMIT;
             if !self.reader.read_byte_record(&mut self.record)? {
@@ -134,7 +134,7 @@ impl Rows {
     /// The hash of what was read.
     pub fn sha256(&self) -> String {
         let hash = self.reader.get_ref().hash.clone().finalize();
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     }
 }
 
@@ -146,7 +146,7 @@ pub fn survey(path: &Path, given: [Option<Kind>; 2]) -> anyhow::Result<Survey> {
     // How many cells after the first row are ids, and how many are not.
     let mut counts = [[0_u64; 2]; 2];
     let (mut total, mut columns) = (0_u64, 0);
-    while let Some(row) = rows.next().with_context(|| path.display().to_string())? {
+    while let Some(row) = rows.next_filled().with_context(|| path.display().to_string())? {
         for cell in row {
             if let Err(error) = std::str::from_utf8(cell) {
                 let line = row.position().map_or(0, Position::line);

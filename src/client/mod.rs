@@ -1,9 +1,10 @@
 //! A client of the gateway API that sends the rows of a CSV file as associations, in batches.
 //!
-//! [`input`] reads the file, [`names`] finds the ids of names, [`api`] calls the server and retries,
-//! [`answer`] says what an answer means, [`progress`] keeps what was answered, and [`report`] sums
-//! it up. [`run`] puts them together. No more than some batches are in memory at once: the file is
-//! read once to check it, once to send it, and once to write the rows that were refused.
+//! [`input`] reads the file, [`names`] finds the ids of names, [`api`] calls the server,
+//! [`verdict`] says whether to send a request again, [`answer`] what became of each row,
+//! [`progress`] keeps what was answered, and [`report`] sums it up. [`run`] puts them together. No
+//! more than some batches are in memory at once: the file is read once to check it, once to send
+//! it, and once to write the rows that were refused.
 
 pub mod answer;
 pub mod api;
@@ -12,6 +13,7 @@ pub mod names;
 pub mod progress;
 pub mod report;
 pub mod run;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 

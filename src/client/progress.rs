@@ -1,9 +1,9 @@
 //! The progress file: the id of a run, what it was started with, and what was answered.
 //!
 //! It is a file of JSON lines that only grows. A line that was cut off by a crash is ignored, with
-//! what follows: the batches of such lines are sent again under the same key, and the server repeats
-//! its answer. A batch of names is written with its ids before it is sent, so that it is the same
-//! batch if it is sent again.
+//! what follows: the batches of such lines are sent again under the same key, and the server
+//! repeats its answer. A batch of names is written with its ids before it is sent, so that it is
+//! the same batch if it is sent again.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};

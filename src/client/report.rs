@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
@@ -52,7 +52,7 @@ pub fn write(
 
     let mut rows = Rows::open_after_header(input, survey)?;
     let (mut totals, mut outcome, mut number) = (Totals::default(), Outcome::default(), 0_u64);
-    while let Some(row) = rows.next()? {
+    while let Some(row) = rows.next_filled()? {
         let position = usize::try_from(number % BATCH_ROWS)?;
         if position == 0 {
             outcome = progress.answer(number / BATCH_ROWS)?;
@@ -66,8 +66,10 @@ pub fn write(
     }
     let is_same = rows.sha256() == survey.sha256;
     ensure!(is_same, "{} was changed while it was sent", input.display());
-    let output = output.into_inner().map_err(|error| error.into_error()).with_context(cannot)?;
-    output.into_inner().map_err(|error| error.into_error())?.sync_all().with_context(cannot)?;
+    let output =
+        output.into_inner().map_err(csv::IntoInnerError::into_error).with_context(cannot)?;
+    let file = output.into_inner().map_err(io::IntoInnerError::into_error).with_context(cannot)?;
+    file.sync_all().with_context(cannot)?;
     if totals.refused.is_empty() {
         fs::remove_file(&temporary)?;
         if failed.exists() {

@@ -160,12 +160,10 @@ impl Run {
             Arc::clone(&observer),
             stop.clone(),
         )?;
-        let models = match &job.models {
-            Some(models) => models.clone(),
-            None => {
-                let first = client()?;
-                api.models(&first, &job.model_association, FIRST_PATIENCE).await?
-            }
+        let models = if let Some(models) = &job.models {
+            models.clone()
+        } else {
+            api.models(&client()?, &job.model_association, FIRST_PATIENCE).await?
         };
         let connections = job.connections.max(1);
         let (batches, received) = mpsc::channel(connections);
@@ -212,7 +210,7 @@ fn read(
     for (number, is_answered) in (0..).zip(is_answered) {
         let mut batch = Batch { number, rows: Vec::new() };
         for _ in 0..BATCH_ROWS {
-            let Some(row) = rows.next()? else { break };
+            let Some(row) = rows.next_filled()? else { break };
             if !is_answered {
                 batch.rows.push(input::parse(row, survey.kinds));
             }
@@ -241,7 +239,10 @@ async fn work(shared: Arc<Shared>, connections: usize) -> anyhow::Result<()> {
     loop {
         let worked = tokio::select! {
             worked = workers.join_next() => worked,
-            () = &mut give_up => return Ok(workers.shutdown().await),
+            () = &mut give_up => {
+                workers.shutdown().await;
+                return Ok(());
+            }
         };
         match worked {
             None => return Ok(()),
@@ -330,10 +331,10 @@ impl Shared {
         if !is_explained(&data) && !self.is_original_known.swap(true, Ordering::Relaxed) {
             let existing = if accepts_existing { "existing" } else { "refused: already_exists" };
             self.api.notice(&format!(
-                "note: the server does not explain refusals, so it is not cmdb-associations but the \
-                 original, or an older version. The original does not recognize a batch that is \
-                 sent again: if its answer was lost, what it had created is reported as {existing}. \
-                 blocking_id stays empty"
+                "note: the server does not explain refusals, so it is the original, or an older \
+                 version of cmdb-associations. The original does not recognize a batch that is \
+                 sent again: if its answer was lost, what it had created is reported as \
+                 {existing}. The column blocking_id stays empty"
             ));
         }
         outcome(batch, data, mode, accepts_existing).map_err(CallError::Malformed)

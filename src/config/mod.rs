@@ -74,8 +74,8 @@ pub const ENVIRONMENT_ONLY: [(&str, &str); 13] = [
     (
         "SSL_CERT_FILE",
         "File with the certificate authorities, in PEM, that sign the certificates of the login \
-         service, of the collector of traces and of the server that `send` calls. Default: those of \
-         the system",
+         service, of the collector of traces, and of the server that `send` calls. Default: those \
+         of the system",
     ),
     ("CMDB_APP_CODE", "Of `send`: the application that calls (`bk_app_code`)"),
     ("CMDB_APP_SECRET", "Of `send`: its secret (`bk_app_secret`)"),

@@ -178,9 +178,20 @@ impl World {
     }
 }
 
+/// Waits until this is so.
+async fn until(condition: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+}
+
 /// Rows of distinct pairs.
 fn pairs(count: usize) -> String {
-    (0..count).map(|n| format!("{},{}\n", n / 300 + 1, n % 300 + 1)).collect()
+    let row = |n| format!("{},{}\n", n / 300 + 1, n % 300 + 1);
+    (0..count).map(row).collect::<Vec<_>>().concat()
 }
 
 fn created(count: usize) -> (i32, String) {
@@ -232,9 +243,7 @@ async fn a_run_that_was_killed_goes_on_and_creates_nothing_twice(pool: PgPool) {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        while world.keys().len() < requests {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until(async || world.keys().len() >= requests).await;
         child.kill().unwrap();
         spawn_blocking(move || child.wait().unwrap()).await.unwrap();
     }
@@ -265,9 +274,7 @@ async fn ctrl_c_stops_a_run_after_the_answers_and_the_same_command_goes_on(pool:
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    while world.keys().len() < 4 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(async || world.keys().len() >= 4).await;
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
     let output = spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
@@ -344,8 +351,9 @@ async fn names_are_resolved_and_ambiguous_and_unknown_ones_are_refused(pool: PgP
     let rename = "update cmdb.instance set name = case instance_id when 3 then '交换机 3' \
                   else 'twin' end where instance_id in (3, 4, 5) and name like 'bk_switch-%'";
     sqlx::query(rename).execute(&world.app.pool).await.unwrap();
-    let pairs: String = (10..300).map(|n| format!("bk_switch-{n},host-{n}\n")).collect();
-    let rows = format!("交换机 3,host-1\ntwin,host-2\nbk_switch-1,host-999\n{pairs}");
+    let pairs = (10..300).map(|n| format!("bk_switch-{n},host-{n}\n")).collect::<Vec<_>>();
+    let special = "交换机 3,host-1\ntwin,host-2\nbk_switch-1,host-999\n";
+    let rows = format!("{special}{}", pairs.concat());
     world.write("links.csv", format!("\u{feff}bk_inst_name,bk_host_innerip\n{rows}"));
     let (status, table) = world.sent("links.csv", &[]).await;
     let refused = "refused\t\tambiguous_name\t1\nrefused\t\tunknown_name\t1\n";
@@ -374,9 +382,7 @@ async fn a_batch_of_names_is_sent_again_with_the_ids_of_the_first_attempt(pool: 
     world.write("links.csv", "bk_switch-1,host-1\nbk_switch-2,host-2\n");
     world.fail([Fault::Lost]);
     let mut child = world.command("links.csv", &[]).stderr(Stdio::null()).spawn().unwrap();
-    while world.links().await < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(async || world.links().await == 2).await;
     // Before it is sent again, after 2 s.
     child.kill().unwrap();
     spawn_blocking(move || child.wait().unwrap()).await.unwrap();
