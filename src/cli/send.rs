@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,8 +16,9 @@ use super::{Outcome, table};
 use crate::client::Mode;
 use crate::client::api::{Credentials, Observer};
 use crate::client::input::Kind;
+use crate::client::job::Job;
 use crate::client::report::Totals;
-use crate::client::run::{Job, Run};
+use crate::client::run::Run;
 use crate::config;
 use crate::domain::batch::DETAIL_LIMIT;
 
@@ -111,10 +112,13 @@ impl SendArgs {
         let observer: Arc<dyn Observer> = Arc::<Messages>::clone(&messages);
         let sent = run.send(observer, stop).await;
         messages.progress.finish_and_clear();
-        let goes_on =
-            format!("the same command goes on; {} has the answers", progress_file.display());
-        let Some(totals) = sent.with_context(|| goes_on.clone())? else {
-            return Err(anyhow!("interrupted: {goes_on}"));
+        let stored = progress_file.display();
+        let goes_on = format!("the same command goes on; {stored} has the answers");
+        let totals = match sent {
+            Ok(Some(totals)) => totals,
+            Ok(None) => return Err(anyhow!("interrupted: {goes_on}")),
+            Err(error) if progress_file.exists() => return Err(error.context(goes_on)),
+            Err(error) => return Err(error),
         };
         print_totals(&totals, mode, accepts_existing)?;
         if totals.refused.is_empty() {

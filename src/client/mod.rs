@@ -9,6 +9,7 @@
 pub mod answer;
 pub mod api;
 pub mod input;
+pub mod job;
 pub mod names;
 pub mod progress;
 pub mod report;

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use anyhow::ensure;
 use moka::sync::Cache;
 use reqwest::Client;
 use serde_json::{Value, json};
 
 use super::api::{Api, CallError, body};
-use super::input::{Cell, Kind};
+use super::input::Cell;
 use super::{Refusal, Resolved};
 use crate::domain::instance::{FixedFields, HOST};
 use crate::domain::model::BUILT_IN_MODELS;
@@ -44,16 +43,9 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// For sources and targets of these models. Fails if a column has names that no search finds.
-    pub fn new(models: [String; 2], kinds: [Kind; 2]) -> anyhow::Result<Self> {
-        for (model, kind) in models.iter().zip(kinds) {
-            let is_searched = model == HOST || !BUILT_IN_MODELS.contains(&model.as_str());
-            ensure!(
-                kind == Kind::Ids || is_searched,
-                "instances of the built-in model {model} are not found by their names: use ids"
-            );
-        }
-        Ok(Self { models, cache: Cache::new(CACHE_CAPACITY) })
+    /// For sources and targets of these models.
+    pub fn new(models: [String; 2]) -> Self {
+        Self { models, cache: Cache::new(CACHE_CAPACITY) }
     }
 
     /// A batch with the ids of its rows.
@@ -150,6 +142,11 @@ fn id_of(
             Err(Refusal::unsent("unknown_name", text))
         }
     }
+}
+
+/// Whether a search finds instances of a model by their names.
+pub fn has_search(model: &str) -> bool {
+    model == HOST || !BUILT_IN_MODELS.contains(&model)
 }
 
 /// The ids and names of instances that have one of these names, a page at most.

@@ -6,7 +6,7 @@
 //! the same batch if it is sent again.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,6 +140,9 @@ impl Progress {
                     (self.length, self.continued) = (0, None);
                     return Ok(());
                 }
+                _ if self.length == 0 && !is_cut_off_start(&line) => {
+                    bail!("{} is not a progress file: rename it", self.path.display());
+                }
                 _ => return Ok(()),
             }
             self.length += line.len() as u64;
@@ -207,6 +210,15 @@ impl Progress {
         Ok(())
     }
 
+    /// Removes the file of a run that has sent nothing that could have an effect, so that another
+    /// one can be started with other flags. Keeps one that was continued, or has answers.
+    pub fn discard(self) -> io::Result<()> {
+        if self.continued.is_some() || !self.answers.is_empty() {
+            return Ok(());
+        }
+        fs::remove_file(&self.path)
+    }
+
     /// Marks the run as finished.
     pub fn finish(mut self) -> anyhow::Result<()> {
         self.file.seek(SeekFrom::End(0))?;
@@ -214,6 +226,12 @@ impl Progress {
         self.file.sync_all()?;
         Ok(())
     }
+}
+
+/// Whether a first line that is not valid is the start of one, which a crash has cut off.
+fn is_cut_off_start(line: &[u8]) -> bool {
+    let start = b"{\"run\":";
+    line.starts_with(start) || start.starts_with(line)
 }
 
 /// Whether the last line says that the run is finished.
@@ -238,7 +256,6 @@ pub fn sync_folder(file: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::fs;
 
     use serde_json::json;
 
@@ -303,5 +320,31 @@ mod tests {
         let progress = Progress::open(&path, &with("a")).unwrap();
         assert!(progress.continued.is_none());
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("links.progress");
+        for content in ["done: 7\n", "{}\n", "{\"finished\":{}"] {
+            fs::write(&path, content).unwrap();
+            let error = Progress::open(&path, &with("a")).err().unwrap().to_string();
+            assert!(error.ends_with("is not a progress file: rename it"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn a_run_without_an_effect_leaves_no_file_unless_it_was_continued() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("links.progress");
+        let mut progress = Progress::open(&path, &with("a")).unwrap();
+        progress.write(&Entry::Answered(outcome(0))).unwrap();
+        progress.discard().unwrap();
+        Progress::open(&path, &with("a")).unwrap().discard().unwrap();
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
+        Progress::open(&path, &with("a")).unwrap().discard().unwrap();
+        assert!(!path.exists());
     }
 }

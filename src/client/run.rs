@@ -1,12 +1,12 @@
 //! A run: the rows of a file are sent in batches, by several workers.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use reqwest::Client;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -15,9 +15,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{is_explained, outcome, refused_batch, refused_rows};
-use super::api::{Api, CallError, Credentials, Observer, body, client};
+use super::api::{Api, CallError, Observer, body, client};
 use super::input::{self, BATCH_ROWS, Cell, Kind, Rows, Survey};
-use super::names::Resolver;
+use super::job::Job;
+use super::names::{Resolver, has_search};
 use super::progress::{Entry, Message, Progress};
 use super::report::{self, Totals};
 use super::{Mode, Outcome, Refusal, Resolved};
@@ -33,68 +34,6 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// For how long the server promises to recognize a batch that is sent again.
 const KEY_LIFETIME: Duration = Duration::from_hours(24);
-
-/// What is to be sent, and how.
-pub struct Job {
-    /// The CSV file.
-    pub file: PathBuf,
-    /// The URL of the server.
-    pub endpoint: String,
-    /// Who calls.
-    pub credentials: Credentials,
-    /// The tenant, unless it is the default one.
-    pub tenant: Option<String>,
-    /// The key of the model association.
-    pub model_association: String,
-    /// Its models, if the server need not be asked.
-    pub models: Option<[String; 2]>,
-    /// What the columns have, if that is given.
-    pub kinds: [Option<Kind>; 2],
-    /// What is asked of the server.
-    pub mode: Mode,
-    /// Whether pairs that are linked already count as created.
-    pub accepts_existing: bool,
-    /// Why the links are created, for the audit log.
-    pub reason: Option<String>,
-    /// How many requests are sent at once.
-    pub connections: usize,
-}
-
-impl Job {
-    /// The file with another ending instead of `.csv`.
-    fn beside(&self, ending: &str) -> PathBuf {
-        let is_csv = self.file.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
-        let mut name = if is_csv { self.file.with_extension("") } else { self.file.clone() };
-        name.as_mut_os_string().push(ending);
-        name
-    }
-
-    /// The file of the rows that were refused.
-    pub fn failed(&self) -> PathBuf {
-        self.beside(".failed.csv")
-    }
-
-    /// The progress file. A dry run has its own, so that it does not touch a run that goes on.
-    pub fn progress(&self) -> PathBuf {
-        self.beside(if self.mode == Mode::DryRun { ".dry-run.progress" } else { ".progress" })
-    }
-
-    /// What a run must be continued with.
-    fn with(&self, survey: &Survey) -> Map<String, Value> {
-        body(json!({
-            "content of the file": survey.sha256,
-            "--endpoint": self.endpoint.trim_end_matches('/'),
-            "application or user": [self.credentials.app_code, self.credentials.username],
-            "--tenant": self.tenant,
-            "--model-association": self.model_association,
-            "--source-model or --target-model": self.models,
-            "--source or --target": survey.kinds,
-            "--existing": self.accepts_existing,
-            "--atomic": self.mode == Mode::Atomic,
-            "--reason": self.reason,
-        }))
-    }
-}
 
 /// A run whose file was checked.
 pub struct Run {
@@ -118,6 +57,8 @@ struct Shared {
     batches: Mutex<mpsc::Receiver<Batch>>,
     messages: mpsc::Sender<Message>,
     is_original_known: AtomicBool,
+    /// Whether the server has said that it has no such endpoint.
+    is_endpoint_unknown: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
@@ -160,26 +101,30 @@ impl Run {
             Arc::clone(&observer),
             stop.clone(),
         )?;
-        let models = if let Some(models) = &job.models {
-            models.clone()
-        } else {
-            api.models(&client()?, &job.model_association, FIRST_PATIENCE).await?
+        let models = match find_models(&job, &api, survey.kinds).await {
+            Ok(models) => models,
+            Err(error) => {
+                progress.discard()?;
+                return Err(error);
+            }
         };
         let connections = job.connections.max(1);
         let (batches, received) = mpsc::channel(connections);
         let (messages, stored) = mpsc::channel(connections * 2);
         let is_answered: Vec<bool> =
             (0..survey.batches()).map(|batch| progress.is_answered(batch)).collect();
+        let is_endpoint_unknown = Arc::new(AtomicBool::new(false));
         let shared = Arc::new(Shared {
             run: progress.run.clone(),
             api,
-            resolver: Resolver::new(models.clone(), survey.kinds)?,
+            resolver: Resolver::new(models.clone()),
             models,
             has_names: survey.kinds.contains(&Kind::Names),
             resolved: Mutex::new(std::mem::take(&mut progress.resolved)),
             batches: Mutex::new(received),
             messages,
             is_original_known: AtomicBool::new(false),
+            is_endpoint_unknown: Arc::clone(&is_endpoint_unknown),
             stop: stop.clone(),
             job,
         });
@@ -188,6 +133,10 @@ impl Run {
         let reading = spawn_blocking(move || read(&path, &of_reader, &is_answered, &batches));
         let worked = work(shared, connections).await;
         let progress = storing.await??;
+        if worked.is_err() && is_endpoint_unknown.load(Ordering::Relaxed) {
+            progress.discard()?;
+            return worked.map(|()| None);
+        }
         worked?;
         if stop.is_cancelled() {
             return Ok(None);
@@ -200,6 +149,21 @@ impl Run {
         };
         Ok(Some(spawn_blocking(totals).await??))
     }
+}
+
+/// The models of the job's model association. Fails if a column has names that no search finds.
+async fn find_models(job: &Job, api: &Api, kinds: [Kind; 2]) -> anyhow::Result<[String; 2]> {
+    let models = match &job.models {
+        Some(models) => models.clone(),
+        None => api.models(&client()?, &job.model_association, FIRST_PATIENCE).await?,
+    };
+    for (model, kind) in models.iter().zip(kinds) {
+        ensure!(
+            kind == Kind::Ids || has_search(model),
+            "instances of the built-in model {model} are not found by their names: use ids"
+        );
+    }
+    Ok(models)
 }
 
 /// Reads the batches that are not answered yet, as long as they are taken.
@@ -372,11 +336,14 @@ impl Shared {
             Mode::DryRun => Some("--dry-run"),
         };
         match (&error, flag) {
-            (CallError::Refused(refused), Some(flag)) if refused.is_unknown_endpoint() => anyhow!(
-                "the server has no endpoint {}, which {flag} needs. The original has none: it \
-                 cannot do that. Nothing was sent to be created",
-                self.job.mode.endpoint()
-            ),
+            (CallError::Refused(refused), Some(flag)) if refused.is_unknown_endpoint() => {
+                self.is_endpoint_unknown.store(true, Ordering::Relaxed);
+                anyhow!(
+                    "the server has no endpoint {}, which {flag} needs. The original has none: it \
+                     cannot do that. Nothing was created",
+                    self.job.mode.endpoint()
+                )
+            }
             _ => error.into(),
         }
     }
