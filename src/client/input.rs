@@ -294,7 +294,7 @@ mod tests {
             ("bk_inst_name,bk_host_innerip\nsw-2,10.0.0.2\n", [Names, Names], true, 1),
             ("switch,host_id\nsw-2,7\n", [Names, Ids], true, 1),
             ("name,id\n12,13\n", [Names, Ids], true, 1),
-            ("sw-1,1\nsw-2,2\n17,3\n", [Names, Ids], false, 3),
+            ("sw-1,1\nsw-2,2\nsw-3,2\n17,3\n", [Names, Ids], false, 4),
             ("x1,1\n2,2\n3,3\n", [Ids, Ids], false, 3),
             ("1x,y\n2,2\n3,3\n", [Ids, Ids], true, 2),
             ("1x,2y\n2,2\n3,3\n", [Ids, Ids], false, 3),
