@@ -185,7 +185,7 @@ async fn until(condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    tokio::time::timeout(Duration::from_mins(1), wait).await.unwrap();
 }
 
 /// Rows of distinct pairs.
