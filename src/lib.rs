@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! main ── cli ──┬── server, http ────┐
-//!               └── import, check … ─┴──► service ──► db ──► PostgreSQL
-//!                                            └─► domain ◄─┘
+//!          │    └── import, check … ─┴──► service ──► db ──► PostgreSQL
+//!          │                                 └─► domain ◄─┘
+//!          └── send ──► client ──► the API of a server
 //! ```
 //!
 //! - [`config`]: every setting.
@@ -15,6 +16,8 @@
 //!   authentication, decoding, the envelope of the answer, error codes and texts.
 //! - [`service`]: use cases, such as authorize, create, search, import, check, and the inspections
 //!   of the database.
+//! - [`client`]: sends the rows of a file to the gateway API of any server, without a database. It
+//!   uses [`domain`] only.
 //! - [`domain`]: rules and types without I/O.
 //! - [`db`]: SQL, one file per table or statement, and the pool and settings of connections.
 //! - [`telemetry`]: logs, metrics and traces.
@@ -28,6 +31,7 @@
 //!   relies on. Details are refused on the snapshot of an earlier statement of the request.
 
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod db;
 pub mod domain;

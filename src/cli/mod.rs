@@ -11,6 +11,7 @@ mod instance;
 mod kind;
 mod model;
 mod rows;
+mod send;
 mod serve;
 mod table;
 
@@ -28,6 +29,7 @@ use self::grant::GrantCommand;
 use self::instance::InstanceCommand;
 use self::kind::KindCommand;
 use self::model::ModelCommand;
+use self::send::SendArgs;
 use crate::config::{self, Listen, LogSettings, ServeSettings};
 use crate::domain::keys::Tenant;
 use crate::service::change::{Change, by_command};
@@ -92,6 +94,11 @@ enum Command {
     /// Manage the audit log, which has a record of each request that changed something
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Create the associations of a CSV file through the API of a server, also of the original CMDB
+    ///
+    /// FILE has a source and a target in each row: ids, or names that the server's search resolves.
+    /// Rows are sent in batches of 200. If the command is interrupted, the same command goes on.
+    Send(SendArgs),
     /// Check the stored data for violations of its invariants
     Check {
         /// Also exit with 1 if SQL clients have written or deleted links, without an audit record
@@ -187,6 +194,7 @@ impl Command {
             Self::App(command) => command.run().await,
             Self::Grant(command) => command.run().await,
             Self::Audit(command) => command.run().await,
+            Self::Send(args) => args.run().await,
             Self::Check { strict } => check::check(strict).await,
             Self::Healthcheck(listen) => healthcheck::healthcheck(&listen).await,
         }

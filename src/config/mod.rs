@@ -3,6 +3,7 @@
 //! The URL of the database contains a password, so it has no flag: other users of the machine can
 //! read command lines.
 
+mod caller;
 mod database_url;
 
 use std::ffi::OsStr;
@@ -20,6 +21,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
+pub use self::caller::{Caller, caller};
 pub use self::database_url::UrlError;
 use crate::db::hosts::{Hosts, Target};
 use crate::domain::permission::Authorization;
@@ -44,7 +46,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The settings without a flag, and their meaning.
-pub const ENVIRONMENT_ONLY: [(&str, &str); 7] = [
+pub const ENVIRONMENT_ONLY: [(&str, &str); 13] = [
     (
         "CMDB_DATABASE_URL",
         "URL of the database, such as `postgresql://user:password@host/name`. Default: the value \
@@ -72,8 +74,15 @@ pub const ENVIRONMENT_ONLY: [(&str, &str); 7] = [
     (
         "SSL_CERT_FILE",
         "File with the certificate authorities, in PEM, that sign the certificates of the login \
-         service and of the collector of traces. Default: those of the system",
+         service, of the collector of traces, and of the server that `send` calls. Default: those \
+         of the system",
     ),
+    ("CMDB_APP_CODE", "Of `send`: the application that calls (`bk_app_code`)"),
+    ("CMDB_APP_SECRET", "Of `send`: its secret (`bk_app_secret`)"),
+    ("CMDB_APP_SECRET_FILE", "File that contains the secret, instead of `CMDB_APP_SECRET`"),
+    ("CMDB_USERNAME", "Of `send`: the user (`bk_username`)"),
+    ("CMDB_BK_TOKEN", "Of `send`: the login token of the user (`bk_token`)"),
+    ("CMDB_BK_TOKEN_FILE", "File that contains the token, instead of `CMDB_BK_TOKEN`"),
 ];
 
 /// The format of log lines.
@@ -262,7 +271,11 @@ pub enum Error {
     )]
     NoDatabase,
     #[error("{0} and {1} are both set: set one")]
-    TwoDatabases(&'static str, &'static str),
+    SetTwice(&'static str, &'static str),
+    #[error("{0} is not set")]
+    Missing(&'static str),
+    #[error("CMDB_USERNAME and CMDB_BK_TOKEN are not set: set one")]
+    NoUser,
     #[error("{0}: cannot read {1}")]
     File(&'static str, PathBuf, #[source] io::Error),
     #[error("{0} {1}")]
@@ -328,9 +341,16 @@ fn database_url(
     if let Some(mode) = environment("PGSSLMODE") {
         database_url::require_ssl_mode(&mode).map_err(|error| Error::Url("PGSSLMODE", error))?;
     }
+    value_or_file(variable, file_variable)
+}
+
+/// The value of a variable, or of the file that another one names, and the name of that variable.
+fn value_or_file(
+    variable: &'static str, file_variable: &'static str,
+) -> Result<Option<(&'static str, String)>, Error> {
     match (environment(variable), environment(file_variable)) {
-        (Some(_), Some(_)) => Err(Error::TwoDatabases(variable, file_variable)),
-        (Some(url), None) => Ok(Some((variable, url))),
+        (Some(_), Some(_)) => Err(Error::SetTwice(variable, file_variable)),
+        (Some(value), None) => Ok(Some((variable, value))),
         (None, Some(file)) => Ok(Some((file_variable, read_file(file_variable, file.into())?))),
         (None, None) => Ok(None),
     }

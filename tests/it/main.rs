@@ -68,6 +68,7 @@ mod related_links; // the links of one instance
 mod replay; // the requests of a whole inventory, in order
 mod requests; // the checks of a request before its details
 mod schema; // the schema: documentation, collations, dumps
+mod send; // the command `send`
 mod shutdown; // shutdown under load
 mod socket; // the server on a socket in this process, and a client that writes raw bytes
 mod statements; // how many statements a request takes

@@ -43,15 +43,16 @@ fn read(path: impl AsRef<Path>) -> String {
 }
 
 /// Each layer, and the layers that it may import.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("domain", &["domain"]),
     ("db", &["db", "domain"]),
     ("service", &["service", "db", "domain"]),
     ("http", &["http", "service", "domain", "telemetry"]),
+    ("client", &["client", "domain"]),
     ("config", &["db", "domain"]),
     ("telemetry", &["config", "domain"]),
     ("server", &["config", "http", "telemetry"]),
-    ("cli", &["config", "domain", "http", "server", "service", "telemetry"]),
+    ("cli", &["client", "config", "domain", "http", "server", "service", "telemetry"]),
 ];
 
 #[test]
