@@ -21,8 +21,8 @@ IS_PRIVATE := yes
 endif
 
 .PHONY: help run test test-large test-replay test-clients crash-test ha-test pooler-test \
-	upgrade-test bench bench-reads bench-scale bench-import bench-compare bench-settings bench-pure \
-	fuzz check check-api check-deploy prepare
+	upgrade-test bench bench-reads bench-scale bench-import bench-send bench-compare \
+	bench-settings bench-pure fuzz check check-api check-deploy prepare
 
 help: ## List these commands
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -78,6 +78,10 @@ bench-scale: ## Measure a new database, and up to LINKS links (4 GB memory, 16 G
 bench-import: SIZE ?= 1000000
 bench-import: ## Measure the import of SIZE instances and as many links (4 GB disk, 5 minutes)
 	cargo bench --locked --bench endpoint -- import $(SIZE)
+
+bench-send: ROUNDS ?= 3
+bench-send: ## Measure the command send with a million rows (4 GB memory, 8 GB disk, 5 minutes)
+	cargo bench --locked --bench endpoint -- send $(ROUNDS)
 
 bench-compare: ROUNDS ?= 10
 bench-compare: ## Compare this build with the server binary OLD, side by side

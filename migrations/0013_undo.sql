@@ -7,16 +7,9 @@ comment on column cmdb.audit_log.undone_record_id is
 
 -- On a large table, create it before the migration, with CREATE INDEX CONCURRENTLY.
 create index if not exists audit_log_request_id_idx
-    on cmdb.audit_log (request_id) where origin = 'request';
+    on cmdb.audit_log (request_id, id) where origin = 'request';
 
 comment on index cmdb.audit_log_request_id_idx is 'Serves searches for a request by its id.';
-
--- Few records are in it, so it costs a batch little more than the test of its condition.
-create index audit_log_undone_record_id_idx
-    on cmdb.audit_log (undone_record_id) where undone_record_id is not null;
-
-comment on index cmdb.audit_log_undone_record_id_idx is
-    'Serves searches for the requests that have undone another.';
 
 alter table cmdb.idempotency_record
     add column undone_record_id bigint,

@@ -34,7 +34,7 @@ pub(crate) async fn measure(size: i64) {
     let first = import(&program, folder.path());
     println!("\n| import | time | peak memory | estimate ÷ time | goal |");
     println!("|---|---:|---:|---:|---|");
-    println!("{}", first.line("of an empty inventory", Some(20.0)));
+    println!("{}", first.line("of an empty inventory", Some(60.0)));
 
     write_export(folder.path(), size, true);
     let server = program.serve(&[]);

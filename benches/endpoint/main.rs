@@ -9,6 +9,7 @@
 //! - `cargo bench --bench endpoint -- reads [LINKS]`: searches and deletions
 //! - `cargo bench --bench endpoint -- import [SIZE]`: the import of a large export
 //! - `cargo bench --bench endpoint -- scale [LINKS]`: a new database, and large ones
+//! - `cargo bench --bench endpoint -- send [ROUNDS]`: the command `send`
 //! - `cargo bench --bench endpoint -- compare OLD [ROUNDS]`: this build and the server binary OLD
 
 #![expect(
@@ -36,6 +37,7 @@ mod reads; // searches and deletions, beside bare statements
 mod report; // the table, the JSON file and the chart
 mod row; // the comparisons, and how they are measured
 mod scale; // a new database, and databases of different sizes
+mod send; // the command `send`, beside clients
 mod settings; // the effect of settings of PostgreSQL and of the server
 
 use std::time::{Duration, Instant};
@@ -58,6 +60,8 @@ async fn main() {
         ["import", size] => import::measure(size.parse().unwrap()).await,
         ["scale"] => scale::measure(20_000_000).await,
         ["scale", links] => scale::measure(links.parse().unwrap()).await,
+        ["send"] => send::measure(3).await,
+        ["send", rounds] => send::measure(rounds.parse().unwrap()).await,
         ["compare", old] => compare::measure(old, 10).await,
         ["compare", old, rounds] => compare::measure(old, rounds.parse().unwrap()).await,
         [] => measure(6).await,

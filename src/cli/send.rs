@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Outcome, table};
 use crate::client::Mode;
 use crate::client::api::{Credentials, Observer};
-use crate::client::input::Kind;
+use crate::client::input::ColumnKind;
 use crate::client::job::Job;
 use crate::client::report::Totals;
 use crate::client::run::Run;
@@ -56,10 +56,10 @@ pub(super) struct SendArgs {
     /// What the first column has. Default: what its header says, as in `bk_inst_id`,
     /// `bk_inst_name` or `bk_host_innerip`, else ids if at least half of its values are integers
     #[arg(long, value_name = "WHAT")]
-    source: Option<Kind>,
+    source: Option<ColumnKind>,
     /// What the second column has. Default: as for the first one
     #[arg(long, value_name = "WHAT")]
-    target: Option<Kind>,
+    target: Option<ColumnKind>,
     /// Source model (`bk_obj_id`), if the user may not view the model association
     #[arg(long, value_name = "KEY", requires = "target_model")]
     source_model: Option<String>,
@@ -81,7 +81,7 @@ enum Existing {
 
 impl SendArgs {
     pub(super) async fn run(self) -> anyhow::Result<Outcome> {
-        let config::Caller { app_code, app_secret, username, token } = config::caller()?;
+        let config::Credentials { app_code, app_secret, username, token } = config::credentials()?;
         let mode = match (self.dry_run, self.atomic) {
             (true, _) => Mode::DryRun,
             (_, true) => Mode::Atomic,
@@ -107,17 +107,20 @@ impl SendArgs {
         let accepts_existing = job.accepts_existing;
         let run = spawn_blocking(move || Run::prepare(job)).await??;
         let messages = Arc::new(Messages::new(&run)?);
-        let stop = CancellationToken::new();
-        tokio::spawn(stop_on_signal(stop.clone(), Arc::clone(&messages))?);
+        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        tokio::spawn(stop_on_signal(stop.clone(), abort.clone(), Arc::clone(&messages))?);
         let observer: Arc<dyn Observer> = Arc::<Messages>::clone(&messages);
-        let sent = run.send(observer, stop).await;
+        let sent = tokio::select! {
+            sent = run.send(observer, stop) => sent,
+            () = abort.cancelled() => Ok(None),
+        };
         messages.progress.finish_and_clear();
         let stored = progress_file.display();
         let goes_on = format!("the same command goes on; {stored} has the answers");
         let totals = match sent {
             Ok(Some(totals)) => totals,
             Ok(None) => return Err(anyhow!("interrupted: {goes_on}")),
-            Err(error) if progress_file.exists() => return Err(error.context(goes_on)),
+            Err(error) if progress_file.exists() => return Err(anyhow!("{error:#}; {goes_on}")),
             Err(error) => return Err(error),
         };
         print_totals(&totals, mode, accepts_existing)?;
@@ -129,9 +132,9 @@ impl SendArgs {
     }
 }
 
-/// Stops the run on SIGINT or SIGTERM.
+/// Stops the run on SIGINT or SIGTERM, and aborts it on a second one.
 fn stop_on_signal(
-    stop: CancellationToken, messages: Arc<Messages>,
+    stop: CancellationToken, abort: CancellationToken, messages: Arc<Messages>,
 ) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -140,8 +143,13 @@ fn stop_on_signal(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        messages.print("stopping: waiting for up to 10 s for answers");
+        messages.print("stopping: waiting for up to 10 s for answers; again to stop at once");
         stop.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        abort.cancel();
     })
 }
 
@@ -155,21 +163,21 @@ struct Messages {
 impl Messages {
     /// Says what was found out about a file.
     fn new(run: &Run) -> anyhow::Result<Self> {
-        let survey = &run.survey;
+        let summary = &run.summary;
         let template = "{bar:40} {human_pos} of {human_len} rows, {per_sec}, {eta} left";
-        let progress = ProgressBar::new(survey.rows);
+        let progress = ProgressBar::new(summary.rows);
         let messages = Self {
             progress: progress.with_style(ProgressStyle::with_template(template)?),
             last_problem: Mutex::new(None),
         };
-        let [source, target] = survey.kinds.map(|kind| match kind {
-            Kind::Ids => "ids",
-            Kind::Names => "names",
+        let [source, target] = summary.kinds.map(|kind| match kind {
+            ColumnKind::Ids => "ids",
+            ColumnKind::Names => "names",
         });
-        let header = if survey.header.is_some() { " after the header" } else { "" };
+        let header = if summary.header.is_some() { " after the header" } else { "" };
         messages.print(&format!(
             "{} rows{header} in batches of {DETAIL_LIMIT}; sources: {source}, targets: {target}",
-            survey.rows
+            summary.rows
         ));
         if let Some(rows) = run.continued() {
             messages.print(&format!("continuing: {rows} rows were answered before"));
@@ -215,7 +223,8 @@ impl Observer for Messages {
 fn print_totals(totals: &Totals, mode: Mode, accepts_existing: bool) -> io::Result<()> {
     let created = match mode {
         Mode::DryRun => "would be created",
-        _ if accepts_existing => "created or existing",
+        // Only the original's answers tell them apart.
+        _ if accepts_existing && totals.existing == 0 => "created or existing",
         _ => "created",
     };
     let row = |what: &str, code: Option<i64>, reason: &str, rows: u64| {

@@ -1,11 +1,11 @@
 //! What an answer says of each row of its batch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::verdict::RefusedRequest;
+use super::response::RefusedRequest;
 use super::{Mode, Outcome, Refusal, Resolved};
 
 /// The outcomes of details, by their indexes.
@@ -61,9 +61,12 @@ pub fn outcome(
     let explanations = data.error_detail.unwrap_or_default();
     let mut outcome =
         Outcome { batch: batch.batch, refused: batch.refused.clone(), ..Outcome::default() };
-    for (index, (&row, _)) in batch.pairs.iter().enumerate() {
+    let mut pairs = HashSet::new();
+    for (index, (&row, pair)) in batch.pairs.iter().enumerate() {
+        let is_repeated = !pairs.insert(pair);
         match (created.get(&index), texts.get(&index)) {
-            (Some(&id), _) if mode == Mode::DryRun && id != 0 => {
+            // A repeated pair would not be created again.
+            (Some(&id), _) if mode == Mode::DryRun && (id != 0 || is_repeated) => {
                 outcome.existing.insert(row, id);
             }
             (Some(&id), _) => {

@@ -1,6 +1,7 @@
 //! Calls of the gateway API, which are repeated until they are answered.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::verdict::{Problem, RefusedRequest, Verdict, judge, pause};
+use super::response::{Problem, RefusedRequest, Response, classify_response, pause};
 use crate::domain::error::error_chain;
 
 /// How long an answer may take. The server answers within 20 s; ESB waits 30 s for it.
@@ -51,6 +52,8 @@ pub struct Api {
     observer: Arc<dyn Observer>,
     /// No request is sent again after this.
     stop: CancellationToken,
+    /// Whether a request with an `idempotency_key` may have created something.
+    pub may_have_created: Arc<AtomicBool>,
 }
 
 /// Why a call has no result.
@@ -111,25 +114,35 @@ impl Api {
         let mut authorization = HeaderValue::from_str(&ascii(&json!(common).to_string()))?;
         authorization.set_sensitive(true);
         common.extend(tenant.map(|key| ("bk_supplier_account".to_owned(), key.into())));
-        Ok(Self { base, authorization, common, observer, stop })
+        let may_have_created = Arc::default();
+        Ok(Self { base, authorization, common, observer, stop, may_have_created })
     }
 
-    /// Sends a request until it is answered, for some time at most. Returns the answer's `data`.
+    /// Sends a request until it is answered, for some time at most, or for as long as a rate limit
+    /// is in the way. Returns the answer's `data`.
     pub async fn call(
-        &self, client: &Client, name: &str, mut body: Map<String, Value>, patience: Duration,
+        &self, client: &Client, name: &str, mut body: Map<String, Value>, retry_timeout: Duration,
     ) -> Result<Value, CallError> {
         body.extend(self.common.clone());
+        let creates = body.contains_key("idempotency_key");
         let body = Value::Object(body).to_string();
-        let (started, mut last) = (Instant::now(), Duration::ZERO);
+        let (mut started, mut last) = (Instant::now(), Duration::ZERO);
         loop {
-            let problem = match self.send(client, name, body.clone()).await {
-                Verdict::Done(data) => return Ok(data),
-                Verdict::Refused(refused) => return Err(refused.into()),
-                Verdict::Again(problem) => problem,
+            let response = self.send(client, name, body.clone()).await;
+            if creates && !matches!(response, Response::Refused(_)) {
+                self.may_have_created.store(true, Ordering::Relaxed);
+            }
+            let problem = match response {
+                Response::Done(data) => return Ok(data),
+                Response::Refused(refused) => return Err(refused.into()),
+                Response::Again(problem) => problem,
             };
+            if problem.is_rate_limit {
+                started = Instant::now();
+            }
             let elapsed = started.elapsed();
             last = pause(&problem, elapsed, last);
-            if elapsed + last > patience {
+            if !problem.is_rate_limit && elapsed + last > retry_timeout {
                 return Err(CallError::GaveUp {
                     seconds: elapsed.as_secs(),
                     problem: problem.text,
@@ -146,7 +159,7 @@ impl Api {
     }
 
     /// Sends a request once.
-    async fn send(&self, client: &Client, name: &str, body: String) -> Verdict {
+    async fn send(&self, client: &Client, name: &str, body: String) -> Response {
         let request = client
             .post(format!("{}{name}/", self.base))
             .header("content-type", "application/json")
@@ -161,10 +174,10 @@ impl Api {
             Ok((status, after, response.bytes().await?))
         };
         match answered.await {
-            Ok((status, after, body)) => judge(status, after, &body),
+            Ok((status, after, body)) => classify_response(status, after, &body),
             Err::<_, reqwest::Error>(error) => {
                 let text = error_chain(&error.without_url());
-                Verdict::Again(Problem { text, is_rate_limit: false, after: None })
+                Response::Again(Problem { text, is_rate_limit: false, after: None })
             }
         }
     }
@@ -172,10 +185,10 @@ impl Api {
     /// The source model and the target model of a model association. Of two with the same key, the
     /// one of the caller's tenant counts.
     pub async fn models(
-        &self, client: &Client, model_association: &str, patience: Duration,
+        &self, client: &Client, model_association: &str, retry_timeout: Duration,
     ) -> anyhow::Result<[String; 2]> {
         let body = body(json!({"condition": {"bk_obj_asst_id": model_association}}));
-        let found = self.call(client, "find_object_association", body, patience).await?;
+        let found = self.call(client, "find_object_association", body, retry_timeout).await?;
         let found = found.as_array().cloned().unwrap_or_default();
         let tenant = self.common.get("bk_supplier_account").and_then(Value::as_str).unwrap_or("0");
         let is_own = |one: &&Value| one.get("bk_supplier_account") == Some(&tenant.into());

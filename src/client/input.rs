@@ -1,6 +1,7 @@
 //! The input: a CSV file whose first two columns are the sources and the targets.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -22,7 +23,7 @@ const ROW_LIMIT: u64 = 1 << 20;
 /// What a column has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum ColumnKind {
     /// Ids of instances.
     Ids,
     /// Names of instances.
@@ -40,11 +41,13 @@ pub enum Cell {
 
 /// What was found out about a file before it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Survey {
-    /// Its hash.
+pub struct FileSummary {
+    /// The SHA-256 hash of its content, in hex.
     pub sha256: String,
+    /// For each batch, a hash of all rows up to its end.
+    pub checksums: Vec<u64>,
     /// Whether it begins with a byte order mark.
-    pub has_mark: bool,
+    pub has_bom: bool,
     /// The first row, if it is a header.
     pub header: Option<Vec<String>>,
     /// How many rows follow.
@@ -52,10 +55,10 @@ pub struct Survey {
     /// How many columns the widest row has.
     pub columns: usize,
     /// What the first two columns have.
-    pub kinds: [Kind; 2],
+    pub kinds: [ColumnKind; 2],
 }
 
-impl Survey {
+impl FileSummary {
     /// How many batches the rows are.
     pub fn batches(&self) -> u64 {
         self.rows.div_ceil(BATCH_ROWS)
@@ -68,7 +71,7 @@ impl Survey {
 }
 
 /// A file that is hashed as it is read.
-struct Source {
+struct HashingReader {
     file: File,
     hash: Sha256,
     /// The first bytes.
@@ -77,7 +80,7 @@ struct Source {
     left: u64,
 }
 
-impl Read for Source {
+impl Read for HashingReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
             let text = "a row is longer than 1 MiB; perhaps a quotation mark is not closed";
@@ -95,24 +98,27 @@ impl Read for Source {
 
 /// The rows of a file, without empty ones.
 pub struct Rows {
-    reader: csv::Reader<Source>,
+    reader: csv::Reader<HashingReader>,
     record: ByteRecord,
+    hasher: DefaultHasher,
 }
 
 impl Rows {
     /// Opens a file. The header is a row, too.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let source = Source { file, hash: Sha256::new(), start: Vec::new(), left: ROW_LIMIT };
+        let source =
+            HashingReader { file, hash: Sha256::new(), start: Vec::new(), left: ROW_LIMIT };
         let mut builder = csv::ReaderBuilder::new();
         let builder = builder.has_headers(false).flexible(true).buffer_capacity(64 << 10);
-        Ok(Self { reader: builder.from_reader(source), record: ByteRecord::new() })
+        let reader = builder.from_reader(source);
+        Ok(Self { reader, record: ByteRecord::new(), hasher: DefaultHasher::new() })
     }
 
     /// Like [`Self::open`], after the header, if there is one.
-    pub fn open_after_header(path: &Path, survey: &Survey) -> anyhow::Result<Self> {
+    pub fn open_after_header(path: &Path, summary: &FileSummary) -> anyhow::Result<Self> {
         let mut rows = Self::open(path)?;
-        if survey.header.is_some() {
+        if summary.header.is_some() {
             rows.next_filled()?;
         }
         Ok(rows)
@@ -126,9 +132,19 @@ impl Rows {
                 return Ok(None);
             }
             if self.record.iter().any(|cell| !cell.trim_ascii().is_empty()) {
+                for cell in &self.record {
+                    self.hasher.write(cell);
+                    self.hasher.write_usize(cell.len());
+                }
+                self.hasher.write_usize(self.record.len());
                 return Ok(Some(&self.record));
             }
         }
+    }
+
+    /// A hash of the rows that were read, which differs in other versions of this program.
+    pub fn checksum(&self) -> u64 {
+        self.hasher.finish()
     }
 
     /// The hash of what was read.
@@ -140,12 +156,14 @@ impl Rows {
 
 /// Reads a whole file, checks its encoding, and finds out what its columns have, unless that is
 /// given.
-pub fn survey(path: &Path, given: [Option<Kind>; 2]) -> anyhow::Result<Survey> {
+pub fn summarize(path: &Path, given: [Option<ColumnKind>; 2]) -> anyhow::Result<FileSummary> {
     let mut rows = Rows::open(path)?;
     let mut first: Option<Vec<String>> = None;
     // How many cells after the first row are ids, and how many are not.
     let mut counts = [[0_u64; 2]; 2];
     let (mut total, mut columns) = (0_u64, 0);
+    // Those without a header, and those after one.
+    let mut checksums = [Vec::new(), Vec::new()];
     while let Some(row) = rows.next_filled().with_context(|| path.display().to_string())? {
         for cell in row {
             if let Err(error) = std::str::from_utf8(cell) {
@@ -154,27 +172,39 @@ pub fn survey(path: &Path, given: [Option<Kind>; 2]) -> anyhow::Result<Survey> {
             }
         }
         columns = columns.max(row.len());
-        total += 1;
         if first.is_none() {
             first = Some(row.iter().map(text).collect());
-            continue;
+        } else {
+            for (count, cell) in counts.iter_mut().zip(row) {
+                let [ids, others] = count;
+                let cell = text(cell);
+                match parse_id(&cell) {
+                    Some(_) => *ids += 1,
+                    None if !cell.is_empty() => *others += 1,
+                    None => {}
+                }
+            }
         }
-        for (count, cell) in counts.iter_mut().zip(row) {
-            let [ids, others] = count;
-            let cell = text(cell);
-            match parse_id(&cell) {
-                Some(_) => *ids += 1,
-                None if !cell.is_empty() => *others += 1,
-                None => {}
+        total += 1;
+        for (header, checksums) in (0..).zip(&mut checksums) {
+            if total > header && (total - header).is_multiple_of(BATCH_ROWS) {
+                checksums.push(rows.checksum());
             }
         }
     }
     let first = first.unwrap_or_default();
     let (kinds, is_header) = classify(&first, counts, given);
-    Ok(Survey {
+    let row_count = total - u64::from(is_header);
+    let [without_header, after_header] = checksums;
+    let mut checksums = if is_header { after_header } else { without_header };
+    if !row_count.is_multiple_of(BATCH_ROWS) {
+        checksums.push(rows.checksum());
+    }
+    Ok(FileSummary {
         sha256: rows.sha256(),
-        has_mark: rows.reader.get_ref().start == "\u{feff}".as_bytes(),
-        rows: total - u64::from(is_header),
+        checksums,
+        has_bom: rows.reader.get_ref().start == "\u{feff}".as_bytes(),
+        rows: row_count,
         columns,
         kinds,
         header: is_header.then_some(first),
@@ -185,11 +215,11 @@ pub fn survey(path: &Path, given: [Option<Kind>; 2]) -> anyhow::Result<Survey> {
 /// number, and one of them is the key of an id or a name, or is in a column of ids and does not
 /// begin with a digit.
 fn classify(
-    first: &[String], counts: [[u64; 2]; 2], given: [Option<Kind>; 2],
-) -> ([Kind; 2], bool) {
+    first: &[String], counts: [[u64; 2]; 2], given: [Option<ColumnKind>; 2],
+) -> ([ColumnKind; 2], bool) {
     let cell = |column: usize| first.get(column).map(String::as_str).unwrap_or_default();
     let is_text = (0..2).all(|column| parse_id(cell(column)).is_none() && !cell(column).is_empty());
-    let mut kinds = [Kind::Ids; 2];
+    let mut kinds = [ColumnKind::Ids; 2];
     let mut is_header = false;
     for (column, ((kind, [ids, others]), given)) in
         kinds.iter_mut().zip(counts).zip(given).enumerate()
@@ -197,23 +227,25 @@ fn classify(
         let named = kind_of_key(cell(column)).filter(|_| is_text);
         // A file of one row has no others that decide.
         let is_names = if ids + others == 0 { named.is_none() && is_text } else { others > ids };
-        let found = named.unwrap_or(if is_names { Kind::Names } else { Kind::Ids });
+        let found = named.unwrap_or(if is_names { ColumnKind::Names } else { ColumnKind::Ids });
         *kind = given.unwrap_or(found);
         let is_above_ids =
-            *kind == Kind::Ids && !cell(column).starts_with(|c: char| c.is_numeric());
+            *kind == ColumnKind::Ids && !cell(column).starts_with(|c: char| c.is_numeric());
         is_header |= named.is_some() || is_above_ids && ids + others > 0;
     }
     (kinds, is_text && is_header)
 }
 
 /// What a column has according to its header.
-pub fn kind_of_key(key: &str) -> Option<Kind> {
+pub fn kind_of_key(key: &str) -> Option<ColumnKind> {
     let key = key.to_lowercase();
     match key.as_str() {
-        "id" => Some(Kind::Ids),
-        "name" | "ip" => Some(Kind::Names),
-        _ if key.ends_with("_id") => Some(Kind::Ids),
-        _ if ["_name", "_ip", "_innerip"].iter().any(|end| key.ends_with(end)) => Some(Kind::Names),
+        "id" => Some(ColumnKind::Ids),
+        "name" | "ip" => Some(ColumnKind::Names),
+        _ if key.ends_with("_id") => Some(ColumnKind::Ids),
+        _ if ["_name", "_ip", "_innerip"].iter().any(|end| key.ends_with(end)) => {
+            Some(ColumnKind::Names)
+        }
         _ => None,
     }
 }
@@ -228,7 +260,7 @@ fn parse_id(cell: &str) -> Option<i64> {
 }
 
 /// What a row asks to link, or why it is not sent.
-pub fn parse(row: &ByteRecord, kinds: [Kind; 2]) -> Result<[Cell; 2], Refusal> {
+pub fn parse(row: &ByteRecord, kinds: [ColumnKind; 2]) -> Result<[Cell; 2], Refusal> {
     let (Some(source), Some(target)) = (row.get(0), row.get(1)) else {
         return Err(Refusal::unsent("too_few_columns", "the row has one column, not two"));
     };
@@ -236,14 +268,14 @@ pub fn parse(row: &ByteRecord, kinds: [Kind; 2]) -> Result<[Cell; 2], Refusal> {
         let cell = text(cell);
         match kind {
             _ if cell.is_empty() => Err(Refusal::unsent("empty", format!("the {end} is empty"))),
-            Kind::Ids => parse_id(&cell).map(Cell::Id).ok_or_else(|| {
+            ColumnKind::Ids => parse_id(&cell).map(Cell::Id).ok_or_else(|| {
                 Refusal::unsent("not_an_id", format!("the {end} is not an integer of 64 bits"))
             }),
-            Kind::Names if cell.len() > NAME_LIMIT => {
+            ColumnKind::Names if cell.len() > NAME_LIMIT => {
                 let text = format!("the {end} is a name of more than {NAME_LIMIT} bytes");
                 Err(Refusal::unsent("name_too_long", text))
             }
-            Kind::Names => Ok(Cell::Name(cell)),
+            ColumnKind::Names => Ok(Cell::Name(cell)),
         }
     };
     let [of_source, of_target] = kinds;
@@ -275,13 +307,13 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use Kind::{Ids, Names};
+    use ColumnKind::{Ids, Names};
 
-    fn survey_of(content: &[u8]) -> anyhow::Result<Survey> {
+    fn summary_of(content: &[u8]) -> anyhow::Result<FileSummary> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("links.csv");
         fs::write(&path, content).unwrap();
-        survey(&path, [None; 2])
+        summarize(&path, [None; 2])
     }
 
     #[test]
@@ -303,10 +335,10 @@ mod tests {
             ("7,8\n", [Ids, Ids], false, 1),
             ("", [Ids, Ids], false, 0),
         ] {
-            let survey = survey_of(content.as_bytes()).unwrap();
-            assert_eq!((survey.kinds, survey.rows), (kinds, rows), "{content:?}");
-            assert_eq!(survey.header.is_some(), header, "{content:?}");
-            assert_eq!(survey.has_mark, content.starts_with('\u{feff}'), "{content:?}");
+            let summary = summary_of(content.as_bytes()).unwrap();
+            assert_eq!((summary.kinds, summary.rows), (kinds, rows), "{content:?}");
+            assert_eq!(summary.header.is_some(), header, "{content:?}");
+            assert_eq!(summary.has_bom, content.starts_with('\u{feff}'), "{content:?}");
         }
     }
 
@@ -317,7 +349,7 @@ mod tests {
             (b"\xff\xfe1\0,\0", "looks like UTF-16"),
             (b"1,caf\xe9\n", "encoding is unknown"),
         ] {
-            let error = survey_of(content).unwrap_err().to_string();
+            let error = summary_of(content).unwrap_err().to_string();
             assert!(error.contains("not UTF-8") && error.contains(encoding), "{error}");
             assert!(error.ends_with("save it as UTF-8"), "{error}");
         }
@@ -326,9 +358,9 @@ mod tests {
     #[test]
     fn a_quotation_mark_that_is_not_closed_does_not_fill_the_memory() {
         let content = [b"1,\"2\n".to_vec(), b"3,4\n".repeat(300_000)].concat();
-        let error = format!("{:#}", survey_of(&content).unwrap_err());
+        let error = format!("{:#}", summary_of(&content).unwrap_err());
         assert!(error.contains("a quotation mark is not closed"), "{error}");
-        assert_eq!(survey_of(&b"3,4\n".repeat(300_000)).unwrap().rows, 300_000);
+        assert_eq!(summary_of(&b"3,4\n".repeat(300_000)).unwrap().rows, 300_000);
     }
 
     #[test]

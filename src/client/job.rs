@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Mode;
 use super::api::{Credentials, body};
-use super::input::{Kind, Survey};
+use super::input::{ColumnKind, FileSummary};
 
 /// What is to be sent, and how.
 pub struct Job {
@@ -23,7 +23,7 @@ pub struct Job {
     /// Its models, if the server need not be asked.
     pub models: Option<[String; 2]>,
     /// What the columns have, if that is given.
-    pub kinds: [Option<Kind>; 2],
+    pub kinds: [Option<ColumnKind>; 2],
     /// What is asked of the server.
     pub mode: Mode,
     /// Whether pairs that are linked already count as created.
@@ -43,9 +43,12 @@ impl Job {
         name
     }
 
-    /// The file of the rows that were refused.
+    /// The file of the rows that were refused. A dry run has its own, as for the progress.
     pub fn failed(&self) -> PathBuf {
-        self.beside(".failed.csv")
+        self.beside(match self.mode {
+            Mode::DryRun => ".dry-run.failed.csv",
+            _ => ".failed.csv",
+        })
     }
 
     /// The progress file. A dry run has its own, so that it does not touch a run that goes on.
@@ -54,15 +57,15 @@ impl Job {
     }
 
     /// What a run must be continued with.
-    pub(super) fn with(&self, survey: &Survey) -> Map<String, Value> {
+    pub(super) fn with(&self, summary: &FileSummary) -> Map<String, Value> {
         body(json!({
-            "content of the file": survey.sha256,
+            "content of the file": summary.sha256,
             "--endpoint": self.endpoint.trim_end_matches('/'),
             "application or user": [self.credentials.app_code, self.credentials.username],
             "--tenant": self.tenant,
             "--model-association": self.model_association,
             "--source-model or --target-model": self.models,
-            "--source or --target": survey.kinds,
+            "--source or --target": summary.kinds,
             "--existing": self.accepts_existing,
             "--atomic": self.mode == Mode::Atomic,
             "--reason": self.reason,

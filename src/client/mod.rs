@@ -1,7 +1,7 @@
 //! A client of the gateway API that sends the rows of a CSV file as associations, in batches.
 //!
 //! [`input`] reads the file, [`names`] finds the ids of names, [`api`] calls the server,
-//! [`verdict`] says whether to send a request again, [`answer`] what became of each row,
+//! [`response`] says whether to send a request again, [`answer`] what became of each row,
 //! [`progress`] keeps what was answered, and [`report`] sums it up. [`run`] puts them together. No
 //! more than some batches are in memory at once: the file is read once to check it, once to send
 //! it, and once to write the rows that were refused.
@@ -13,8 +13,8 @@ pub mod job;
 pub mod names;
 pub mod progress;
 pub mod report;
+pub mod response;
 pub mod run;
-pub mod verdict;
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use super::{Refusal, Resolved};
 use crate::domain::instance::{FixedFields, HOST};
 use crate::domain::model::BUILT_IN_MODELS;
 
-/// How many names are remembered.
+/// How many names are cached.
 const CACHE_CAPACITY: u64 = 50_000;
 
 /// The most instances that a search returns.
@@ -36,7 +36,7 @@ impl Found {
     }
 }
 
-/// Finds the ids of names, and remembers them.
+/// Finds the ids of names, and caches them.
 pub struct Resolver {
     models: [String; 2],
     cache: Cache<(String, String), Found>,
@@ -51,7 +51,7 @@ impl Resolver {
     /// A batch with the ids of its rows.
     pub async fn resolve(
         &self, api: &Api, client: &Client, batch: u64, rows: Vec<Result<[Cell; 2], Refusal>>,
-        patience: Duration,
+        retry_timeout: Duration,
     ) -> Result<Resolved, CallError> {
         let mut found = HashMap::new();
         for (end, model) in self.models.iter().enumerate() {
@@ -61,7 +61,7 @@ impl Resolver {
                 Cell::Id(_) => None,
             });
             let names: Vec<String> = names.collect();
-            self.find(api, client, model, names, &mut found, patience).await?;
+            self.find(api, client, model, names, &mut found, retry_timeout).await?;
         }
         let mut resolved = Resolved { batch, ..Resolved::default() };
         let [source, target] = &self.models;
@@ -80,7 +80,7 @@ impl Resolver {
     /// Finds what these names are the names of.
     async fn find(
         &self, api: &Api, client: &Client, model: &str, mut names: Vec<String>,
-        found: &mut HashMap<(String, String), Found>, patience: Duration,
+        found: &mut HashMap<(String, String), Found>, retry_timeout: Duration,
     ) -> Result<(), CallError> {
         let key = |name: String| (model.to_owned(), name);
         names.sort_unstable();
@@ -94,7 +94,7 @@ impl Resolver {
         });
         let mut searches = vec![names];
         while let Some(names) = searches.pop().filter(|names| !names.is_empty()) {
-            let instances = search(api, client, model, &names, patience).await?;
+            let instances = search(api, client, model, &names, retry_timeout).await?;
             if instances.len() >= PAGE_LIMIT && names.len() > 1 {
                 // There may be more on another page.
                 let (first, second) = names.split_at(names.len() / 2);
@@ -151,7 +151,7 @@ pub fn has_search(model: &str) -> bool {
 
 /// The ids and names of instances that have one of these names, a page at most.
 async fn search(
-    api: &Api, client: &Client, model: &str, names: &[String], patience: Duration,
+    api: &Api, client: &Client, model: &str, names: &[String], retry_timeout: Duration,
 ) -> Result<Vec<(i64, String)>, CallError> {
     let fields = FixedFields::of(model);
     let rule = json!({"field": fields.name, "operator": "in", "value": names});
@@ -170,7 +170,7 @@ async fn search(
         body.insert("conditions".to_owned(), filter);
         "search_object_instances"
     };
-    let data = api.call(client, endpoint, body, patience).await?;
+    let data = api.call(client, endpoint, body, retry_timeout).await?;
     let instances = data.get("info").and_then(Value::as_array).cloned().unwrap_or_default();
     let known = instances.iter().filter_map(|instance| {
         let name = instance.get(fields.name)?.as_str()?;

@@ -67,9 +67,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Opens a file, or creates it. Continues its run, or starts a new one if it is finished. Fails
-    /// if the run that it is of was started with something else.
-    pub fn open(path: &Path, with: &Map<String, Value>) -> anyhow::Result<Self> {
+    /// Opens a file, or creates it. Continues its run, or starts a new one if it is finished or
+    /// `restarts`. Fails if the run that is continued was started with something else.
+    pub fn open(path: &Path, with: &Map<String, Value>, restarts: bool) -> anyhow::Result<Self> {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let file = options.open(path);
@@ -92,8 +92,11 @@ impl Progress {
             answers: HashMap::new(),
             continued: None,
         };
-        progress.read(with)?;
-        progress.file.set_len(progress.length)?;
+        progress.read(with, restarts)?;
+        // Even to the same length, it would change the time of the last change.
+        if progress.file.metadata()?.len() > progress.length {
+            progress.file.set_len(progress.length)?;
+        }
         progress.file.seek(SeekFrom::End(0))?;
         if progress.length == 0 {
             let entry = Entry::Run { id: progress.run.clone(), with: with.clone() };
@@ -105,13 +108,14 @@ impl Progress {
     }
 
     /// Reads the lines up to the first one that is not valid.
-    fn read(&mut self, with: &Map<String, Value>) -> anyhow::Result<()> {
+    fn read(&mut self, with: &Map<String, Value>, restarts: bool) -> anyhow::Result<()> {
         let modified = self.file.metadata()?.modified()?;
         let mut lines = BufReader::new(&self.file);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 {
             let entry = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
             match entry {
+                Some(Entry::Run { .. }) if restarts => return Ok(()),
                 Some(Entry::Run { id, with: other }) if self.length == 0 => {
                     self.run = id;
                     self.continued = Some(modified.elapsed().unwrap_or_default());
@@ -210,13 +214,13 @@ impl Progress {
         Ok(())
     }
 
-    /// Removes the file of a run that has sent nothing that could have an effect, so that another
-    /// one can be started with other flags. Keeps one that was continued, or has answers.
+    /// Removes the file of a run in which this process could not create anything, so that another
+    /// one can be started with other flags. Keeps one that was continued.
     pub fn discard(self) -> io::Result<()> {
-        if self.continued.is_some() || !self.answers.is_empty() {
-            return Ok(());
+        match self.continued {
+            Some(_) => Ok(()),
+            None => fs::remove_file(&self.path),
         }
-        fs::remove_file(&self.path)
     }
 
     /// Marks the run as finished.
@@ -273,9 +277,9 @@ mod tests {
     fn a_run_goes_on_after_the_last_complete_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("links.progress");
-        let mut progress = Progress::open(&path, &with("a")).unwrap();
+        let mut progress = Progress::open(&path, &with("a"), false).unwrap();
         assert!(progress.continued.is_none());
-        let error = Progress::open(&path, &with("a")).err().unwrap().to_string();
+        let error = Progress::open(&path, &with("a"), false).err().unwrap().to_string();
         assert!(error.ends_with("is in use by another process"), "{error}");
         let resolved = Resolved { batch: 4, ..Resolved::default() };
         progress.write(&Entry::Resolved(resolved.clone())).unwrap();
@@ -286,7 +290,7 @@ mod tests {
         let stored = fs::read(&path).unwrap();
         for torn in ["", "{\"answered\":{\"batch\":5", "\0\0\0\n", "{}\n{\"finished\":{}}\n"] {
             fs::write(&path, [&stored, torn.as_bytes()].concat()).unwrap();
-            let progress = Progress::open(&path, &with("a")).unwrap();
+            let progress = Progress::open(&path, &with("a"), false).unwrap();
             assert!(progress.continued.is_some());
             assert_eq!(progress.run, run, "{torn}");
             assert_eq!(progress.answered().collect::<Vec<_>>(), [3]);
@@ -301,13 +305,13 @@ mod tests {
     fn a_run_is_not_continued_with_something_else_unless_it_is_finished() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("links.progress");
-        let first = Progress::open(&path, &with("a")).unwrap();
+        let first = Progress::open(&path, &with("a"), false).unwrap();
         let run = first.run.clone();
         drop(first);
-        let error = Progress::open(&path, &with("b")).err().unwrap().to_string();
+        let error = Progress::open(&path, &with("b"), false).err().unwrap().to_string();
         assert!(error.contains("started with another --endpoint"), "{error}");
-        Progress::open(&path, &with("a")).unwrap().finish().unwrap();
-        let second = Progress::open(&path, &with("b")).unwrap();
+        Progress::open(&path, &with("a"), false).unwrap().finish().unwrap();
+        let second = Progress::open(&path, &with("b"), false).unwrap();
         assert_ne!(second.run, run);
         assert!(second.continued.is_none());
     }
@@ -317,7 +321,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("links.progress");
         fs::write(&path, "{\"run\":{\"id\":\"x").unwrap();
-        let progress = Progress::open(&path, &with("a")).unwrap();
+        let progress = Progress::open(&path, &with("a"), false).unwrap();
         assert!(progress.continued.is_none());
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
     }
@@ -328,7 +332,7 @@ mod tests {
         let path = folder.path().join("links.progress");
         for content in ["done: 7\n", "{}\n", "{\"finished\":{}"] {
             fs::write(&path, content).unwrap();
-            let error = Progress::open(&path, &with("a")).err().unwrap().to_string();
+            let error = Progress::open(&path, &with("a"), false).err().unwrap().to_string();
             assert!(error.ends_with("is not a progress file: rename it"), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
@@ -338,13 +342,16 @@ mod tests {
     fn a_run_without_an_effect_leaves_no_file_unless_it_was_continued() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("links.progress");
-        let mut progress = Progress::open(&path, &with("a")).unwrap();
+        Progress::open(&path, &with("a"), false).unwrap().discard().unwrap();
+        assert!(!path.exists());
+        drop(Progress::open(&path, &with("a"), false).unwrap());
+        Progress::open(&path, &with("a"), false).unwrap().discard().unwrap();
+        assert!(path.exists());
+        // One that starts anew does not depend on how the last one was started.
+        let mut progress = Progress::open(&path, &with("b"), true).unwrap();
+        assert!(progress.continued.is_none());
         progress.write(&Entry::Answered(outcome(0))).unwrap();
         progress.discard().unwrap();
-        Progress::open(&path, &with("a")).unwrap().discard().unwrap();
-        assert!(path.exists());
-        fs::remove_file(&path).unwrap();
-        Progress::open(&path, &with("a")).unwrap().discard().unwrap();
         assert!(!path.exists());
     }
 }

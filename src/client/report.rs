@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-use super::input::{BATCH_ROWS, Kind, Rows, Survey, kind_of_key, text};
+use super::input::{BATCH_ROWS, ColumnKind, FileSummary, Rows, kind_of_key, text};
 use super::progress::{Progress, sync_folder};
 use super::{Outcome, Refusal};
 
@@ -38,19 +38,19 @@ impl Totals {
 /// Sums up a run whose batches are all answered, and writes the rows that were refused to a file
 /// that replaces an earlier one. Without such rows there is no file.
 pub fn write(
-    input: &Path, survey: &Survey, progress: &Progress, failed: &Path,
+    input: &Path, summary: &FileSummary, progress: &Progress, failed: &Path,
 ) -> anyhow::Result<Totals> {
     let temporary = failed.with_extension("csv.tmp");
     let cannot = || format!("cannot write {}", temporary.display());
     let mut output = BufWriter::new(File::create(&temporary).with_context(cannot)?);
-    if survey.has_mark {
+    if summary.has_bom {
         output.write_all("\u{feff}".as_bytes())?;
     }
-    let layout = Layout::new(survey);
+    let layout = Layout::new(summary);
     let mut output = csv::Writer::from_writer(output);
-    output.write_record(layout.header(survey))?;
+    output.write_record(layout.header(summary))?;
 
-    let mut rows = Rows::open_after_header(input, survey)?;
+    let mut rows = Rows::open_after_header(input, summary)?;
     let (mut totals, mut outcome, mut number) = (Totals::default(), Outcome::default(), 0_u64);
     while let Some(row) = rows.next_filled()? {
         let position = usize::try_from(number % BATCH_ROWS)?;
@@ -64,7 +64,7 @@ pub fn write(
             output.write_record(layout.row(cells.collect(), refusal))?;
         }
     }
-    let is_same = rows.sha256() == survey.sha256;
+    let is_same = rows.sha256() == summary.sha256;
     ensure!(is_same, "{} was changed while it was sent", input.display());
     let output =
         output.into_inner().map_err(csv::IntoInnerError::into_error).with_context(cannot)?;
@@ -92,11 +92,11 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(survey: &Survey) -> Self {
-        let header = survey.header.as_deref().unwrap_or_default();
+    fn new(summary: &FileSummary) -> Self {
+        let header = summary.header.as_deref().unwrap_or_default();
         let windows = || header.windows(ADDED.len()).enumerate().skip(2);
         let added = windows().find(|(_, names)| *names == ADDED).map(|(start, _)| start);
-        Self { columns: survey.columns.max(2), added }
+        Self { columns: summary.columns.max(2), added }
     }
 
     fn without_added(&self, cells: Vec<String>) -> Vec<String> {
@@ -109,13 +109,13 @@ impl Layout {
     }
 
     /// The names of the columns. The first two say whether the columns have ids or names.
-    fn header(&self, survey: &Survey) -> Vec<String> {
-        let given = survey.header.as_deref().unwrap_or_default();
+    fn header(&self, summary: &FileSummary) -> Vec<String> {
+        let given = summary.header.as_deref().unwrap_or_default();
         let mut names: Vec<_> = (0..self.columns)
             .map(|column| given.get(column).cloned().unwrap_or(format!("column_{}", column + 1)))
             .collect();
-        for ((name, kind), end) in names.iter_mut().zip(survey.kinds).zip(["source", "target"]) {
-            let suffix = if kind == Kind::Ids { "id" } else { "name" };
+        for ((name, kind), end) in names.iter_mut().zip(summary.kinds).zip(["source", "target"]) {
+            let suffix = if kind == ColumnKind::Ids { "id" } else { "name" };
             if kind_of_key(name) != Some(kind) {
                 *name = format!("{end}_{suffix}");
             }
@@ -142,33 +142,34 @@ impl Layout {
 mod tests {
     use super::*;
 
-    fn survey(header: Option<&[&str]>, columns: usize, kinds: [Kind; 2]) -> Survey {
+    fn summarize(header: Option<&[&str]>, columns: usize, kinds: [ColumnKind; 2]) -> FileSummary {
         let header = header.map(|names| names.iter().map(ToString::to_string).collect());
-        Survey { sha256: String::new(), has_mark: false, header, rows: 1, columns, kinds }
+        let (sha256, checksums) = (String::new(), Vec::new());
+        FileSummary { sha256, checksums, has_bom: false, header, rows: 1, columns, kinds }
     }
 
     #[test]
     fn refused_rows_keep_their_columns_and_a_second_run_replaces_the_added_ones() {
         let refusal =
             Refusal { code: Some(7), blocking_id: Some(73), ..Refusal::unsent("r", "text") };
-        let of = |survey: &Survey, cells: &[&str]| {
-            let layout = Layout::new(survey);
+        let of = |summary: &FileSummary, cells: &[&str]| {
+            let layout = Layout::new(summary);
             let cells = cells.iter().map(ToString::to_string).collect();
-            [layout.header(survey), layout.row(cells, &refusal)].map(|cells| cells.join("|"))
+            [layout.header(summary), layout.row(cells, &refusal)].map(|cells| cells.join("|"))
         };
-        let kinds = [Kind::Ids, Kind::Names];
+        let kinds = [ColumnKind::Ids, ColumnKind::Names];
         assert_eq!(
-            of(&survey(None, 3, kinds), &["1", "x"]),
+            of(&summarize(None, 3, kinds), &["1", "x"]),
             ["source_id|target_name|column_3|code|reason|blocking_id|message", "1|x||7|r|73|text"]
         );
         let header = ["bk_host_id", "rack", "note"];
         assert_eq!(
-            of(&survey(Some(&header), 3, kinds), &["1", "x", "n"]),
+            of(&summarize(Some(&header), 3, kinds), &["1", "x", "n"]),
             ["bk_host_id|target_name|note|code|reason|blocking_id|message", "1|x|n|7|r|73|text"]
         );
         let header = ["source_id", "target_name", "code", "reason", "blocking_id", "message", "n"];
         assert_eq!(
-            of(&survey(Some(&header), 7, kinds), &["1", "x", "5", "q", "", "old", "n"]),
+            of(&summarize(Some(&header), 7, kinds), &["1", "x", "5", "q", "", "old", "n"]),
             ["source_id|target_name|n|code|reason|blocking_id|message", "1|x|n|7|r|73|text"]
         );
     }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{is_explained, outcome, refused_batch, refused_rows};
 use super::api::{Api, CallError, Observer, body, client};
-use super::input::{self, BATCH_ROWS, Cell, Kind, Rows, Survey};
+use super::input::{self, BATCH_ROWS, Cell, ColumnKind, FileSummary, Rows};
 use super::job::Job;
 use super::names::{Resolver, has_search};
 use super::progress::{Entry, Message, Progress};
@@ -24,13 +24,13 @@ use super::report::{self, Totals};
 use super::{Mode, Outcome, Refusal, Resolved};
 
 /// How long a batch, or a search for its names, is sent again before the run is given up.
-const PATIENCE: Duration = Duration::from_mins(10);
+const RETRY_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The same before the first batch, when a wrong URL is likelier.
-const FIRST_PATIENCE: Duration = Duration::from_secs(20);
+const FIRST_RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a run that is stopped waits for answers.
-const GRACE: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For how long the server promises to recognize a batch that is sent again.
 const KEY_LIFETIME: Duration = Duration::from_hours(24);
@@ -39,7 +39,7 @@ const KEY_LIFETIME: Duration = Duration::from_hours(24);
 pub struct Run {
     job: Job,
     /// What was found out about the file.
-    pub survey: Survey,
+    pub summary: FileSummary,
     progress: Progress,
 }
 
@@ -57,8 +57,6 @@ struct Shared {
     batches: Mutex<mpsc::Receiver<Batch>>,
     messages: mpsc::Sender<Message>,
     is_original_known: AtomicBool,
-    /// Whether the server has said that it has no such endpoint.
-    is_endpoint_unknown: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
@@ -71,15 +69,16 @@ struct Batch {
 impl Run {
     /// Checks the file, and opens its progress file.
     pub fn prepare(job: Job) -> anyhow::Result<Self> {
-        let survey = input::survey(&job.file, job.kinds)?;
-        let progress = Progress::open(&job.progress(), &job.with(&survey))?;
-        Ok(Self { job, survey, progress })
+        let summary = input::summarize(&job.file, job.kinds)?;
+        let restarts = job.mode == Mode::DryRun;
+        let progress = Progress::open(&job.progress(), &job.with(&summary), restarts)?;
+        Ok(Self { job, summary, progress })
     }
 
     /// How many rows earlier processes have sent, if the run is continued.
     pub fn continued(&self) -> Option<u64> {
         self.progress.continued?;
-        Some(self.progress.answered().map(|batch| self.survey.rows_of(batch)).sum())
+        Some(self.progress.answered().map(|batch| self.summary.rows_of(batch)).sum())
     }
 
     /// Whether the server may not recognize batches that were sent and not answered.
@@ -92,17 +91,27 @@ impl Run {
     pub async fn send(
         self, observer: Arc<dyn Observer>, stop: CancellationToken,
     ) -> anyhow::Result<Option<Totals>> {
-        let Self { job, survey, mut progress } = self;
+        let Self { job, summary, mut progress } = self;
         let (file, failed) = (job.file.clone(), job.failed());
-        let api = Api::new(
-            &job.endpoint,
-            &job.credentials,
-            job.tenant.as_deref(),
-            Arc::clone(&observer),
-            stop.clone(),
-        )?;
-        let models = match find_models(&job, &api, survey.kinds).await {
-            Ok(models) => models,
+        let retry_timeout =
+            if progress.continued.is_some() { RETRY_TIMEOUT } else { FIRST_RETRY_TIMEOUT };
+        let prepared = async {
+            let api = Api::new(
+                &job.endpoint,
+                &job.credentials,
+                job.tenant.as_deref(),
+                Arc::clone(&observer),
+                stop.clone(),
+            )?;
+            let models = find_models(&job, &api, summary.kinds, retry_timeout).await?;
+            anyhow::Ok((api, models))
+        };
+        let prepared = tokio::select! {
+            prepared = prepared => prepared,
+            () = stop.cancelled() => return Ok(None),
+        };
+        let (api, models) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 progress.discard()?;
                 return Err(error);
@@ -112,28 +121,27 @@ impl Run {
         let (batches, received) = mpsc::channel(connections);
         let (messages, stored) = mpsc::channel(connections * 2);
         let is_answered: Vec<bool> =
-            (0..survey.batches()).map(|batch| progress.is_answered(batch)).collect();
-        let is_endpoint_unknown = Arc::new(AtomicBool::new(false));
+            (0..summary.batches()).map(|batch| progress.is_answered(batch)).collect();
+        let may_have_created = Arc::clone(&api.may_have_created);
         let shared = Arc::new(Shared {
             run: progress.run.clone(),
             api,
             resolver: Resolver::new(models.clone()),
             models,
-            has_names: survey.kinds.contains(&Kind::Names),
+            has_names: summary.kinds.contains(&ColumnKind::Names),
             resolved: Mutex::new(std::mem::take(&mut progress.resolved)),
             batches: Mutex::new(received),
             messages,
             is_original_known: AtomicBool::new(false),
-            is_endpoint_unknown: Arc::clone(&is_endpoint_unknown),
             stop: stop.clone(),
             job,
         });
         let storing = spawn_blocking(move || progress.store(stored, &observer));
-        let (path, of_reader) = (file.clone(), survey.clone());
+        let (path, of_reader) = (file.clone(), summary.clone());
         let reading = spawn_blocking(move || read(&path, &of_reader, &is_answered, &batches));
         let worked = work(shared, connections).await;
         let progress = storing.await??;
-        if worked.is_err() && is_endpoint_unknown.load(Ordering::Relaxed) {
+        if worked.is_err() && !may_have_created.load(Ordering::Relaxed) {
             progress.discard()?;
             return worked.map(|()| None);
         }
@@ -143,7 +151,7 @@ impl Run {
         }
         reading.await??;
         let totals = move || {
-            let totals = report::write(&file, &survey, &progress, &failed)?;
+            let totals = report::write(&file, &summary, &progress, &failed)?;
             progress.finish()?;
             anyhow::Ok(totals)
         };
@@ -152,14 +160,16 @@ impl Run {
 }
 
 /// The models of the job's model association. Fails if a column has names that no search finds.
-async fn find_models(job: &Job, api: &Api, kinds: [Kind; 2]) -> anyhow::Result<[String; 2]> {
+async fn find_models(
+    job: &Job, api: &Api, kinds: [ColumnKind; 2], retry_timeout: Duration,
+) -> anyhow::Result<[String; 2]> {
     let models = match &job.models {
         Some(models) => models.clone(),
-        None => api.models(&client()?, &job.model_association, FIRST_PATIENCE).await?,
+        None => api.models(&client()?, &job.model_association, retry_timeout).await?,
     };
     for (model, kind) in models.iter().zip(kinds) {
         ensure!(
-            kind == Kind::Ids || has_search(model),
+            kind == ColumnKind::Ids || has_search(model),
             "instances of the built-in model {model} are not found by their names: use ids"
         );
     }
@@ -168,17 +178,21 @@ async fn find_models(job: &Job, api: &Api, kinds: [Kind; 2]) -> anyhow::Result<[
 
 /// Reads the batches that are not answered yet, as long as they are taken.
 fn read(
-    file: &Path, survey: &Survey, is_answered: &[bool], batches: &mpsc::Sender<Batch>,
+    file: &Path, summary: &FileSummary, is_answered: &[bool], batches: &mpsc::Sender<Batch>,
 ) -> anyhow::Result<()> {
-    let mut rows = Rows::open_after_header(file, survey)?;
+    let mut rows = Rows::open_after_header(file, summary)?;
     for (number, is_answered) in (0..).zip(is_answered) {
         let mut batch = Batch { number, rows: Vec::new() };
         for _ in 0..BATCH_ROWS {
             let Some(row) = rows.next_filled()? else { break };
             if !is_answered {
-                batch.rows.push(input::parse(row, survey.kinds));
+                batch.rows.push(input::parse(row, summary.kinds));
             }
         }
+        let is_same = usize::try_from(number).is_ok_and(|number| {
+            summary.checksums.get(number).is_some_and(|expected| *expected == rows.checksum())
+        });
+        ensure!(is_same, "{} was changed while it was sent", file.display());
         if !is_answered && batches.blocking_send(batch).is_err() {
             return Ok(());
         }
@@ -197,7 +211,7 @@ async fn work(shared: Arc<Shared>, connections: usize) -> anyhow::Result<()> {
     drop(shared);
     let give_up = async {
         stop.cancelled().await;
-        sleep(GRACE).await;
+        sleep(SHUTDOWN_TIMEOUT).await;
     };
     tokio::pin!(give_up);
     loop {
@@ -214,7 +228,7 @@ async fn work(shared: Arc<Shared>, connections: usize) -> anyhow::Result<()> {
             Some(worked) => {
                 // The others finish what they have sent, so that their answers are not lost.
                 stop.cancel();
-                let _ = tokio::time::timeout(GRACE, async {
+                let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, async {
                     while workers.join_next().await.is_some() {}
                 })
                 .await;
@@ -237,8 +251,10 @@ impl Shared {
             let Some(batch) = batch else { return Ok(()) };
             let (number, rows) = (batch.number, batch.rows.len() as u64);
             let answered = match self.resolve(client, batch).await {
-                Ok(Some(resolved)) => self.send(client, &resolved).await,
-                Ok(None) => return Ok(()),
+                Ok(Some(resolved)) if !self.stop.is_cancelled() => {
+                    self.send(client, &resolved).await
+                }
+                Ok(_) => return Ok(()),
                 Err(error) => Err(error),
             };
             match answered {
@@ -267,7 +283,8 @@ impl Shared {
             return Ok(earlier);
         }
         let Batch { number, rows } = batch;
-        let resolved = self.resolver.resolve(&self.api, client, number, rows, PATIENCE).await?;
+        let resolved =
+            self.resolver.resolve(&self.api, client, number, rows, RETRY_TIMEOUT).await?;
         if !self.has_names {
             return Ok(Some(resolved));
         }
@@ -284,7 +301,8 @@ impl Shared {
         if batch.pairs.is_empty() || is_incomplete {
             return Ok(refused_batch(batch, batch.refused.clone()));
         }
-        let answered = self.api.call(client, mode.endpoint(), self.body(batch), PATIENCE).await;
+        let answered =
+            self.api.call(client, mode.endpoint(), self.body(batch), RETRY_TIMEOUT).await;
         let data = match answered {
             Ok(data) => data,
             Err(CallError::Refused(refused)) => {
@@ -337,7 +355,6 @@ impl Shared {
         };
         match (&error, flag) {
             (CallError::Refused(refused), Some(flag)) if refused.is_unknown_endpoint() => {
-                self.is_endpoint_unknown.store(true, Ordering::Relaxed);
                 anyhow!(
                     "the server has no endpoint {}, which {flag} needs. The original has none: it \
                      cannot do that. Nothing was created",

@@ -3,7 +3,7 @@
 //! The URL of the database contains a password, so it has no flag: other users of the machine can
 //! read command lines.
 
-mod caller;
+mod credentials;
 mod database_url;
 
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
-pub use self::caller::{Caller, caller};
+pub use self::credentials::{Credentials, credentials};
 pub use self::database_url::UrlError;
 use crate::db::hosts::{Hosts, Target};
 use crate::domain::permission::Authorization;

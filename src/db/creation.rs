@@ -24,9 +24,9 @@ pub struct CreationSearch<'a> {
 pub struct Creation {
     /// The id of its audit record.
     pub audit_record_id: i64,
-    /// When.
+    /// When it was committed.
     pub created_at: OffsetDateTime,
-    /// Who.
+    /// Who sent it.
     pub caller: Caller,
     /// Why, if the request says so.
     pub reason: Option<String>,
@@ -37,8 +37,6 @@ pub struct Creation {
     /// For each detail of the request its error's code, `None` if it was created. `None` if no
     /// idempotency record has them.
     pub refusals: Option<Vec<Option<i32>>>,
-    /// The audit records of the requests that have undone this one.
-    pub undone_by: Vec<i64>,
 }
 
 /// The model association of created links.
@@ -57,7 +55,8 @@ pub struct CreationAssociation {
 pub struct CreatedLink {
     /// Its id.
     pub id: i64,
-    /// The index of its detail in the request; `None` if the audit record does not have it.
+    /// The index of its detail in the request; `None` if it does not fit the audit record. Of
+    /// records from before migration 12, the position among the created links.
     pub index: Option<i16>,
     /// Its source; `None` if that was removed from the audit record.
     pub source: Option<i64>,
@@ -76,13 +75,16 @@ pub async fn find(
 ) -> sqlx::Result<Vec<Creation>> {
     let CreationSearch { request_id, audit_record_id, tenant_id, caller, permissions } = search;
     let rows = sqlx::query!(
+        // `found` is materialized, and its ids are compared in pairs, so that the index by request
+        // ids serves it, not the primary key.
         // The array makes PostgreSQL look up the last records by their ids, however many there
         // are. Each other search is a scalar subquery, which only one index serves.
         r#"with found as materialized (
                select id from cmdb.audit_log record
                where origin = 'request' and request_id = $1 and tenant_id = $2
                    and model_association_id is not null
-                   and ($3::bigint is null or id = $3)
+                   and (request_id, id) >= ($1, coalesce($3::bigint, 1))
+                   and (request_id, id) <= ($1, coalesce($3, 9223372036854775807))
                    and (app = $4 and user_name = $5 or $6
                        or exists (
                            select from cmdb.model_association association
@@ -113,11 +115,7 @@ pub async fn find(
                    where stored.app = record.app and stored.user_name = record.user_name
                        and key = idempotency_key and stored.request_id = record.request_id
                        and stored.association_ids = record.association_ids
-               ) as "refusals: Vec<Option<i32>>",
-               array(
-                   select undo.id from cmdb.audit_log undo
-                   where undo.undone_record_id = record.id
-               ) as "undone_by!"
+               ) as "refusals: Vec<Option<i32>>"
            from cmdb.audit_log record
            left join cmdb.model_association association on association.id = model_association_id
            left join cmdb.model source on source.id = source_model_id
@@ -154,8 +152,6 @@ pub async fn find(
                 target_model,
             },
         );
-        let mut undone_by = row.undone_by;
-        undone_by.sort_unstable();
         Creation {
             audit_record_id: row.id,
             created_at: row.created_at,
@@ -164,7 +160,6 @@ pub async fn find(
             association,
             links: links.collect(),
             refusals: row.refusals,
-            undone_by,
         }
     });
     Ok(creations.collect())

@@ -122,11 +122,12 @@ pub async fn create(
     .await
 }
 
-/// The stored state of each detail, and the cache version when it was read.
+/// The stored state of each detail, with the ids of links if they are wanted, and the cache version
+/// when it was read.
 #[tracing::instrument(skip_all, name = "db.instance_association.find_state")]
 pub async fn find_state(
     conn: &mut PgConnection, association: &ModelAssociation, tenant_id: Option<i32>,
-    details: &[Detail],
+    details: &[Detail], wants_links: bool,
 ) -> sqlx::Result<(Vec<StoredState>, CacheVersion)> {
     let source_ids: Vec<_> = details.iter().map(|detail| detail.source).collect();
     let target_ids: Vec<_> = details.iter().map(|detail| detail.target).collect();
@@ -144,6 +145,8 @@ pub async fn find_state(
         // details
         &source_ids as &[Option<i64>],
         &target_ids as &[Option<i64>],
+        // result
+        wants_links,
     )
     .fetch_one(conn)
     .await?;

@@ -52,6 +52,13 @@ pub struct BatchOptions {
     pub reason: Option<String>,
 }
 
+impl BatchOptions {
+    /// Whether the answer depends on which links are in the way.
+    pub fn wants_links(&self) -> bool {
+        self.accepts_existing || self.explain
+    }
+}
+
 /// The most characters of a reason.
 pub const REASON_LIMIT: usize = 200;
 

@@ -39,7 +39,7 @@ impl Api {
         if path.starts_with("/api/v3/") { Self::Cmdb } else { Self::Gateway }
     }
 
-    /// The request's id: a new one, or at the CMDB API the one that the gateway gave.
+    /// The request's id: a new one, or at the CMDB API the one that the caller sent.
     pub(super) fn request_id(self, headers: &HeaderMap) -> Arc<str> {
         let given = ["x-request-id", "x-bkapi-request-id"].iter().find_map(|name| {
             let id = headers.get(*name)?.to_str().ok()?;
@@ -49,7 +49,8 @@ impl Api {
         });
         match (self, given) {
             (Self::Cmdb, Some(id)) => id,
-            _ => Uuid::new_v4().simple().to_string().into(),
+            // Version 7 ascends, so inserts into the index by request ids stay at its end.
+            _ => Uuid::now_v7().simple().to_string().into(),
         }
     }
 

@@ -232,8 +232,15 @@ async fn create(
         // The stored state decides. It may change before the write, which then writes nothing.
         cx.require_time_for_statement()?;
         let sent = Instant::now();
-        let find = db::instance_association::find_state(conn, association, tenant_id, details);
-        let (stored, version) = find.instrument(step!("find state")).await?;
+        let wants_links = options.wants_links();
+        let finding = db::instance_association::find_state(
+            conn,
+            association,
+            tenant_id,
+            details,
+            wants_links,
+        );
+        let (stored, version) = finding.instrument(step!("find state")).await?;
         cx.lookups.set_current(version, sent)?;
         if !authorized.cover_existing(details, &stored) {
             // An instance was added after the authorization.
@@ -302,7 +309,7 @@ impl Batch<'_> {
         known.remove_known(&mut unknown);
         let [unknown_sources, unknown_targets] = &unknown.ids;
         let code = |decision: &Decision| decision.err().map(|refusal| refusal.error.code());
-        let explains = options.explain || options.accepts_existing;
+        let explanations = idempotency.filter(|_| options.wants_links());
         let new_links = NewLinks {
             association,
             tenant_id,
@@ -316,7 +323,7 @@ impl Batch<'_> {
             error_codes: &decisions.iter().map(code).collect::<Vec<_>>(),
             reason: options.reason.as_deref(),
             detail_indexes: detail_indexes(decisions),
-            explanations: idempotency.filter(|_| explains).map(|_| explanation::json(decisions)),
+            explanations: explanations.map(|_| explanation::json(decisions)),
         };
         let sent = Instant::now();
         let creating = db::instance_association::create(conn, &new_links);

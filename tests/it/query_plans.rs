@@ -197,11 +197,10 @@ const STATEMENTS: [(&str, &[&str]); 26] = [
     ),
     ("-- Deletes links by their ids", &["instance_association_pkey"]),
     (
-        "as \"undone_by!\"",
+        "as \"exist!\"",
         &[
             "audit_log_pkey",
             "audit_log_request_id_idx",
-            "audit_log_undone_record_id_idx",
             "idempotency_record_pkey",
             "instance_association_pkey",
         ],

@@ -74,8 +74,6 @@ struct FoundRequest {
     /// keeps it for at least 24 hours, and only of requests with an `Idempotency-Key`.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     error_msg: Option<BTreeMap<usize, Cow<'static, str>>>,
-    /// The `audit_id` of each request that has undone this one.
-    undone_by: Vec<i64>,
 }
 
 /// An association that a request created.
@@ -117,7 +115,6 @@ impl FoundRequest {
             bk_asst_obj_id,
             created: creation.links.into_iter().map(FoundLink::new).collect(),
             error_msg,
-            undone_by: creation.undone_by,
         })
     }
 }
@@ -177,7 +174,6 @@ impl Endpoint for FindInstanceAssociationRequest {
             "bk_asst_obj_id": "host",
             "created": [link],
             "error_msg": null,
-            "undone_by": [],
         });
         (json!({"request_id": REQUEST_ID}), json!({"count": 1, "info": [request]}))
     }

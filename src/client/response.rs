@@ -13,7 +13,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// What to do after an answer.
 #[derive(Debug, PartialEq)]
-pub enum Verdict {
+pub enum Response {
     /// The request was carried out.
     Done(Value),
     /// The request is to be sent again.
@@ -94,7 +94,7 @@ struct Envelope {
 
 /// Judges an answer. ESB answers with status 200 whatever happened, and drops headers; the API
 /// gateway may do so, too. An answer without a code is not from the server, or incomplete.
-pub fn judge(status: u16, retry_after: Option<u64>, body: &[u8]) -> Verdict {
+pub fn classify_response(status: u16, retry_after: Option<u64>, body: &[u8]) -> Response {
     let envelope = serde_json::from_slice::<Envelope>(body).ok();
     let code = envelope.as_ref().and_then(|envelope| envelope.code);
     let message = envelope.as_ref().and_then(|envelope| envelope.message.clone());
@@ -103,11 +103,11 @@ pub fn judge(status: u16, retry_after: Option<u64>, body: &[u8]) -> Verdict {
         _ => String::from_utf8_lossy(body).chars().take(200).collect(),
     });
     if let Some(Envelope { code: Some(0), data, .. }) = envelope {
-        return Verdict::Done(data);
+        return Response::Done(data);
     }
     let is_rate_limit =
         status == 429 || matches!(code, Some(1_306_429 | 1_199_997 | 1_642_900..=1_642_999));
-    let is_unavailable = matches!(status, 502..=504)
+    let is_unavailable = matches!(status, 408 | 502..=504)
         || match code {
             // ESB's error for a third party, and what the API gateway says with a status from 500.
             Some(1_306_201 | 1_650_000..=1_659_999) => true,
@@ -122,11 +122,11 @@ pub fn judge(status: u16, retry_after: Option<u64>, body: &[u8]) -> Verdict {
         let code = code.map(|code| format!(", code {code}")).unwrap_or_default();
         let text = format!("status {status}{code}: {message}");
         let after = retry_after.map(Duration::from_secs);
-        return Verdict::Again(Problem { text, is_rate_limit, after });
+        return Response::Again(Problem { text, is_rate_limit, after });
     }
     let (data, permission) =
         envelope.map(|envelope| (envelope.data, envelope.permission)).unwrap_or_default();
-    Verdict::Refused(RefusedRequest { status, code, message, data, permission })
+    Response::Refused(RefusedRequest { status, code, message, data, permission })
 }
 
 /// How long to wait before a request is sent again: `elapsed` after it was sent first, and after
@@ -150,12 +150,12 @@ mod tests {
 
     use super::*;
 
-    fn problem(verdict: Verdict) -> Option<(bool, Option<u64>)> {
-        match verdict {
-            Verdict::Again(problem) => {
+    fn problem(response: Response) -> Option<(bool, Option<u64>)> {
+        match response {
+            Response::Again(problem) => {
                 Some((problem.is_rate_limit, problem.after.map(|after| after.as_secs())))
             }
-            Verdict::Done(_) | Verdict::Refused(_) => None,
+            Response::Done(_) | Response::Refused(_) => None,
         }
     }
 
@@ -180,8 +180,8 @@ mod tests {
             (504, 1_650_401, "", false),
             (200, 1_650_201, "", false),
         ] {
-            let verdict = judge(status, Some(7), &answer(code, message));
-            assert_eq!(problem(verdict), Some((is_rate_limit, Some(7))), "{status} {code}");
+            let response = classify_response(status, Some(7), &answer(code, message));
+            assert_eq!(problem(response), Some((is_rate_limit, Some(7))), "{status} {code}");
         }
         for (status, body) in [
             (200, r#"{"result": true, "code": 0, "data": {"#),
@@ -190,9 +190,10 @@ mod tests {
             (502, "<html>"),
             (503, ""),
             (504, ""),
+            (408, "<html>"),
         ] {
             assert_eq!(
-                problem(judge(status, None, body.as_bytes())),
+                problem(classify_response(status, None, body.as_bytes())),
                 Some((false, None)),
                 "{body}"
             );
@@ -207,14 +208,16 @@ mod tests {
             (200, 9_900_403, "Do not have access permission."),
             (404, 1_306_404, "The content does not exist"),
         ] {
-            let Verdict::Refused(refused) = judge(status, None, &answer(code, message)) else {
+            let Response::Refused(refused) =
+                classify_response(status, None, &answer(code, message))
+            else {
                 panic!("{code} is not refused");
             };
             assert_eq!((refused.code, refused.message.as_str()), (Some(code), message));
             assert_eq!(refused.is_unknown_endpoint(), status == 404);
         }
         let of_esb = br#"{"result":false,"data":null,"message":"The content does not exist"}"#;
-        let Verdict::Refused(refused) = judge(404, None, of_esb) else { panic!() };
+        let Response::Refused(refused) = classify_response(404, None, of_esb) else { panic!() };
         assert!(refused.is_unknown_endpoint());
     }
 

@@ -4,7 +4,7 @@
 use super::{Error, environment, value_or_file};
 
 /// The credentials of a client of the API that the environment configures.
-pub struct Caller {
+pub struct Credentials {
     /// The application's code.
     pub app_code: String,
     /// The application's secret.
@@ -16,7 +16,7 @@ pub struct Caller {
 }
 
 /// The credentials that the environment configures.
-pub fn caller() -> Result<Caller, Error> {
+pub fn credentials() -> Result<Credentials, Error> {
     let app_code = environment("CMDB_APP_CODE").ok_or(Error::Missing("CMDB_APP_CODE"))?;
     let (_, app_secret) = value_or_file("CMDB_APP_SECRET", "CMDB_APP_SECRET_FILE")?
         .ok_or(Error::Missing("CMDB_APP_SECRET"))?;
@@ -25,5 +25,5 @@ pub fn caller() -> Result<Caller, Error> {
     if token.is_none() && username.is_none() {
         return Err(Error::NoUser);
     }
-    Ok(Caller { app_code, app_secret, username, token })
+    Ok(Credentials { app_code, app_secret, username, token })
 }
