@@ -11,6 +11,7 @@ use crate::db;
 use crate::db::creation::CreationSearch;
 pub use crate::db::creation::{CreatedLink, Creation};
 use crate::db::deletion::{NamedLinks, Undone};
+use crate::db::permission::UserPermissions;
 use crate::domain::error::{DetailError, RequestError};
 use crate::domain::keys::is_valid_name;
 
@@ -51,16 +52,19 @@ pub async fn find(cx: &RequestContext<'_>, request: &NamedRequest) -> Result<Vec
     let permissions = user_permissions(cx).await?;
     let tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
-        let search = CreationSearch {
-            request_id: &request.request_id,
-            audit_record_id: request.audit_record_id,
-            tenant_id,
-            caller: &cx.caller,
-            permissions: permissions.as_deref(),
-        };
+        let search = search_for(cx, request, tenant_id, permissions.as_deref());
         list(conn, &search, CREATION_LIMIT).await
     })
     .await
+}
+
+fn search_for<'a>(
+    cx: &'a RequestContext<'_>, request: &'a NamedRequest, tenant_id: Option<i32>,
+    permissions: Option<&'a UserPermissions>,
+) -> CreationSearch<'a> {
+    let NamedRequest { request_id, audit_record_id } = request;
+    let (caller, audit_record_id) = (&cx.caller, *audit_record_id);
+    CreationSearch { request_id, audit_record_id, tenant_id, caller, permissions }
 }
 
 async fn list(
@@ -105,13 +109,7 @@ pub async fn undo(cx: &RequestContext<'_>, request: &NamedRequest) -> Result<Und
     let permissions = user_permissions(cx).await?;
     let tenant_id = cx.lookups.tenant_id(&cx.tenant).await?;
     with_connection(&cx.service.pool, cx.deadline, async |conn| {
-        let search = CreationSearch {
-            request_id: &request.request_id,
-            audit_record_id: request.audit_record_id,
-            tenant_id,
-            caller: &cx.caller,
-            permissions: permissions.as_deref(),
-        };
+        let search = search_for(cx, request, tenant_id, permissions.as_deref());
         let found = list(conn, &search, 2).await?;
         let creation = match (found.as_slice(), request.audit_record_id) {
             ([creation], _) => creation,
