@@ -122,12 +122,12 @@ pub async fn create(
     .await
 }
 
-/// The stored state of each detail, with the ids of links if they are wanted, and the cache version
-/// when it was read.
+/// The stored state of each detail, without the ids of links, and the cache version when it was
+/// read.
 #[tracing::instrument(skip_all, name = "db.instance_association.find_state")]
 pub async fn find_state(
     conn: &mut PgConnection, association: &ModelAssociation, tenant_id: Option<i32>,
-    details: &[Detail], wants_links: bool,
+    details: &[Detail],
 ) -> sqlx::Result<(Vec<StoredState>, CacheVersion)> {
     let source_ids: Vec<_> = details.iter().map(|detail| detail.source).collect();
     let target_ids: Vec<_> = details.iter().map(|detail| detail.target).collect();
@@ -145,24 +145,48 @@ pub async fn find_state(
         // details
         &source_ids as &[Option<i64>],
         &target_ids as &[Option<i64>],
-        // result
-        wants_links,
     )
     .fetch_one(conn)
     .await?;
-    let end = |instance_id: Option<i64>, link_id| {
-        instance_id.map(|instance_id| LinkedEnd { instance_id, link_id })
-    };
-    let to_targets = row.source_of_target.into_iter().zip(row.link_to_target);
-    let from_sources = row.target_of_source.into_iter().zip(row.link_from_source);
+    let end = |instance_id| LinkedEnd { instance_id, link_id: None };
+    let ends = row.source_of_target.into_iter().zip(row.target_of_source);
     let missing = row.source_missing.into_iter().zip(row.target_missing);
-    let states = missing.zip(to_targets).zip(from_sources).map(
-        |(((source_missing, target_missing), to_target), from_source)| StoredState {
+    let states = missing.zip(ends).map(
+        |((source_missing, target_missing), (source_of_target, target_of_source))| StoredState {
             source_missing,
             target_missing,
-            source_of_target: end(to_target.0, to_target.1),
-            target_of_source: end(from_source.0, from_source.1),
+            source_of_target: source_of_target.map(end),
+            target_of_source: target_of_source.map(end),
         },
     );
     Ok((states.collect(), row.version))
+}
+
+/// Adds the ids of the tenant's links to the stored state of each detail. Returns whether the links
+/// still exist.
+#[tracing::instrument(skip_all, name = "db.instance_association.find_link_ids")]
+pub async fn find_link_ids(
+    conn: &mut PgConnection, association: &ModelAssociation, tenant_id: Option<i32>,
+    details: &[Detail], states: &mut [StoredState],
+) -> sqlx::Result<bool> {
+    let mut links = Vec::new();
+    for (detail, state) in details.iter().zip(states) {
+        let StoredState { source_of_target, target_of_source, .. } = state;
+        if let (Some(end), Some(target)) = (source_of_target, detail.target) {
+            links.push((end.instance_id, target, &mut end.link_id));
+        }
+        if let (Some(end), Some(source)) = (target_of_source, detail.source) {
+            links.push((source, end.instance_id, &mut end.link_id));
+        }
+    }
+    let sources: Vec<_> = links.iter().map(|(source, ..)| *source).collect();
+    let targets: Vec<_> = links.iter().map(|(_, target, _)| *target).collect();
+    let row = sqlx::query_file!("src/db/link_ids.sql", association.id, &sources, &targets)
+        .fetch_one(conn)
+        .await?;
+    let tenant_id = tenant_id.map(i64::from);
+    for ((.., link_id), (id, tenant)) in links.into_iter().zip(row.ids.iter().zip(row.tenants)) {
+        *link_id = id.filter(|_| tenant == tenant_id);
+    }
+    Ok(row.ids.iter().all(Option::is_some))
 }

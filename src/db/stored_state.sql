@@ -4,10 +4,9 @@
 --   its models:         $2 source model, $3 whether it is built in, $4 target model, $5 likewise
 --   caller:             $6 tenant, null if it is not stored
 --   details:            $7 source ids, $8 target ids
---   result:             $9 whether the ids of links are wanted
 with
 -- Each scalar subquery is one search in a unique index: no other index fits its conditions as well,
--- so the plan does not depend on statistics. The other end of a link is in the index.
+-- so the plan does not depend on statistics.
 linked as materialized (
     select given.*,
         case when $1 & 3 = 3 then
@@ -29,8 +28,7 @@ linked as materialized (
         given (source_id, target_id, position)
 ),
 -- Instances are not looked up for a pair that is linked already: its error is known. Everybody sees
--- instances of tenant "0" (id 0) of a built-in model. The tenant sees its own links only. Sorted
--- once, for all arrays.
+-- instances of tenant "0" (id 0) of a built-in model. Sorted once, for all arrays.
 detail as (
     select linked.*,
         (source_of_target = source_id) is not true and (
@@ -42,23 +40,7 @@ detail as (
             select true from cmdb.instance
             where model_id = $4 and instance_id = target_id
                 and (tenant_id = $6 or tenant_id = 0 and $5)
-        ) is null as target_missing,
-        case when not $9 or source_of_target is null then null
-        when $1 & 3 = 3 then
-            (select link.id from cmdb.instance_association link
-                where link.model_association_id = $1 and link.source_id = linked.source_id
-                    and link.target_id = linked.target_id
-                    and link.model_association_id & 3 <> 1 and link.tenant_id = $6)
-        else
-            (select link.id from cmdb.instance_association link
-                where link.model_association_id = $1 and link.target_id = linked.target_id
-                    and link.model_association_id & 3 <> 3 and link.tenant_id = $6)
-        end as link_to_target,
-        case when $9 and target_of_source is not null then
-            (select link.id from cmdb.instance_association link
-                where link.model_association_id = $1 and link.source_id = linked.source_id
-                    and link.model_association_id & 3 = 1 and link.tenant_id = $6)
-        end as link_from_source
+        ) is null as target_missing
     from linked
     order by position
 )
@@ -66,7 +48,5 @@ select (select version from cmdb.cache_version) as "version!: CacheVersion",
     array_agg(source_missing) as "source_missing!: Vec<bool>",
     array_agg(target_missing) as "target_missing!: Vec<bool>",
     array_agg(source_of_target) as "source_of_target!: Vec<Option<i64>>",
-    array_agg(target_of_source) as "target_of_source!: Vec<Option<i64>>",
-    array_agg(link_to_target) as "link_to_target!: Vec<Option<i64>>",
-    array_agg(link_from_source) as "link_from_source!: Vec<Option<i64>>"
+    array_agg(target_of_source) as "target_of_source!: Vec<Option<i64>>"
 from detail

@@ -89,7 +89,7 @@ pub struct StoredState {
 pub struct LinkedEnd {
     /// The instance.
     pub instance_id: i64,
-    /// The link, if it is one of the caller's tenant. The tenant does not see others.
+    /// The link, if it was looked up and is one of the caller's tenant, which sees no others.
     pub link_id: Option<i64>,
 }
 

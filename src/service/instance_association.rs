@@ -232,19 +232,26 @@ async fn create(
         // The stored state decides. It may change before the write, which then writes nothing.
         cx.require_time_for_statement()?;
         let sent = Instant::now();
-        let wants_links = options.wants_links();
-        let finding = db::instance_association::find_state(
-            conn,
-            association,
-            tenant_id,
-            details,
-            wants_links,
-        );
-        let (stored, version) = finding.instrument(step!("find state")).await?;
+        let finding = db::instance_association::find_state(conn, association, tenant_id, details);
+        let (mut stored, version) = finding.instrument(step!("find state")).await?;
         cx.lookups.set_current(version, sent)?;
         if !authorized.cover_existing(details, &stored) {
             // An instance was added after the authorization.
             return Err(Error::Conflict);
+        }
+        if options.wants_links() {
+            let stored = &mut stored;
+            let finding = db::instance_association::find_link_ids(
+                conn,
+                association,
+                tenant_id,
+                details,
+                stored,
+            );
+            if !finding.instrument(step!("find link ids")).await? {
+                // A link was deleted after the state was read.
+                return Err(Error::Conflict);
+            }
         }
         let mut decisions = plan_on(&stored);
         if hides_blockers {

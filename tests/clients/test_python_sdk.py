@@ -185,8 +185,8 @@ NOT_IN_THE_SDK = {
     "undo_instance_association_request",
 }
 
-# For each other endpoint: fields, the data that they give on the demo inventory, and a refusal, as the
-# fields that are replaced, the code and the message.
+# For each other endpoint: fields, the data that they give on the demo inventory, and a refusal, as
+# the fields that are replaced, the code and the message.
 CALLS = {
     "batch_create_instance_association": (
         batch([(11, 104)]),

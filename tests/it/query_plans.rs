@@ -175,7 +175,7 @@ pub(crate) async fn assert_indexes(pool: &PgPool, statements: &[(String, Vec<&st
 }
 
 /// A part of each statement of fixed text that names a large table, and what it reads of these.
-const STATEMENTS: [(&str, &[&str]); 26] = [
+const STATEMENTS: [(&str, &[&str]); 27] = [
     (
         "-- Creates links with their audit record",
         &[
@@ -194,6 +194,10 @@ const STATEMENTS: [(&str, &[&str]); 26] = [
             "instance_association_target_key",
             "instance_pkey",
         ],
+    ),
+    (
+        "-- The ids of links and their tenants",
+        &["instance_association_pair_key", "instance_association_source_key"],
     ),
     ("-- Deletes links by their ids", &["instance_association_pkey"]),
     (
