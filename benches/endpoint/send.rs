@@ -18,7 +18,8 @@ use crate::row::{Row, quantile, rate, row, warm_up};
 /// How many links the database holds.
 const LINKS: i64 = 1_000_000;
 
-/// How many rows a file has, to see whether the memory depends on it.
+/// How many rows a file has, to see whether the memory depends on it. The goal is for the larger
+/// one: of the other, much of the time is the start of the command.
 const SIZES: [usize; 2] = [10_000, 1_000_000];
 
 /// How long the clients are measured before and after each file.
@@ -50,10 +51,14 @@ pub(crate) async fn measure(rounds: usize) {
         }
         let [sent, clients] = [sent, clients].map(|rates| quantile(&rates, 0.5));
         let [lowest, ratio, highest] = [0.0, 0.5, 1.0].map(|part| quantile(&ratios, part));
-        let goal = if ratio >= 0.7 { "met" } else { "**missed**" };
+        let goal = match ratio >= 0.7 {
+            _ if size < SIZES[1] => "",
+            true => "≥ 0.7 met",
+            false => "≥ 0.7 **missed**",
+        };
         println!(
             "| {size} | {sent:.0} | {clients:.0} | {ratio:.2} | {lowest:.2} to {highest:.2} | \
-             {memory:.0} MiB | ≥ 0.7 {goal} |"
+             {memory:.0} MiB | {goal} |"
         );
     }
     let check = dataset.program.run(&["check"]);
