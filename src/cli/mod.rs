@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sqlx::PgConnection;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::app::AppCommand;
 use self::association::AssociationCommand;
@@ -231,4 +232,16 @@ async fn migrate(args: &MigrateArgs) -> anyhow::Result<Outcome> {
         writeln!(io::stderr(), "defaults of the role set; connections that are open keep theirs")?;
     }
     Ok(Outcome::Success)
+}
+
+/// Completes at the first SIGTERM or SIGINT that arrives after this call.
+fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

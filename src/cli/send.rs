@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::{Outcome, table};
+use super::{Outcome, shutdown_signal, table};
 use crate::client::Mode;
 use crate::client::api::{Credentials, Observer};
 use crate::client::input::ColumnKind;
-use crate::client::job::Job;
+use crate::client::options::SendOptions;
 use crate::client::report::Totals;
 use crate::client::run::Run;
 use crate::config;
@@ -87,7 +86,7 @@ impl SendArgs {
             (_, true) => Mode::Atomic,
             _ => Mode::Create,
         };
-        let job = Job {
+        let options = SendOptions {
             file: self.file,
             endpoint: self.endpoint,
             credentials: Credentials { app_code, app_secret, username, token },
@@ -103,9 +102,9 @@ impl SendArgs {
             reason: self.reason,
             connections: self.connections.into(),
         };
-        let (failed, progress_file) = (job.failed(), job.progress());
-        let accepts_existing = job.accepts_existing;
-        let run = spawn_blocking(move || Run::prepare(job)).await??;
+        let (failed, progress_file) = (options.failed(), options.progress());
+        let accepts_existing = options.accepts_existing;
+        let run = spawn_blocking(move || Run::prepare(options)).await??;
         let messages = Arc::new(Messages::new(&run)?);
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         tokio::spawn(stop_on_signal(stop.clone(), abort.clone(), Arc::clone(&messages))?);
@@ -136,20 +135,17 @@ impl SendArgs {
 fn stop_on_signal(
     stop: CancellationToken, abort: CancellationToken, messages: Arc<Messages>,
 ) -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let first = shutdown_signal()?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        first.await;
+        // A handler that cannot be installed again leaves the second signal without effect.
+        let second = shutdown_signal();
         messages.print("stopping: waiting for up to 10 s for answers; again to stop at once");
         stop.cancel();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        if let Ok(second) = second {
+            second.await;
+            abort.cancel();
         }
-        abort.cancel();
     })
 }
 

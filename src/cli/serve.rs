@@ -1,6 +1,5 @@
 //! `serve`: runs the server.
 
-use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,13 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::Outcome;
+use super::{Outcome, shutdown_signal};
 use crate::config::{self, Listen, ServeSettings};
 use crate::http::AppState;
 use crate::http::auth::Authenticator;
@@ -199,16 +197,4 @@ async fn listen_all(addresses: &Listen) -> anyhow::Result<(TcpListener, Option<T
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
-}
-
-/// Completes at the first SIGTERM or SIGINT that arrives after this call.
-fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::response::RefusedRequest;
-use super::{Mode, Outcome, Refusal, Resolved};
+use super::{BatchResult, Mode, ResolvedBatch, RowError};
 
-/// The outcomes of details, by their indexes.
+/// What became of details, by their indexes.
 #[derive(Deserialize, Default)]
 struct Data {
     success_created: Option<HashMap<usize, i64>>,
@@ -51,52 +51,55 @@ pub fn is_explained(data: &Value) -> bool {
 
 /// What became of each row of a batch that the server answered. `accepts_existing`: pairs that are
 /// linked already are not refused. The server does not refuse them then; the original does.
-pub fn outcome(
-    batch: &Resolved, data: Value, mode: Mode, accepts_existing: bool,
-) -> Result<Outcome, serde_json::Error> {
+pub fn batch_result(
+    batch: &ResolvedBatch, data: Value, mode: Mode, accepts_existing: bool,
+) -> Result<BatchResult, serde_json::Error> {
     let is_explained = is_explained(&data);
     let data: Data = serde_json::from_value(data)?;
     let created = data.success_created.unwrap_or_default();
     let texts = data.error_msg.unwrap_or_default();
     let explanations = data.error_detail.unwrap_or_default();
-    let mut outcome =
-        Outcome { batch: batch.batch, refused: batch.refused.clone(), ..Outcome::default() };
+    let mut result = BatchResult {
+        batch: batch.batch,
+        refused: batch.refused.clone(),
+        ..BatchResult::default()
+    };
     let mut pairs = HashSet::new();
     for (index, (&row, pair)) in batch.pairs.iter().enumerate() {
         let is_repeated = !pairs.insert(pair);
         match (created.get(&index), texts.get(&index)) {
             // A repeated pair would not be created again.
             (Some(&id), _) if mode == Mode::DryRun && (id != 0 || is_repeated) => {
-                outcome.existing.insert(row, id);
+                result.existing.insert(row, id);
             }
             (Some(&id), _) => {
-                outcome.created.insert(row, id);
+                result.created.insert(row, id);
             }
             (None, text) => {
                 let text = text.map_or("the answer does not mention it", String::as_str);
-                let refusal = refusal(text, explanations.get(&index), &created);
-                if accepts_existing && !is_explained && refusal.reason == "already_exists" {
-                    outcome.existing.insert(row, 0);
+                let error = row_error(text, explanations.get(&index), &created);
+                if accepts_existing && !is_explained && error.reason == "already_exists" {
+                    result.existing.insert(row, 0);
                 } else {
-                    outcome.refused.insert(row, refusal);
+                    result.refused.insert(row, error);
                 }
             }
         }
     }
-    Ok(outcome)
+    Ok(result)
 }
 
-fn refusal(
+fn row_error(
     text: &str, explanation: Option<&Explanation>, created: &HashMap<usize, i64>,
-) -> Refusal {
+) -> RowError {
     let known =
         TEXTS.iter().find(|(end, ..)| text == *end || end.starts_with(' ') && text.ends_with(end));
     let (code, reason) = known.map_or((None, "other"), |(_, code, reason)| (Some(*code), *reason));
     let Some(explanation) = explanation.cloned() else {
-        return Refusal { code, ..Refusal::unsent(reason, text) };
+        return RowError { code, ..RowError::unsent(reason, text) };
     };
     let of_batch = explanation.blocking_index.and_then(|index| created.get(&index).copied());
-    Refusal {
+    RowError {
         code: explanation.code.or(code),
         reason: explanation.reason.unwrap_or_else(|| reason.to_owned()),
         message: text.to_owned(),
@@ -105,19 +108,19 @@ fn refusal(
 }
 
 /// What became of each row of a batch of which nothing was created, because of some rows.
-pub fn refused_batch(batch: &Resolved, refused: BTreeMap<usize, Refusal>) -> Outcome {
+pub fn refused_batch(batch: &ResolvedBatch, refused: BTreeMap<usize, RowError>) -> BatchResult {
     let others = "not created, because other rows of its batch were refused";
     let mut refused = refused;
     for row in batch.pairs.keys() {
-        refused.entry(*row).or_insert_with(|| Refusal::unsent("batch_refused", others));
+        refused.entry(*row).or_insert_with(|| RowError::unsent("batch_refused", others));
     }
     refused.extend(batch.refused.clone());
-    Outcome { batch: batch.batch, refused, ..Outcome::default() }
+    BatchResult { batch: batch.batch, refused, ..BatchResult::default() }
 }
 
 /// What became of each row of a batch that was refused as a whole because of its rows; nothing, if
 /// it was refused for another reason.
-pub fn refused_rows(batch: &Resolved, refused: &RefusedRequest) -> Option<Outcome> {
+pub fn refused_rows(batch: &ResolvedBatch, refused: &RefusedRequest) -> Option<BatchResult> {
     if refused.is_missing_permission() {
         let ids = refused.forbidden_instances();
         let named = ids.iter().take(20).cloned().collect::<Vec<_>>().join(", ");
@@ -126,8 +129,8 @@ pub fn refused_rows(batch: &Resolved, refused: &RefusedRequest) -> Option<Outcom
             0 => refused.message.clone(),
             _ => format!("{} Instances: {named}{more}", refused.message),
         };
-        let refusal = Refusal { code: refused.code, ..Refusal::unsent("permission", message) };
-        let rows = batch.pairs.keys().map(|row| (*row, refusal.clone())).collect();
+        let error = RowError { code: refused.code, ..RowError::unsent("permission", message) };
+        let rows = batch.pairs.keys().map(|row| (*row, error.clone())).collect();
         return Some(refused_batch(batch, rows));
     }
     let data: Data = serde_json::from_value(refused.data.clone()).ok()?;
@@ -137,8 +140,8 @@ pub fn refused_rows(batch: &Resolved, refused: &RefusedRequest) -> Option<Outcom
     }
     let rows: Vec<_> = batch.pairs.keys().collect();
     let rows = texts.iter().filter_map(|(index, text)| {
-        let refusal = refusal(text, explanations.get(index), &HashMap::new());
-        Some((**rows.get(*index)?, refusal))
+        let error = row_error(text, explanations.get(index), &HashMap::new());
+        Some((**rows.get(*index)?, error))
     });
     Some(refused_batch(batch, rows.collect()))
 }
@@ -150,10 +153,10 @@ mod tests {
     use super::*;
 
     /// A batch of four rows, the second of which is not sent.
-    fn batch() -> Resolved {
+    fn batch() -> ResolvedBatch {
         let pairs = BTreeMap::from([(0, [1, 2]), (2, [3, 4]), (3, [5, 6])]);
-        let refused = BTreeMap::from([(1, Refusal::unsent("not_an_id", "x"))]);
-        Resolved { batch: 7, pairs, refused }
+        let refused = BTreeMap::from([(1, RowError::unsent("not_an_id", "x"))]);
+        ResolvedBatch { batch: 7, pairs, refused }
     }
 
     #[test]
@@ -165,10 +168,10 @@ mod tests {
                 "2": {"code": 1_101_061, "reason": "target_taken", "blocking_index": 0},
             },
         });
-        let outcome = outcome(&batch(), data, Mode::Create, true).unwrap();
-        assert_eq!(outcome.created, BTreeMap::from([(0, 73)]));
+        let result = batch_result(&batch(), data, Mode::Create, true).unwrap();
+        assert_eq!(result.created, BTreeMap::from([(0, 73)]));
         let refused = |row: usize| {
-            let Refusal { code, reason, blocking_id, .. } = &outcome.refused[&row];
+            let RowError { code, reason, blocking_id, .. } = &result.refused[&row];
             (*code, reason.as_str(), *blocking_id)
         };
         assert_eq!(refused(1), (None, "not_an_id", None));
@@ -184,12 +187,12 @@ mod tests {
             "2": "new",
         }});
         assert!(!is_explained(&data));
-        let found = outcome(&batch(), data.clone(), Mode::Create, false).unwrap();
+        let found = batch_result(&batch(), data.clone(), Mode::Create, false).unwrap();
         let refused = |row: usize| (found.refused[&row].code, found.refused[&row].reason.as_str());
         assert_eq!(refused(0), (Some(1_101_038), "already_exists"));
         assert_eq!(refused(2), (Some(1_101_074), "target_missing"));
         assert_eq!(refused(3), (None, "other"));
-        let found = outcome(&batch(), data, Mode::Create, true).unwrap();
+        let found = batch_result(&batch(), data, Mode::Create, true).unwrap();
         assert_eq!(found.existing, BTreeMap::from([(0, 0)]));
         assert_eq!(found.refused.len(), 3);
     }
@@ -197,9 +200,9 @@ mod tests {
     #[test]
     fn a_dry_run_tells_links_that_exist_from_new_ones() {
         let data = json!({"success_created": {"0": 0, "1": 73, "2": 0}, "error_msg": {}});
-        let outcome = outcome(&batch(), data, Mode::DryRun, true).unwrap();
-        assert_eq!(outcome.created, BTreeMap::from([(0, 0), (3, 0)]));
-        assert_eq!(outcome.existing, BTreeMap::from([(2, 73)]));
+        let result = batch_result(&batch(), data, Mode::DryRun, true).unwrap();
+        assert_eq!(result.created, BTreeMap::from([(0, 0), (3, 0)]));
+        assert_eq!(result.existing, BTreeMap::from([(2, 73)]));
     }
 
     #[test]
@@ -215,16 +218,16 @@ mod tests {
             "success_created": {}, "error_msg": {"1": "Associated instance does not exist"},
             "error_detail": {"1": {"code": 1_101_074, "reason": "target_missing"}},
         });
-        let outcome = refused_rows(&batch(), &refused(1_101_074, data, Value::Null)).unwrap();
-        let reasons: Vec<_> = outcome.refused.values().map(|one| one.reason.as_str()).collect();
+        let result = refused_rows(&batch(), &refused(1_101_074, data, Value::Null)).unwrap();
+        let reasons: Vec<_> = result.refused.values().map(|one| one.reason.as_str()).collect();
         assert_eq!(reasons, ["batch_refused", "not_an_id", "target_missing", "batch_refused"]);
 
         let permission = json!({"actions": [{"related_resource_types": [
             {"instances": [[{"type": "sys_host", "id": "3"}], [{"type": "sys_host", "id": "5"}]]},
         ]}]});
-        let outcome = refused_rows(&batch(), &refused(9_900_403, Value::Null, permission)).unwrap();
-        assert_eq!(outcome.refused[&0].message, "No. Instances: 3, 5");
-        assert_eq!(outcome.refused[&1].reason, "not_an_id");
+        let result = refused_rows(&batch(), &refused(9_900_403, Value::Null, permission)).unwrap();
+        assert_eq!(result.refused[&0].message, "No. Instances: 3, 5");
+        assert_eq!(result.refused[&1].reason, "not_an_id");
 
         assert_eq!(refused_rows(&batch(), &refused(1_199_006, Value::Null, Value::Null)), None);
     }

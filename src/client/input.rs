@@ -10,7 +10,7 @@ use csv::{ByteRecord, Position};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Refusal;
+use super::RowError;
 use crate::domain::batch::DETAIL_LIMIT;
 use crate::domain::instance::NAME_LIMIT;
 
@@ -260,20 +260,20 @@ fn parse_id(cell: &str) -> Option<i64> {
 }
 
 /// What a row asks to link, or why it is not sent.
-pub fn parse(row: &ByteRecord, kinds: [ColumnKind; 2]) -> Result<[Cell; 2], Refusal> {
+pub fn parse(row: &ByteRecord, kinds: [ColumnKind; 2]) -> Result<[Cell; 2], RowError> {
     let (Some(source), Some(target)) = (row.get(0), row.get(1)) else {
-        return Err(Refusal::unsent("too_few_columns", "the row has one column, not two"));
+        return Err(RowError::unsent("too_few_columns", "the row has one column, not two"));
     };
     let parse = |cell: &[u8], kind, end| {
         let cell = text(cell);
         match kind {
-            _ if cell.is_empty() => Err(Refusal::unsent("empty", format!("the {end} is empty"))),
+            _ if cell.is_empty() => Err(RowError::unsent("empty", format!("the {end} is empty"))),
             ColumnKind::Ids => parse_id(&cell).map(Cell::Id).ok_or_else(|| {
-                Refusal::unsent("not_an_id", format!("the {end} is not an integer of 64 bits"))
+                RowError::unsent("not_an_id", format!("the {end} is not an integer of 64 bits"))
             }),
             ColumnKind::Names if cell.len() > NAME_LIMIT => {
                 let text = format!("the {end} is a name of more than {NAME_LIMIT} bytes");
-                Err(Refusal::unsent("name_too_long", text))
+                Err(RowError::unsent("name_too_long", text))
             }
             ColumnKind::Names => Ok(Cell::Name(cell)),
         }
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn a_row_that_names_no_two_instances_is_refused() {
         let parse_row = |cells: &[&str], kinds| {
-            parse(&ByteRecord::from(cells.to_vec()), kinds).map_err(|refusal| refusal.reason)
+            parse(&ByteRecord::from(cells.to_vec()), kinds).map_err(|error| error.reason)
         };
         let refused = |reason: &str| Err(reason.to_owned());
         assert_eq!(parse_row(&[" 1 ", "-2", "x"], [Ids; 2]), Ok([Cell::Id(1), Cell::Id(-2)]));

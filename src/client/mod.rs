@@ -9,8 +9,8 @@
 pub mod answer;
 pub mod api;
 pub mod input;
-pub mod job;
 pub mod names;
+pub mod options;
 pub mod progress;
 pub mod report;
 pub mod response;
@@ -45,7 +45,7 @@ impl Mode {
 
 /// Why a row was not created.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct RowError {
     /// The server's code. Rows that were not sent have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<i64>,
@@ -58,8 +58,8 @@ pub struct Refusal {
     pub blocking_id: Option<i64>,
 }
 
-impl Refusal {
-    /// The refusal of a row that is not sent.
+impl RowError {
+    /// Why a row is not sent.
     pub fn unsent(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.to_owned(), message: message.into(), ..Self::default() }
     }
@@ -67,18 +67,18 @@ impl Refusal {
 
 /// A batch as it is sent. The keys are positions of rows in the batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resolved {
+pub struct ResolvedBatch {
     /// Its number, from 0.
     pub batch: u64,
     /// The ids of source and target.
     pub pairs: BTreeMap<usize, [i64; 2]>,
     /// The rows that are not sent.
-    pub refused: BTreeMap<usize, Refusal>,
+    pub refused: BTreeMap<usize, RowError>,
 }
 
 /// What became of a batch. The keys are positions of rows in the batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct BatchResult {
     /// Its number, from 0.
     pub batch: u64,
     /// The ids of the links. In a dry run 0 for those that would be created.
@@ -88,5 +88,5 @@ pub struct Outcome {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub existing: BTreeMap<usize, i64>,
     /// Why the others were refused.
-    pub refused: BTreeMap<usize, Refusal>,
+    pub refused: BTreeMap<usize, RowError>,
 }

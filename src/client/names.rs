@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, CallError, body};
 use super::input::Cell;
-use super::{Refusal, Resolved};
+use super::{ResolvedBatch, RowError};
 use crate::domain::instance::{FixedFields, HOST};
 use crate::domain::model::BUILT_IN_MODELS;
 
@@ -19,18 +19,18 @@ const CACHE_CAPACITY: u64 = 50_000;
 /// The most instances that a search returns.
 const PAGE_LIMIT: usize = 500;
 
-/// What a name is the name of.
+/// How many instances have a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Nothing,
+enum NameMatch {
+    None,
     One(i64),
     Several,
 }
 
-impl Found {
+impl NameMatch {
     fn and(self, id: i64) -> Self {
         match self {
-            Self::Nothing => Self::One(id),
+            Self::None => Self::One(id),
             Self::One(_) | Self::Several => Self::Several,
         }
     }
@@ -39,7 +39,7 @@ impl Found {
 /// Finds the ids of names, and caches them.
 pub struct Resolver {
     models: [String; 2],
-    cache: Cache<(String, String), Found>,
+    cache: Cache<(String, String), NameMatch>,
 }
 
 impl Resolver {
@@ -50,9 +50,9 @@ impl Resolver {
 
     /// A batch with the ids of its rows.
     pub async fn resolve(
-        &self, api: &Api, client: &Client, batch: u64, rows: Vec<Result<[Cell; 2], Refusal>>,
+        &self, api: &Api, client: &Client, batch: u64, rows: Vec<Result<[Cell; 2], RowError>>,
         retry_timeout: Duration,
-    ) -> Result<Resolved, CallError> {
+    ) -> Result<ResolvedBatch, CallError> {
         let mut found = HashMap::new();
         for (end, model) in self.models.iter().enumerate() {
             let cells = rows.iter().flatten().filter_map(|cells| cells.get(end));
@@ -63,7 +63,7 @@ impl Resolver {
             let names: Vec<String> = names.collect();
             self.find(api, client, model, names, &mut found, retry_timeout).await?;
         }
-        let mut resolved = Resolved { batch, ..Resolved::default() };
+        let mut resolved = ResolvedBatch { batch, ..ResolvedBatch::default() };
         let [source, target] = &self.models;
         for (row, cells) in rows.into_iter().enumerate() {
             let ids = cells.and_then(|[of_source, of_target]| {
@@ -71,7 +71,7 @@ impl Resolver {
             });
             match ids {
                 Ok(ids) => drop(resolved.pairs.insert(row, ids)),
-                Err(refusal) => drop(resolved.refused.insert(row, refusal)),
+                Err(error) => drop(resolved.refused.insert(row, error)),
             }
         }
         Ok(resolved)
@@ -80,7 +80,7 @@ impl Resolver {
     /// Finds what these names are the names of.
     async fn find(
         &self, api: &Api, client: &Client, model: &str, mut names: Vec<String>,
-        found: &mut HashMap<(String, String), Found>, retry_timeout: Duration,
+        found: &mut HashMap<(String, String), NameMatch>, retry_timeout: Duration,
     ) -> Result<(), CallError> {
         let key = |name: String| (model.to_owned(), name);
         names.sort_unstable();
@@ -101,8 +101,8 @@ impl Resolver {
                 searches.extend([first.to_vec(), second.to_vec()]);
                 continue;
             }
-            let mut ids: BTreeMap<String, Found> =
-                names.into_iter().map(|name| (name, Found::Nothing)).collect();
+            let mut ids: BTreeMap<String, NameMatch> =
+                names.into_iter().map(|name| (name, NameMatch::None)).collect();
             for (id, name) in instances {
                 // The original finds a host by each of its addresses, and returns all of them.
                 let addresses =
@@ -125,21 +125,21 @@ impl Resolver {
 
 /// The id of a cell, or why its row is not sent.
 fn id_of(
-    found: &HashMap<(String, String), Found>, model: &str, cell: Cell,
-) -> Result<i64, Refusal> {
+    found: &HashMap<(String, String), NameMatch>, model: &str, cell: Cell,
+) -> Result<i64, RowError> {
     let name = match cell {
         Cell::Id(id) => return Ok(id),
         Cell::Name(name) => name,
     };
     match found.get(&(model.to_owned(), name.clone())) {
-        Some(Found::One(id)) => Ok(*id),
-        Some(Found::Several) => {
+        Some(NameMatch::One(id)) => Ok(*id),
+        Some(NameMatch::Several) => {
             let text = format!("several instances of model {model} have the name {name}");
-            Err(Refusal::unsent("ambiguous_name", text))
+            Err(RowError::unsent("ambiguous_name", text))
         }
-        Some(Found::Nothing) | None => {
+        Some(NameMatch::None) | None => {
             let text = format!("no instance of model {model} has the name {name}");
-            Err(Refusal::unsent("unknown_name", text))
+            Err(RowError::unsent("unknown_name", text))
         }
     }
 }

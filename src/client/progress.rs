@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::api::Observer;
-use super::{Outcome, Resolved};
+use super::{BatchResult, ResolvedBatch};
 
 /// A line of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,12 +30,12 @@ pub enum Entry {
         /// A random id.
         id: String,
         /// What the run was started with.
-        with: Map<String, Value>,
+        fingerprint: Map<String, Value>,
     },
     /// What is about to be sent.
-    Resolved(Resolved),
+    Resolved(ResolvedBatch),
     /// What was answered.
-    Answered(Outcome),
+    Answered(BatchResult),
     /// The last line: the rows that were refused are in their file.
     Finished {},
 }
@@ -59,7 +59,7 @@ pub struct Progress {
     /// The random id of the run.
     pub run: String,
     /// The batches that were resolved, and not answered, when the file was opened.
-    pub resolved: HashMap<u64, Resolved>,
+    pub resolved: HashMap<u64, ResolvedBatch>,
     /// Where the answer to each batch is.
     answers: HashMap<u64, u64>,
     /// How long ago the file was changed, if the run is continued.
@@ -69,7 +69,9 @@ pub struct Progress {
 impl Progress {
     /// Opens a file, or creates it. Continues its run, or starts a new one if it is finished or
     /// `restarts`. Fails if the run that is continued was started with something else.
-    pub fn open(path: &Path, with: &Map<String, Value>, restarts: bool) -> anyhow::Result<Self> {
+    pub fn open(
+        path: &Path, fingerprint: &Map<String, Value>, restarts: bool,
+    ) -> anyhow::Result<Self> {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let file = options.open(path);
@@ -92,14 +94,14 @@ impl Progress {
             answers: HashMap::new(),
             continued: None,
         };
-        progress.read(with, restarts)?;
+        progress.read(fingerprint, restarts)?;
         // Even to the same length, it would change the time of the last change.
         if progress.file.metadata()?.len() > progress.length {
             progress.file.set_len(progress.length)?;
         }
         progress.file.seek(SeekFrom::End(0))?;
         if progress.length == 0 {
-            let entry = Entry::Run { id: progress.run.clone(), with: with.clone() };
+            let entry = Entry::Run { id: progress.run.clone(), fingerprint: fingerprint.clone() };
             progress.write(&entry)?;
             progress.file.sync_all()?;
             sync_folder(path)?;
@@ -108,7 +110,7 @@ impl Progress {
     }
 
     /// Reads the lines up to the first one that is not valid.
-    fn read(&mut self, with: &Map<String, Value>, restarts: bool) -> anyhow::Result<()> {
+    fn read(&mut self, fingerprint: &Map<String, Value>, restarts: bool) -> anyhow::Result<()> {
         let modified = self.file.metadata()?.modified()?;
         let mut lines = BufReader::new(&self.file);
         let mut line = Vec::new();
@@ -116,10 +118,11 @@ impl Progress {
             let entry = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
             match entry {
                 Some(Entry::Run { .. }) if restarts => return Ok(()),
-                Some(Entry::Run { id, with: other }) if self.length == 0 => {
+                Some(Entry::Run { id, fingerprint: other }) if self.length == 0 => {
                     self.run = id;
                     self.continued = Some(modified.elapsed().unwrap_or_default());
-                    let differs = with.iter().find(|(key, value)| other.get(*key) != Some(*value));
+                    let differs =
+                        fingerprint.iter().find(|(key, value)| other.get(*key) != Some(*value));
                     if let Some((key, _)) = differs
                         && !is_finished(&self.file)?
                     {
@@ -134,9 +137,9 @@ impl Progress {
                 Some(Entry::Resolved(resolved)) if self.length > 0 => {
                     self.resolved.insert(resolved.batch, resolved);
                 }
-                Some(Entry::Answered(outcome)) if self.length > 0 => {
-                    self.resolved.remove(&outcome.batch);
-                    self.answers.insert(outcome.batch, self.length);
+                Some(Entry::Answered(result)) if self.length > 0 => {
+                    self.resolved.remove(&result.batch);
+                    self.answers.insert(result.batch, self.length);
                 }
                 Some(Entry::Finished {}) => {
                     self.run = Uuid::new_v4().simple().to_string();
@@ -166,7 +169,7 @@ impl Progress {
     }
 
     /// What was answered to a batch.
-    pub fn answer(&self, batch: u64) -> anyhow::Result<Outcome> {
+    pub fn answer(&self, batch: u64) -> anyhow::Result<BatchResult> {
         let read = || {
             let start = *self.answers.get(&batch)?;
             let mut file = &self.file;
@@ -174,7 +177,7 @@ impl Progress {
             let mut line = Vec::new();
             BufReader::new(file).read_until(b'\n', &mut line).ok()?;
             match serde_json::from_slice(&line).ok()? {
-                Entry::Answered(outcome) => Some(outcome),
+                Entry::Answered(result) => Some(result),
                 _ => None,
             }
         };
@@ -207,8 +210,8 @@ impl Progress {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         self.file.write_all(&line)?;
-        if let Entry::Answered(outcome) = entry {
-            self.answers.insert(outcome.batch, self.length);
+        if let Entry::Answered(result) = entry {
+            self.answers.insert(result.batch, self.length);
         }
         self.length += line.len() as u64;
         Ok(())
@@ -265,36 +268,38 @@ mod tests {
 
     use super::*;
 
-    fn with(endpoint: &str) -> Map<String, Value> {
+    fn fingerprint(endpoint: &str) -> Map<String, Value> {
         Map::from_iter([("--endpoint".to_owned(), json!(endpoint))])
     }
 
-    fn outcome(batch: u64) -> Outcome {
-        Outcome { batch, created: BTreeMap::from([(0, 73)]), ..Outcome::default() }
+    fn result(batch: u64) -> BatchResult {
+        BatchResult { batch, created: BTreeMap::from([(0, 73)]), ..BatchResult::default() }
     }
 
     #[test]
     fn a_run_goes_on_after_the_last_complete_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("links.progress");
-        let mut progress = Progress::open(&path, &with("a"), false).unwrap();
+        let mut progress = Progress::open(&path, &fingerprint("a"), false).unwrap();
         assert!(progress.continued.is_none());
-        let error = Progress::open(&path, &with("a"), false).err().unwrap().to_string();
+        let error = Progress::open(&path, &fingerprint("a"), false).err().unwrap().to_string();
         assert!(error.ends_with("is in use by another process"), "{error}");
-        let resolved = Resolved { batch: 4, ..Resolved::default() };
+        let resolved = ResolvedBatch { batch: 4, ..ResolvedBatch::default() };
         progress.write(&Entry::Resolved(resolved.clone())).unwrap();
-        progress.write(&Entry::Resolved(Resolved { batch: 3, ..Resolved::default() })).unwrap();
-        progress.write(&Entry::Answered(outcome(3))).unwrap();
+        progress
+            .write(&Entry::Resolved(ResolvedBatch { batch: 3, ..ResolvedBatch::default() }))
+            .unwrap();
+        progress.write(&Entry::Answered(result(3))).unwrap();
         let run = progress.run.clone();
         drop(progress);
         let stored = fs::read(&path).unwrap();
         for torn in ["", "{\"answered\":{\"batch\":5", "\0\0\0\n", "{}\n{\"finished\":{}}\n"] {
             fs::write(&path, [&stored, torn.as_bytes()].concat()).unwrap();
-            let progress = Progress::open(&path, &with("a"), false).unwrap();
+            let progress = Progress::open(&path, &fingerprint("a"), false).unwrap();
             assert!(progress.continued.is_some());
             assert_eq!(progress.run, run, "{torn}");
             assert_eq!(progress.answered().collect::<Vec<_>>(), [3]);
-            assert_eq!(progress.answer(3).unwrap(), outcome(3));
+            assert_eq!(progress.answer(3).unwrap(), result(3));
             assert_eq!(progress.resolved, HashMap::from([(4, resolved.clone())]));
             drop(progress);
             assert_eq!(fs::read(&path).unwrap(), stored);
@@ -305,13 +310,13 @@ mod tests {
     fn a_run_is_not_continued_with_something_else_unless_it_is_finished() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("links.progress");
-        let first = Progress::open(&path, &with("a"), false).unwrap();
+        let first = Progress::open(&path, &fingerprint("a"), false).unwrap();
         let run = first.run.clone();
         drop(first);
-        let error = Progress::open(&path, &with("b"), false).err().unwrap().to_string();
+        let error = Progress::open(&path, &fingerprint("b"), false).err().unwrap().to_string();
         assert!(error.contains("started with another --endpoint"), "{error}");
-        Progress::open(&path, &with("a"), false).unwrap().finish().unwrap();
-        let second = Progress::open(&path, &with("b"), false).unwrap();
+        Progress::open(&path, &fingerprint("a"), false).unwrap().finish().unwrap();
+        let second = Progress::open(&path, &fingerprint("b"), false).unwrap();
         assert_ne!(second.run, run);
         assert!(second.continued.is_none());
     }
@@ -321,7 +326,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("links.progress");
         fs::write(&path, "{\"run\":{\"id\":\"x").unwrap();
-        let progress = Progress::open(&path, &with("a"), false).unwrap();
+        let progress = Progress::open(&path, &fingerprint("a"), false).unwrap();
         assert!(progress.continued.is_none());
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
     }
@@ -332,7 +337,7 @@ mod tests {
         let path = folder.path().join("links.progress");
         for content in ["done: 7\n", "{}\n", "{\"finished\":{}"] {
             fs::write(&path, content).unwrap();
-            let error = Progress::open(&path, &with("a"), false).err().unwrap().to_string();
+            let error = Progress::open(&path, &fingerprint("a"), false).err().unwrap().to_string();
             assert!(error.ends_with("is not a progress file: rename it"), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
@@ -342,15 +347,15 @@ mod tests {
     fn a_run_without_an_effect_leaves_no_file_unless_it_was_continued() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("links.progress");
-        Progress::open(&path, &with("a"), false).unwrap().discard().unwrap();
+        Progress::open(&path, &fingerprint("a"), false).unwrap().discard().unwrap();
         assert!(!path.exists());
-        drop(Progress::open(&path, &with("a"), false).unwrap());
-        Progress::open(&path, &with("a"), false).unwrap().discard().unwrap();
+        drop(Progress::open(&path, &fingerprint("a"), false).unwrap());
+        Progress::open(&path, &fingerprint("a"), false).unwrap().discard().unwrap();
         assert!(path.exists());
         // One that starts anew does not depend on how the last one was started.
-        let mut progress = Progress::open(&path, &with("b"), true).unwrap();
+        let mut progress = Progress::open(&path, &fingerprint("b"), true).unwrap();
         assert!(progress.continued.is_none());
-        progress.write(&Entry::Answered(outcome(0))).unwrap();
+        progress.write(&Entry::Answered(result(0))).unwrap();
         progress.discard().unwrap();
         assert!(!path.exists());
     }

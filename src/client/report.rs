@@ -9,12 +9,12 @@ use anyhow::{Context, ensure};
 
 use super::input::{BATCH_ROWS, ColumnKind, FileSummary, Rows, kind_of_key, text};
 use super::progress::{Progress, sync_folder};
-use super::{Outcome, Refusal};
+use super::{BatchResult, RowError};
 
 /// The columns that are added to a row that was refused.
 const ADDED: [&str; 4] = ["code", "reason", "blocking_id", "message"];
 
-/// How many rows there are of each outcome.
+/// How many rows there are of each result.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Links that were created, or would be.
@@ -26,10 +26,10 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, outcome: &Outcome) {
-        self.created += outcome.created.len() as u64;
-        self.existing += outcome.existing.len() as u64;
-        for Refusal { code, reason, .. } in outcome.refused.values() {
+    fn add(&mut self, result: &BatchResult) {
+        self.created += result.created.len() as u64;
+        self.existing += result.existing.len() as u64;
+        for RowError { code, reason, .. } in result.refused.values() {
             *self.refused.entry((*code, reason.clone())).or_default() += 1;
         }
     }
@@ -51,17 +51,17 @@ pub fn write(
     output.write_record(layout.header(summary))?;
 
     let mut rows = Rows::open_after_header(input, summary)?;
-    let (mut totals, mut outcome, mut number) = (Totals::default(), Outcome::default(), 0_u64);
+    let (mut totals, mut result, mut number) = (Totals::default(), BatchResult::default(), 0_u64);
     while let Some(row) = rows.next_filled()? {
         let position = usize::try_from(number % BATCH_ROWS)?;
         if position == 0 {
-            outcome = progress.answer(number / BATCH_ROWS)?;
-            totals.add(&outcome);
+            result = progress.answer(number / BATCH_ROWS)?;
+            totals.add(&result);
         }
         number += 1;
-        if let Some(refusal) = outcome.refused.get(&position) {
+        if let Some(error) = result.refused.get(&position) {
             let cells = row.iter().map(|cell| String::from_utf8_lossy(cell).into_owned());
-            output.write_record(layout.row(cells.collect(), refusal))?;
+            output.write_record(layout.row(cells.collect(), error))?;
         }
     }
     let is_same = rows.sha256() == summary.sha256;
@@ -125,14 +125,14 @@ impl Layout {
         names
     }
 
-    fn row(&self, cells: Vec<String>, refusal: &Refusal) -> Vec<String> {
+    fn row(&self, cells: Vec<String>, error: &RowError) -> Vec<String> {
         let number = |number: Option<i64>| number.map(|n| n.to_string()).unwrap_or_default();
         let mut cells = self.without_added(cells);
         cells.extend([
-            number(refusal.code),
-            refusal.reason.clone(),
-            number(refusal.blocking_id),
-            text(refusal.message.as_bytes()),
+            number(error.code),
+            error.reason.clone(),
+            number(error.blocking_id),
+            text(error.message.as_bytes()),
         ]);
         cells
     }
@@ -150,12 +150,12 @@ mod tests {
 
     #[test]
     fn refused_rows_keep_their_columns_and_a_second_run_replaces_the_added_ones() {
-        let refusal =
-            Refusal { code: Some(7), blocking_id: Some(73), ..Refusal::unsent("r", "text") };
+        let error =
+            RowError { code: Some(7), blocking_id: Some(73), ..RowError::unsent("r", "text") };
         let of = |summary: &FileSummary, cells: &[&str]| {
             let layout = Layout::new(summary);
             let cells = cells.iter().map(ToString::to_string).collect();
-            [layout.header(summary), layout.row(cells, &refusal)].map(|cells| cells.join("|"))
+            [layout.header(summary), layout.row(cells, &error)].map(|cells| cells.join("|"))
         };
         let kinds = [ColumnKind::Ids, ColumnKind::Names];
         assert_eq!(

@@ -14,14 +14,14 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{is_explained, outcome, refused_batch, refused_rows};
+use super::answer::{batch_result, is_explained, refused_batch, refused_rows};
 use super::api::{Api, CallError, Observer, body, client};
 use super::input::{self, BATCH_ROWS, Cell, ColumnKind, FileSummary, Rows};
-use super::job::Job;
 use super::names::{Resolver, has_search};
+use super::options::SendOptions;
 use super::progress::{Entry, Message, Progress};
 use super::report::{self, Totals};
-use super::{Mode, Outcome, Refusal, Resolved};
+use super::{BatchResult, Mode, ResolvedBatch, RowError};
 
 /// How long a batch, or a search for its names, is sent again before the run is given up.
 const RETRY_TIMEOUT: Duration = Duration::from_mins(10);
@@ -37,7 +37,7 @@ const KEY_LIFETIME: Duration = Duration::from_hours(24);
 
 /// A run whose file was checked.
 pub struct Run {
-    job: Job,
+    options: SendOptions,
     /// What was found out about the file.
     pub summary: FileSummary,
     progress: Progress,
@@ -45,7 +45,7 @@ pub struct Run {
 
 /// What the workers share.
 struct Shared {
-    job: Job,
+    options: SendOptions,
     run: String,
     api: Api,
     models: [String; 2],
@@ -53,7 +53,7 @@ struct Shared {
     /// Whether rows have names.
     has_names: bool,
     /// The batches that an earlier process has resolved.
-    resolved: Mutex<HashMap<u64, Resolved>>,
+    resolved: Mutex<HashMap<u64, ResolvedBatch>>,
     batches: Mutex<mpsc::Receiver<Batch>>,
     messages: mpsc::Sender<Message>,
     is_original_known: AtomicBool,
@@ -63,16 +63,17 @@ struct Shared {
 /// A batch as it was read.
 struct Batch {
     number: u64,
-    rows: Vec<Result<[Cell; 2], Refusal>>,
+    rows: Vec<Result<[Cell; 2], RowError>>,
 }
 
 impl Run {
     /// Checks the file, and opens its progress file.
-    pub fn prepare(job: Job) -> anyhow::Result<Self> {
-        let summary = input::summarize(&job.file, job.kinds)?;
-        let restarts = job.mode == Mode::DryRun;
-        let progress = Progress::open(&job.progress(), &job.with(&summary), restarts)?;
-        Ok(Self { job, summary, progress })
+    pub fn prepare(options: SendOptions) -> anyhow::Result<Self> {
+        let summary = input::summarize(&options.file, options.kinds)?;
+        let restarts = options.mode == Mode::DryRun;
+        let progress =
+            Progress::open(&options.progress(), &options.fingerprint(&summary), restarts)?;
+        Ok(Self { options, summary, progress })
     }
 
     /// How many rows earlier processes have sent, if the run is continued.
@@ -91,19 +92,19 @@ impl Run {
     pub async fn send(
         self, observer: Arc<dyn Observer>, stop: CancellationToken,
     ) -> anyhow::Result<Option<Totals>> {
-        let Self { job, summary, mut progress } = self;
-        let (file, failed) = (job.file.clone(), job.failed());
+        let Self { options, summary, mut progress } = self;
+        let (file, failed) = (options.file.clone(), options.failed());
         let retry_timeout =
             if progress.continued.is_some() { RETRY_TIMEOUT } else { FIRST_RETRY_TIMEOUT };
         let prepared = async {
             let api = Api::new(
-                &job.endpoint,
-                &job.credentials,
-                job.tenant.as_deref(),
+                &options.endpoint,
+                &options.credentials,
+                options.tenant.as_deref(),
                 Arc::clone(&observer),
                 stop.clone(),
             )?;
-            let models = find_models(&job, &api, summary.kinds, retry_timeout).await?;
+            let models = find_models(&options, &api, summary.kinds, retry_timeout).await?;
             anyhow::Ok((api, models))
         };
         let prepared = tokio::select! {
@@ -117,7 +118,7 @@ impl Run {
                 return Err(error);
             }
         };
-        let connections = job.connections.max(1);
+        let connections = options.connections.max(1);
         let (batches, received) = mpsc::channel(connections);
         let (messages, stored) = mpsc::channel(connections * 2);
         let is_answered: Vec<bool> =
@@ -134,7 +135,7 @@ impl Run {
             messages,
             is_original_known: AtomicBool::new(false),
             stop: stop.clone(),
-            job,
+            options,
         });
         let storing = spawn_blocking(move || progress.store(stored, &observer));
         let (path, of_reader) = (file.clone(), summary.clone());
@@ -159,13 +160,13 @@ impl Run {
     }
 }
 
-/// The models of the job's model association. Fails if a column has names that no search finds.
+/// The models of the model association. Fails if a column has names that no search finds.
 async fn find_models(
-    job: &Job, api: &Api, kinds: [ColumnKind; 2], retry_timeout: Duration,
+    options: &SendOptions, api: &Api, kinds: [ColumnKind; 2], retry_timeout: Duration,
 ) -> anyhow::Result<[String; 2]> {
-    let models = match &job.models {
+    let models = match &options.models {
         Some(models) => models.clone(),
-        None => api.models(&client()?, &job.model_association, retry_timeout).await?,
+        None => api.models(&client()?, &options.model_association, retry_timeout).await?,
     };
     for (model, kind) in models.iter().zip(kinds) {
         ensure!(
@@ -258,8 +259,8 @@ impl Shared {
                 Err(error) => Err(error),
             };
             match answered {
-                Ok(outcome) => {
-                    let entry = Entry::Answered(outcome);
+                Ok(result) => {
+                    let entry = Entry::Answered(result);
                     // Nobody receives it if the file cannot be written, which is reported there.
                     let message = Message { entry, rows, stored: None };
                     if self.messages.send(message).await.is_err() {
@@ -277,7 +278,9 @@ impl Shared {
     }
 
     /// The ids of a batch. With names they are stored first. Nothing if they cannot be.
-    async fn resolve(&self, client: &Client, batch: Batch) -> Result<Option<Resolved>, CallError> {
+    async fn resolve(
+        &self, client: &Client, batch: Batch,
+    ) -> Result<Option<ResolvedBatch>, CallError> {
         let earlier = self.resolved.lock().await.remove(&batch.number);
         if earlier.is_some() {
             return Ok(earlier);
@@ -295,8 +298,8 @@ impl Shared {
     }
 
     /// Sends a batch.
-    async fn send(&self, client: &Client, batch: &Resolved) -> Result<Outcome, CallError> {
-        let Job { mode, accepts_existing, .. } = self.job;
+    async fn send(&self, client: &Client, batch: &ResolvedBatch) -> Result<BatchResult, CallError> {
+        let SendOptions { mode, accepts_existing, .. } = self.options;
         let is_incomplete = mode == Mode::Atomic && !batch.refused.is_empty();
         if batch.pairs.is_empty() || is_incomplete {
             return Ok(refused_batch(batch, batch.refused.clone()));
@@ -319,27 +322,27 @@ impl Shared {
                  {existing}. The column blocking_id stays empty"
             ));
         }
-        outcome(batch, data, mode, accepts_existing).map_err(CallError::Malformed)
+        batch_result(batch, data, mode, accepts_existing).map_err(CallError::Malformed)
     }
 
-    fn body(&self, batch: &Resolved) -> Map<String, Value> {
+    fn body(&self, batch: &ResolvedBatch) -> Map<String, Value> {
         let [source, target] = &self.models;
         let detail =
             |[source, target]: &[i64; 2]| json!({"bk_inst_id": source, "bk_asst_inst_id": target});
         let mut body = body(json!({
             "bk_obj_id": source,
             "bk_asst_obj_id": target,
-            "bk_obj_asst_id": self.job.model_association,
+            "bk_obj_asst_id": self.options.model_association,
             "details": batch.pairs.values().map(detail).collect::<Vec<_>>(),
             "explain": true,
         }));
-        if self.job.accepts_existing {
+        if self.options.accepts_existing {
             body.insert("existing".to_owned(), "created".into());
         }
-        if let Some(reason) = &self.job.reason {
+        if let Some(reason) = &self.options.reason {
             body.insert("reason".to_owned(), reason.as_str().into());
         }
-        if self.job.mode != Mode::DryRun {
+        if self.options.mode != Mode::DryRun {
             let key = format!("{}-{}", self.run, batch.batch);
             body.insert("idempotency_key".to_owned(), key.into());
         }
@@ -348,7 +351,7 @@ impl Shared {
 
     /// An error, and what it means for the run.
     fn explain(&self, error: CallError) -> anyhow::Error {
-        let flag = match self.job.mode {
+        let flag = match self.options.mode {
             Mode::Create => None,
             Mode::Atomic => Some("--atomic"),
             Mode::DryRun => Some("--dry-run"),
@@ -358,7 +361,7 @@ impl Shared {
                 anyhow!(
                     "the server has no endpoint {}, which {flag} needs. The original has none: it \
                      cannot do that. Nothing was created",
-                    self.job.mode.endpoint()
+                    self.options.mode.endpoint()
                 )
             }
             _ => error.into(),

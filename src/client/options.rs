@@ -1,4 +1,4 @@
-//! What is to be sent, and how.
+//! The options of a run: what is sent, where to, and how.
 
 use std::path::PathBuf;
 
@@ -8,8 +8,8 @@ use super::Mode;
 use super::api::{Credentials, body};
 use super::input::{ColumnKind, FileSummary};
 
-/// What is to be sent, and how.
-pub struct Job {
+/// What is sent, where to, and how.
+pub struct SendOptions {
     /// The CSV file.
     pub file: PathBuf,
     /// The URL of the server.
@@ -34,7 +34,7 @@ pub struct Job {
     pub connections: usize,
 }
 
-impl Job {
+impl SendOptions {
     /// The file with another ending instead of `.csv`.
     fn beside(&self, ending: &str) -> PathBuf {
         let is_csv = self.file.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
@@ -56,8 +56,8 @@ impl Job {
         self.beside(if self.mode == Mode::DryRun { ".dry-run.progress" } else { ".progress" })
     }
 
-    /// What a run must be continued with.
-    pub(super) fn with(&self, summary: &FileSummary) -> Map<String, Value> {
+    /// What must be the same when a run is continued. The keys name what differs in a message.
+    pub(super) fn fingerprint(&self, summary: &FileSummary) -> Map<String, Value> {
         body(json!({
             "content of the file": summary.sha256,
             "--endpoint": self.endpoint.trim_end_matches('/'),
