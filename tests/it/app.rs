@@ -130,6 +130,13 @@ impl TestApp {
         let connections = pool.options().get_max_connections();
         let serving =
             setup.serving.unwrap_or_else(|| Pool::new(server_database(options), connections));
+        // A server that listens outlives the test's function. Without its connections, the test's
+        // database can be dropped at once.
+        let (closed, of_server) = (pool.close_event(), serving.clone());
+        tokio::spawn(async move {
+            closed.await;
+            of_server.close().await;
+        });
         let service = Service {
             pool: serving.clone(),
             authorization: setup.authorization,

@@ -48,7 +48,7 @@ async fn every_change_to_cached_data_bumps_the_cache_version(pool: PgPool) {
         sqlx::query(sql).execute(&app.pool).await.unwrap();
         assert_ne!(version().await, before, "{sql}");
     }
-    // Links are not cached. Of instances servers remember only that they exist.
+    // Links are not cached. Of instances, servers cache only that they exist.
     let before = version().await;
     for sql in [
         "insert into cmdb.instance_association (model_association_id, source_id, target_id)

@@ -252,9 +252,9 @@ async fn a_query_filter_finds_the_rows_of_its_rules(pool: PgPool) {
 }
 
 /// A pattern, and what the crate `regex` calls the same: there, `\w` knows all of Unicode.
-type Twin = (String, String);
+type Equivalent = (String, String);
 
-fn pattern() -> impl Strategy<Value = Twin> {
+fn pattern() -> impl Strategy<Value = Equivalent> {
     let same = prop::sample::select(vec![
         "a", "B", "k", "é", "ſ", "机", ".", "[a-c]", "[^ab]", r"\.", r"\*", r"\\", "[k-m.]", "",
         "_", r"[\]\-^]", "-", "'", r"\x41", r"\n", "#", " ", r"[^\n]",
@@ -277,26 +277,32 @@ fn pattern() -> impl Strategy<Value = Twin> {
         (r"\z", r"\z"),
         ("$", r"(?:\z)"),
     ])
-    .prop_map(|(pattern, twin)| (pattern.to_owned(), twin.to_owned()));
-    prop_oneof![3 => same, 2 => ascii].prop_recursive(4, 16, 3, |inner: BoxedStrategy<Twin>| {
-        let join = |separator: &'static str, start: &'static str, end: &'static str| {
-            move |parts: Vec<Twin>| {
-                let (patterns, twins): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-                let join = |parts: Vec<String>| format!("{start}{}{end}", parts.join(separator));
-                (join(patterns), join(twins))
-            }
-        };
-        let parts = || prop::collection::vec(inner.clone(), 1..4);
-        let repetition =
-            prop::sample::select(vec!["*", "+", "?", "{2}", "{0}", "{1,3}", "{2,}", "*?"]);
-        prop_oneof![
-            parts().prop_map(join("", "", "")),
-            parts().prop_map(join("|", "(", ")")),
-            (inner.clone(), repetition).prop_map(|((pattern, twin), repetition)| {
-                (format!("(?:{pattern}){repetition}"), format!("(?:{twin}){repetition}"))
-            }),
-        ]
-    })
+    .prop_map(|(pattern, equivalent)| (pattern.to_owned(), equivalent.to_owned()));
+    prop_oneof![3 => same, 2 => ascii].prop_recursive(
+        4,
+        16,
+        3,
+        |inner: BoxedStrategy<Equivalent>| {
+            let join = |separator: &'static str, start: &'static str, end: &'static str| {
+                move |parts: Vec<Equivalent>| {
+                    let (patterns, twins): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+                    let join =
+                        |parts: Vec<String>| format!("{start}{}{end}", parts.join(separator));
+                    (join(patterns), join(twins))
+                }
+            };
+            let parts = || prop::collection::vec(inner.clone(), 1..4);
+            let repetition =
+                prop::sample::select(vec!["*", "+", "?", "{2}", "{0}", "{1,3}", "{2,}", "*?"]);
+            prop_oneof![
+                parts().prop_map(join("", "", "")),
+                parts().prop_map(join("|", "(", ")")),
+                (inner.clone(), repetition).prop_map(|((pattern, equivalent), repetition)| {
+                    (format!("(?:{pattern}){repetition}"), format!("(?:{equivalent}){repetition}"))
+                }),
+            ]
+        },
+    )
 }
 
 const TEXTS: [&str; 24] = [
@@ -320,12 +326,12 @@ async fn a_pattern_matches_the_texts_that_the_crate_regex_finds(pool: PgPool) {
     let mut runner = TestRunner::deterministic();
     let mut compared = 0;
     for _ in 0..1_000 {
-        let ((pattern, twin), is_case_insensitive) =
+        let ((pattern, equivalent), is_case_insensitive) =
             strategy.new_tree(&mut runner).unwrap().current();
         let Ok(parsed) = Pattern::parse(&pattern, is_case_insensitive) else { continue };
         let flags = if is_case_insensitive { "(?i)" } else { "" };
-        let twin = Regex::new(&format!("{flags}{twin}")).unwrap();
-        let expected: Vec<_> = TEXTS.into_iter().filter(|text| twin.is_match(text)).collect();
+        let equivalent = Regex::new(&format!("{flags}{equivalent}")).unwrap();
+        let expected: Vec<_> = TEXTS.into_iter().filter(|text| equivalent.is_match(text)).collect();
         let found = texts_that_match(&pool, &parsed).await;
         assert_eq!(found, expected, "{pattern} {is_case_insensitive} {}", parsed.as_postgres());
         compared += 1;

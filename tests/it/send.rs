@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -149,6 +149,12 @@ impl SendTest {
         spawn_blocking(move || finish(&mut command, "")).await.unwrap()
     }
 
+    /// Starts the command, and does not wait for its end.
+    fn start(&self, file: &str, args: &[&str]) -> Child {
+        let mut command = self.command(file, args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// Sends a file. Returns the exit code and the table.
     async fn sent(&self, file: &str, args: &[&str]) -> (i32, String) {
         let output = self.send(file, args).await;
@@ -245,11 +251,7 @@ async fn a_run_that_was_killed_goes_on_and_creates_nothing_twice(pool: PgPool) {
     let test = SendTest::with(pool, |gateway| gateway.delay = Duration::from_millis(50)).await;
     test.write("links.csv", pairs(6_000));
     for requests in [3, 9, 15] {
-        let mut child = test
-            .command("links.csv", &["--connections", "4"])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = test.start("links.csv", &["--connections", "4"]);
         until(async || test.keys().len() >= requests).await;
         child.kill().unwrap();
         spawn_blocking(move || child.wait().unwrap()).await.unwrap();
@@ -275,7 +277,7 @@ async fn a_run_that_was_killed_goes_on_and_creates_nothing_twice(pool: PgPool) {
 async fn a_second_ctrl_c_stops_a_run_at_once(pool: PgPool) {
     let test = SendTest::with(pool, |gateway| gateway.delay = Duration::from_secs(8)).await;
     test.write("links.csv", pairs(4_000));
-    let mut child = test.command("links.csv", &[]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = test.start("links.csv", &[]);
     until(async || !test.keys().is_empty()).await;
     let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
     let interrupt = || {
@@ -294,12 +296,7 @@ async fn a_second_ctrl_c_stops_a_run_at_once(pool: PgPool) {
 async fn ctrl_c_stops_a_run_after_the_answers_and_the_same_command_goes_on(pool: PgPool) {
     let test = SendTest::with(pool, |gateway| gateway.delay = Duration::from_millis(100)).await;
     test.write("links.csv", pairs(4_000));
-    let child = test
-        .command("links.csv", &["--connections", "2"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = test.start("links.csv", &["--connections", "2"]);
     until(async || test.keys().len() >= 4).await;
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
@@ -404,12 +401,7 @@ async fn a_run_that_created_nothing_can_be_started_again_with_other_flags(pool: 
 async fn a_file_that_changes_while_it_is_sent_stops_the_run_and_no_row_is_lost(pool: PgPool) {
     let test = SendTest::with(pool, |gateway| gateway.delay = Duration::from_millis(50)).await;
     test.write("links.csv", pairs(20_000));
-    let child = test
-        .command("links.csv", &["--connections", "2"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = test.start("links.csv", &["--connections", "2"]);
     until(async || test.keys().len() >= 3).await;
     // More than the program has read ahead is cut off.
     test.write("links.csv", pairs(15_000));
@@ -458,7 +450,7 @@ async fn a_batch_of_names_is_sent_again_with_the_ids_of_the_first_attempt(pool: 
     let test = SendTest::new(pool).await;
     test.write("links.csv", "bk_switch-1,host-1\nbk_switch-2,host-2\n");
     test.fail([InjectedFailure::Lost]);
-    let mut child = test.command("links.csv", &[]).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = test.start("links.csv", &[]);
     until(async || test.links().await == 2).await;
     // Before it is sent again, after 2 s.
     child.kill().unwrap();
