@@ -49,7 +49,10 @@ clear as materialized (
                 and (tenant_id = $6 or tenant_id = 0 and $5))
         -- A database that has lost its last commits has lost that record, too.
         and ($19::bigint is null
-            or exists (select from cmdb.audit_log where id = $19 and request_id = $20))
+            or exists (
+                select from cmdb.audit_log
+                -- These conditions leave the primary key as the only index that serves the search.
+                where id = $19 and origin = 'request' and request_id is not distinct from $20))
         -- Two conditions are always true and have side effects. Under 1:1 the statement takes an
         -- advisory lock on the model association until the commit, because no order of inserts
         -- avoids deadlocks between two unique keys; 1668113506 is "cmdb" in ASCII and tells this

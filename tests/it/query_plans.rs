@@ -204,7 +204,7 @@ const STATEMENTS: [(&str, &[&str]); 27] = [
         "as \"exist!\"",
         &[
             "audit_log_pkey",
-            "audit_log_request_id_idx",
+            "audit_log_request_id_id_idx",
             "idempotency_record_pkey",
             "instance_association_pkey",
         ],
