@@ -104,7 +104,7 @@ pub enum Blocker {
 
 /// Why a detail is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RefusedDetail {
     /// The first check that failed.
     pub error: DetailError,
     /// What is in the way, and of which end; `None`: an instance is missing, or it is not known.
@@ -116,21 +116,23 @@ pub struct Refusal {
 }
 
 /// A refusal of which nothing but the error is known.
-impl From<DetailError> for Refusal {
+impl From<DetailError> for RefusedDetail {
     fn from(error: DetailError) -> Self {
         Self { error, blocker: None, source_missing: false, target_missing: false }
     }
 }
 
 /// The link that a detail becomes, or why it is refused.
-pub type Decision = Result<Link, Refusal>;
+pub type Decision = Result<Link, RefusedDetail>;
 
 /// Decides each detail as if the details were created one after another, in order.
 ///
 /// `stored` has one element for each detail, or none: then nothing stored prevents any link.
 pub fn plan(mapping: Mapping, details: &[Detail], stored: &[StoredState]) -> Vec<Decision> {
     let stored = || stored.iter().copied().chain(std::iter::repeat(StoredState::default()));
-    let (mut links, mut sources, mut targets) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let mut links = HashMap::with_capacity(details.len());
+    let mut sources = HashMap::with_capacity(details.len());
+    let mut targets = HashMap::with_capacity(details.len());
     let mut occupy = |source, target, blocker: Blocker| {
         links.entry(Link { source, target }).or_insert(blocker);
     };
@@ -148,7 +150,8 @@ pub fn plan(mapping: Mapping, details: &[Detail], stored: &[StoredState]) -> Vec
     }
 
     let mut decide = |(index, (detail, stored)): (usize, (&Detail, StoredState))| {
-        let refuse = |error, blocker| Refusal { blocker, ..Refusal::of(error, detail, &stored) };
+        let refuse =
+            |error, blocker| RefusedDetail { blocker, ..RefusedDetail::of(error, detail, &stored) };
         if let (Some(source), Some(target)) = (detail.source, detail.target)
             && let Some(blocker) = links.get(&Link { source, target })
         {
@@ -181,7 +184,7 @@ pub fn plan_alone(mapping: Mapping, details: &[Detail], stored: &[StoredState]) 
     let stored = stored.iter().copied().chain(std::iter::repeat(StoredState::default()));
     let decide = |(detail, stored): (&Detail, StoredState)| {
         if stored.source_of_target.is_some() || stored.target_of_source.is_some() {
-            return Err(Refusal::from(match mapping {
+            return Err(RefusedDetail::from(match mapping {
                 Mapping::OneToOne => DetailError::OneToOneTaken,
                 Mapping::OneToMany => DetailError::OneToManyTaken,
                 Mapping::ManyToMany => DetailError::AlreadyExists,
@@ -194,15 +197,17 @@ pub fn plan_alone(mapping: Mapping, details: &[Detail], stored: &[StoredState]) 
 }
 
 /// The ends of a detail, which must exist.
-fn existing_ends(detail: &Detail, stored: &StoredState) -> Result<(i64, i64), Refusal> {
+fn existing_ends(detail: &Detail, stored: &StoredState) -> Result<(i64, i64), RefusedDetail> {
     let source = detail.source.filter(|_| !stored.source_missing);
     let target = detail.target.filter(|_| !stored.target_missing);
-    let source = source.ok_or_else(|| Refusal::of(DetailError::SourceMissing, detail, stored))?;
-    let target = target.ok_or_else(|| Refusal::of(DetailError::TargetMissing, detail, stored))?;
+    let source =
+        source.ok_or_else(|| RefusedDetail::of(DetailError::SourceMissing, detail, stored))?;
+    let target =
+        target.ok_or_else(|| RefusedDetail::of(DetailError::TargetMissing, detail, stored))?;
     Ok((source, target))
 }
 
-impl Refusal {
+impl RefusedDetail {
     fn of(error: DetailError, detail: &Detail, stored: &StoredState) -> Self {
         Self {
             source_missing: detail.source.is_none() || stored.source_missing,
@@ -213,13 +218,16 @@ impl Refusal {
 }
 
 /// For each detail of a batch the id of the new link, or why it was refused.
-pub type DetailOutcomes = Vec<Result<i64, Refusal>>;
+pub type DetailOutcomes = Vec<Result<i64, RefusedDetail>>;
 
 /// The outcomes if a pair that is linked already counts as created.
 pub fn accept_existing(outcomes: &DetailOutcomes) -> DetailOutcomes {
-    let accept = |outcome: &Result<i64, Refusal>| {
-        let Err(Refusal { error: DetailError::AlreadyExists, blocker: Some((_, blocker)), .. }) =
-            outcome
+    let accept = |outcome: &Result<i64, RefusedDetail>| {
+        let Err(RefusedDetail {
+            error: DetailError::AlreadyExists,
+            blocker: Some((_, blocker)),
+            ..
+        }) = outcome
         else {
             return *outcome;
         };

@@ -13,7 +13,7 @@ use super::json::Integer;
 use super::success::{Counts, Success};
 use crate::domain::batch::{
     BatchOptions, Blocker, CreateLinks, DETAIL_LIMIT, Detail, DetailOutcomes, REASON_LIMIT,
-    Refusal, accept_existing,
+    RefusedDetail, accept_existing,
 };
 use crate::domain::error::{DetailError, End, RequestError};
 use crate::domain::language::Language;
@@ -140,8 +140,8 @@ struct ErrorDetail {
 }
 
 impl ErrorDetail {
-    fn new(refusal: &Refusal) -> Self {
-        let Refusal { error, blocker, source_missing, target_missing } = *refusal;
+    fn new(refusal: &RefusedDetail) -> Self {
+        let RefusedDetail { error, blocker, source_missing, target_missing } = *refusal;
         let is_missing = matches!(error, DetailError::SourceMissing | DetailError::TargetMissing);
         let reason = match (error, blocker) {
             (DetailError::OneToOneTaken, Some((End::Source, _))) => "source_taken",
@@ -220,7 +220,7 @@ pub(super) fn created(outcomes: &DetailOutcomes) -> usize {
 pub(super) fn count(outcomes: &DetailOutcomes) {
     counter!("cmdb_details_total", "verdict" => "created").increment(created(outcomes) as u64);
     for &error in DetailError::ALL {
-        let is_such = |outcome: &&Result<i64, Refusal>| {
+        let is_such = |outcome: &&Result<i64, RefusedDetail>| {
             outcome.as_ref().is_err_and(|refusal| refusal.error == error)
         };
         let refused = outcomes.iter().filter(is_such).count();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::batch::{Blocker, Decision, Refusal};
+use crate::domain::batch::{Blocker, Decision, RefusedDetail};
 use crate::domain::error::{DetailError, End};
 
 /// What was in the way of one detail.
@@ -31,8 +31,8 @@ enum StoredEnd {
 }
 
 impl Explanation {
-    fn new(refusal: &Refusal) -> Self {
-        let Refusal { blocker, source_missing, target_missing, .. } = *refusal;
+    fn new(refusal: &RefusedDetail) -> Self {
+        let RefusedDetail { blocker, source_missing, target_missing, .. } = *refusal;
         let missing = [(source_missing, StoredEnd::Source), (target_missing, StoredEnd::Target)];
         let missing = missing.into_iter().filter_map(|(is, end)| is.then_some(end)).collect();
         let taken = blocker.map(|(end, _)| match end {
@@ -48,13 +48,13 @@ impl Explanation {
     }
 
     /// The refusal with an error.
-    pub(super) fn refusal(&self, error: DetailError) -> Refusal {
+    pub(super) fn refusal(&self, error: DetailError) -> RefusedDetail {
         let blocker = self.detail.map_or(Blocker::Link(self.link), Blocker::Detail);
         let taken = self.taken.map(|end| match end {
             StoredEnd::Source => End::Source,
             StoredEnd::Target => End::Target,
         });
-        Refusal {
+        RefusedDetail {
             error,
             blocker: taken.map(|end| (end, blocker)),
             source_missing: self.missing.contains(&StoredEnd::Source),
@@ -80,12 +80,12 @@ mod tests {
 
     #[test]
     fn a_refusal_is_read_as_it_was_stored() {
-        let missing = Refusal {
+        let missing = RefusedDetail {
             source_missing: true,
             target_missing: true,
             ..DetailError::SourceMissing.into()
         };
-        let taken = |end, blocker| Refusal {
+        let taken = |end, blocker| RefusedDetail {
             blocker: Some((end, blocker)),
             ..DetailError::OneToOneTaken.into()
         };

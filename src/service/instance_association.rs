@@ -16,7 +16,7 @@ use crate::db::model_association::ModelAssociation;
 use crate::domain::association::{Mapping, check_models};
 use crate::domain::batch::{
     BatchOptions, Blocker, CreateLink, CreateLinks, Decision, Detail, DetailOutcomes, Link,
-    Refusal, StoredState, accept_existing, plan, plan_alone,
+    RefusedDetail, StoredState, accept_existing, plan, plan_alone,
 };
 use crate::domain::error::{DetailError, RequestError};
 
@@ -355,7 +355,7 @@ fn refuses_any(decisions: &[Decision], options: &BatchOptions) -> bool {
 /// Leaves out the stored links that are in the way of other pairs.
 fn hide_blockers(decisions: &mut [Decision]) {
     for refusal in decisions.iter_mut().filter_map(|decision| decision.as_mut().err()) {
-        if let Refusal { error, blocker: Some((_, Blocker::Link(id))), .. } = refusal
+        if let RefusedDetail { error, blocker: Some((_, Blocker::Link(id))), .. } = refusal
             && *error != DetailError::AlreadyExists
         {
             *id = None;
